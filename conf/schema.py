@@ -1,0 +1,396 @@
+"""The typed configuration: every key, its default, its bounds. A misspelt key is an error.
+
+Hydra composes the YAML groups beside this file; :mod:`conf.compose` turns the result into these
+frozen records. Defaults live here or, where a preset differs from another, in its YAML: never in a
+function signature and never in both. A component receives its own group, never the whole ``Config``.
+Values that the papers leave out are listed with source and confidence in docs/assumptions.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic.dataclasses import dataclass
+
+STRICT = ConfigDict(extra="forbid")
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Dtype = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class TaskConfig:
+    """Which LaMP task, and how its profile items become training pairs.
+
+    Attributes:
+        name: Task; ``lamp_6`` needs a licensed corpus and is not supported.
+        pair: How a profile item becomes a training pair; only ``lamp_1`` has more than one way.
+        max_new_tokens: Longest answer, in tokens.
+        max_field_words: Each text field is cut to this many words before it enters a prompt.
+    """
+
+    name: Literal["lamp_1", "lamp_2", "lamp_3", "lamp_4", "lamp_5", "lamp_7"]
+    pair: Literal["default", "abstract_to_title", "title_to_abstract", "citation"] = "default"
+    max_new_tokens: PositiveInt
+    max_field_words: PositiveInt = 768
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class WorldConfig:
+    """The miniature world that stands in for LaMP when nothing can be downloaded.
+
+    Attributes:
+        population: Users in the world; the target users are the ones with the longest histories.
+        queries_per_user: Scored queries of each user.
+        history_min: Shortest history, in records.
+        history_max: Longest history, in records; lengths are skewed towards the short end.
+        seed: Seed of the world, apart from the run's seed: the same world under every seed.
+    """
+
+    population: PositiveInt = 300
+    queries_per_user: Annotated[int, Field(ge=5)] = 10
+    history_min: PositiveInt = 8
+    history_max: PositiveInt = 48
+    seed: int = 2024
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class CausalModelConfig:
+    """One causal language model.
+
+    Attributes:
+        path: Folder in Hugging Face layout, a hub name, or "built" for a model that ``build`` makes.
+        revision: Hub revision; None for a local folder.
+        dtype: Compute type of the weights when not quantised.
+        system_prompt: System turn; None leaves it to the checkpoint's chat template.
+    """
+
+    path: str
+    revision: str | None = None
+    dtype: Dtype = "bfloat16"
+    system_prompt: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class NliModelConfig:
+    """The natural-language-inference classifier of the semantic filter.
+
+    Attributes:
+        path: As in ``CausalModelConfig``. The entailment index is read from its ``id2label``.
+        revision: Hub revision.
+        max_length: Premise and hypothesis together, in tokens; what is cut is counted.
+        batch_size: Pairs scored at once.
+    """
+
+    path: str
+    revision: str | None = None
+    max_length: PositiveInt = 512
+    batch_size: PositiveInt = 64
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class TransformerSize:
+    """Size of one network that ``build`` trains from scratch."""
+
+    layers: PositiveInt
+    width: PositiveInt
+    heads: PositiveInt
+    feed_forward: PositiveInt
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class BuildConfig:
+    """How the miniature models are trained from scratch on the corpus users' text.
+
+    Attributes:
+        vocabulary: Tokenizer entries.
+        cloud: Size of the cloud network (Qwen2 architecture).
+        device: Size of the device network (Qwen2 architecture), about six times smaller.
+        nli: Size of the NLI encoder.
+        cloud_steps: Optimizer steps of the cloud network.
+        device_steps: Optimizer steps of the device network.
+        nli_steps: Optimizer steps of the NLI encoder.
+        tokens_per_batch: Padded tokens of one optimizer step.
+        learning_rate: Peak learning rate of the causal networks.
+        nli_learning_rate: Peak learning rate of the NLI encoder.
+        holdout: The miniatures never see the ``max(holdout, skip_users + users)`` longest
+            histories, so runs with up to that many target users share one build.
+        augmentation_target: What the cloud learns to write as the similar pair: the world's own
+            "paraphrase", or the most "similar" other pair of the same user; "auto" takes the
+            paraphrase where the world knows one.
+        nli_data: JSON lines with premise, hypothesis, label; None lets the world write them.
+        seed: Seed of all initial weights and batches.
+    """
+
+    vocabulary: PositiveInt
+    cloud: TransformerSize
+    device: TransformerSize
+    nli: TransformerSize
+    cloud_steps: PositiveInt
+    device_steps: PositiveInt
+    nli_steps: PositiveInt
+    tokens_per_batch: PositiveInt = 4096
+    learning_rate: PositiveFloat = 2e-3
+    nli_learning_rate: PositiveFloat = 1e-3
+    holdout: NonNegativeInt = 100
+    augmentation_target: Literal["auto", "paraphrase", "similar"] = "auto"
+    nli_data: str | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ModelConfig:
+    """The three models of a run; ``build`` is present only where they are trained at first use."""
+
+    name: str
+    cloud: CausalModelConfig
+    device: CausalModelConfig
+    nli: NliModelConfig
+    build: BuildConfig | None = None
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class PrivacyGroup:
+    """Users with one attitude: ``share`` of all users, their ratios uniform in [low, high]."""
+
+    name: str
+    share: Fraction
+    low: Fraction
+    high: Fraction
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class PrivacyConfig:
+    """How the share ratios of the simulated users are drawn at set-up.
+
+    Attributes:
+        kind: Distribution of the ratios.
+        ratio: The one ratio of ``fixed``.
+        low: Lower end of ``uniform``.
+        high: Upper end of ``uniform``.
+        alpha: First parameter of ``beta``.
+        beta: Second parameter of ``beta``.
+        groups: Groups of ``mixed``; their shares add up to 1.
+        csv: File of ``per_user`` with the columns user_id, ratio.
+        select: Which records are shared first.
+    """
+
+    kind: Literal["fixed", "uniform", "beta", "mixed", "per_user"]
+    ratio: Fraction = 1.0
+    low: Fraction = 0.0
+    high: Fraction = 1.0
+    alpha: PositiveFloat = 2.0
+    beta: PositiveFloat = 2.0
+    groups: tuple[PrivacyGroup, ...] = ()
+    csv: str | None = None
+    select: Literal["random"] = "random"
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class SamplingConfig:
+    """Every sampling setting, stated: a checkpoint's generation config is never used silently.
+
+    Attributes:
+        temperature: 0 is greedy decoding.
+        top_p: 1 is off.
+        top_k: 0 is off.
+        repetition_penalty: 1 is off.
+        max_new_tokens: Longest continuation, in tokens.
+    """
+
+    temperature: NonNegativeFloat = 0.7
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_k: NonNegativeInt = 0
+    repetition_penalty: PositiveFloat = 1.0
+    max_new_tokens: PositiveInt = 128
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class AugmenterConfig:
+    """What writes the similar pairs.
+
+    Attributes:
+        k: Samples per shared pair.
+        prompt_version: Part of the cache key; a changed prompt gets a new version.
+        sampling: Sampling settings of the cloud model.
+        batch_size: Prompts generated at once.
+    """
+
+    name: str = "cloud"
+    k: PositiveInt = 5
+    prompt_version: str = "paper-v1"
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    batch_size: PositiveInt = 128
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class FiltersConfig:
+    """Thresholds of the three filters (Eq. 2-4), all on the input x.
+
+    Attributes:
+        eps_scf: Semantic consistency: least entailment probability, both ways.
+        eps_tdf: Textual diversity: largest ROUGE-L F1.
+        eps_min_len: Length: least ratio of lengths.
+        eps_max_len: Length: largest ratio of lengths.
+        length_unit: Unit of the lengths.
+    """
+
+    eps_scf: Fraction = 0.75
+    eps_tdf: Fraction = 0.75
+    eps_min_len: NonNegativeFloat = 0.8
+    eps_max_len: PositiveFloat = 1.5
+    length_unit: Literal["characters", "words"] = "characters"
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class QLoraConfig:
+    """Hyperparameters of the adapters: of one user's, and of the base model's on the public users.
+
+    Attributes:
+        quant_type: bitsandbytes 4-bit type, stated because the library's own default is "fp4".
+        double_quant: Quantise the quantisation constants too.
+        compute_dtype: Type of the matrix products; adapters are kept in float32.
+        dequantise_once: Keep one dequantised copy of the base per process: the same numbers,
+            without dequantising at every step. Memory is reported as the device would need it.
+        rank: LoRA rank r: A is (r, d_in), B is (d_out, r).
+        alpha: LoRA scaling numerator; the update is scaled by alpha / r.
+        dropout: Dropout in front of A.
+        learning_rate: AdamW peak learning rate of a user's adapter.
+        epochs: Passes over a user's records.
+        batch_size: Records per optimizer step.
+        warmup: Share of the steps with rising learning rate; then linear decay to 0.
+        clip: Largest gradient norm.
+        weight_decay: AdamW weight decay.
+        max_seq_len: Prompt and response, in tokens; longer prompts lose their oldest tokens.
+        base_learning_rate: Peak learning rate of the base model's tuning.
+        base_epochs: Passes over the public users' records.
+        base_batch_size: Records per optimizer step of the base model's tuning.
+        base_max_records: At most this many public records; None for all.
+    """
+
+    quant_type: Literal["nf4"] = "nf4"
+    double_quant: bool = False
+    compute_dtype: Dtype = "bfloat16"
+    dequantise_once: bool = True
+    rank: PositiveInt = 16
+    alpha: PositiveFloat = 8
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    learning_rate: PositiveFloat = 1e-4
+    epochs: PositiveInt = 2
+    batch_size: PositiveInt = 16
+    warmup: Fraction = 0.1
+    clip: PositiveFloat = 0.3
+    weight_decay: NonNegativeFloat = 0.01
+    max_seq_len: PositiveInt = 1024
+    base_learning_rate: PositiveFloat = 1e-4
+    base_epochs: PositiveInt = 3
+    base_batch_size: PositiveInt = 16
+    base_max_records: PositiveInt | None = None
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class EvaluationConfig:
+    """How the target users' queries are answered and what of it crosses the wire.
+
+    Attributes:
+        disclose: "queries" sends numbers per query id, "sums" only their sums per user.
+        ship_predictions: Send prediction texts too (case studies); the ledger says so.
+        exclude_contaminated: Leave out queries whose text stands in the user's own profile.
+        batch_size: Queries answered at once.
+        bertscore: Local model folder of BERTScore-F1; None reports 'n/a'.
+        bootstrap: Resamples of every interval.
+        confidence: Coverage of every interval.
+    """
+
+    disclose: Literal["queries", "sums"] = "queries"
+    ship_predictions: bool = False
+    exclude_contaminated: bool = True
+    batch_size: PositiveInt = 64
+    bertscore: str | None = None
+    bootstrap: PositiveInt = 2000
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ResourcesConfig:
+    """What the simulated devices and the cloud may use.
+
+    Attributes:
+        num_cpus: CPUs that Ray may use; None takes the machine's.
+        num_gpus: GPUs that Ray may use.
+        client_cpus: CPUs of one device actor.
+        client_gpus: GPUs of one device actor; a fraction lets devices share a GPU.
+        cloud_device: Torch device of the cloud model.
+        client_limit_s: A device that works longer on one message is ended and counted as failed.
+        retries: How often a failed message is sent again, on a fresh actor.
+        object_store_mib: Ray's object store, in MiB.
+        torch_threads: Threads of one device actor.
+    """
+
+    name: str
+    num_cpus: PositiveInt | None = None
+    num_gpus: NonNegativeInt = 0
+    client_cpus: PositiveFloat = 1
+    client_gpus: NonNegativeFloat = 0
+    cloud_device: str = "cpu"
+    client_limit_s: PositiveFloat = 900
+    retries: NonNegativeInt = 1
+    object_store_mib: PositiveInt = 200
+    torch_threads: PositiveInt = 1
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class PathsConfig:
+    """The only place with folders.
+
+    Attributes:
+        cache: Models, base models and generations, shared by all runs.
+        runs: One folder per run.
+    """
+
+    cache: str
+    runs: str
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Config:
+    """One run.
+
+    Attributes:
+        data: "miniature", or a folder with LaMP_n/<part>_questions.json and _outputs.json.
+        part: Which official file: train, dev or test.
+        split: "time" groups questions by user_id and needs dates; "user" makes each question a
+            user where there is no user_id; "auto" takes "time" where the files allow it.
+        users: Target users: the longest histories, ties by id.
+        skip_users: Leave out so many of the longest histories first; for choosing
+            hyperparameters on users that are no target users.
+        methods: Names of the methods to compare.
+        ratios: Share ratios that the server asks for, one arm each; None asks for all that each
+            user allows.
+        seed: Root seed.
+        name: Name of the run folder; None makes one from date and task.
+        trackers: Where live metrics go besides the run folder.
+    """
+
+    task: TaskConfig
+    model: ModelConfig
+    world: WorldConfig
+    privacy: PrivacyConfig
+    augmenter: AugmenterConfig
+    filters: FiltersConfig
+    qlora: QLoraConfig
+    evaluation: EvaluationConfig
+    resources: ResourcesConfig
+    paths: PathsConfig
+    data: str = "miniature"
+    part: Literal["train", "dev", "test"] = "dev"
+    split: Literal["auto", "time", "user"] = "auto"
+    users: PositiveInt = 20
+    skip_users: NonNegativeInt = 0
+    methods: tuple[str, ...] = ("device", "direct_ft", "direct_ft_matched", "cdcda")
+    ratios: tuple[Fraction, ...] | None = None
+    seed: int = 0
+    name: str | None = None
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()

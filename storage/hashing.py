@@ -1,0 +1,33 @@
+"""Content hashes: what names a cache entry or a message is what it holds, never when it was made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+CHUNK_BYTES = 1 << 20
+
+
+def hash_json(value: Any) -> str:
+    """Hash a JSON value; key order does not count. Returns 32 hex digits."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.blake2b(text.encode("ascii"), digest_size=16).hexdigest()
+
+
+def hash_bytes(content: bytes) -> str:
+    """Hash raw bytes. Returns 32 hex digits."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def hash_files(paths: Iterable[Path]) -> str:
+    """Hash the names and contents of ``paths`` in sorted order. Returns 32 hex digits."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(paths):
+        digest.update(path.name.encode() + b"\0")
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,65 @@
+"""Append-only JSON lines: each record is one flushed line; a torn last line is recognised and left out."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from conf.errors import RunError
+
+
+def append(path: Path, records: Iterable[dict[str, Any]]) -> None:
+    """Append ``records`` to ``path`` and flush them to the disk before returning."""
+    lines = "".join(json.dumps(record, sort_keys=True, ensure_ascii=False) + "\n" for record in records)
+    if not lines:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _drop_torn_tail(path)
+    with path.open("ab") as file:
+        file.write(lines.encode("utf-8"))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the records of ``path``; nothing when the file is missing.
+
+    A last line without its newline was cut off by a crash and is left out; the next append
+    removes it.
+
+    Raises:
+        RunError: If a line that is not torn is no JSON object.
+    """
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                return
+            if line.strip():
+                yield _parse(path, number, line)
+
+
+def _drop_torn_tail(path: Path) -> None:
+    if not path.is_file() or not path.stat().st_size:
+        return
+    with path.open("rb+") as file:
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) == b"\n":
+            return
+        content = path.read_bytes()
+        file.truncate(content.rfind(b"\n") + 1)
+
+
+def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except ValueError as error:
+        raise RunError(f"{path.name} line {number}: expected a JSON object, got a broken line; "
+                       "the file was changed by hand or by a faulty disk") from error
+    if not isinstance(value, dict):
+        raise RunError(f"{path.name} line {number}: expected a JSON object, got {type(value).__name__}")
+    return value
