@@ -1,1 +1,1 @@
-"""Configuration: Hydra YAML groups, their typed schema, errors and seeds. Imports nothing of ours."""
+"""Configuration: YAML groups, their typed schema, errors, seeds. Imports nothing of ours."""

@@ -1,4 +1,4 @@
-"""The project's exceptions, one tree; every message says where, what was expected, what came, what to do.
+"""The project's exceptions, one tree; a message says where, what was expected and came, what to do.
 
     CdcdaError
     ├── ConfigError     a key, name or value of the configuration is refused

@@ -2,7 +2,7 @@
 
 Hydra composes the YAML groups beside this file; :mod:`conf.compose` turns the result into these
 frozen records. Defaults live here or, where a preset differs from another, in its YAML: never in a
-function signature and never in both. A component receives its own group, never the whole ``Config``.
+function signature and never in both. A component receives its own group, never all of ``Config``.
 Values that the papers leave out are listed with source and confidence in docs/assumptions.md.
 """
 
@@ -14,7 +14,8 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
-STRICT = ConfigDict(extra="forbid")
+# validate_default: a default goes through the same checks and conversions as a given value.
+STRICT = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Dtype = Literal["float32", "bfloat16"]
@@ -61,7 +62,7 @@ class CausalModelConfig:
     """One causal language model.
 
     Attributes:
-        path: Folder in Hugging Face layout, a hub name, or "built" for a model that ``build`` makes.
+        path: Folder in Hugging Face layout, a hub name, or "built" for what ``build`` makes.
         revision: Hub revision; None for a local folder.
         dtype: Compute type of the weights when not quantised.
         system_prompt: System turn; None leaves it to the checkpoint's chat template.
@@ -92,7 +93,14 @@ class NliModelConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class TransformerSize:
-    """Size of one network that ``build`` trains from scratch."""
+    """Size of one network that ``build`` trains from scratch.
+
+    Attributes:
+        layers: Transformer blocks.
+        width: Hidden size; a multiple of ``heads``.
+        heads: Attention heads.
+        feed_forward: Inner size of the feed-forward part.
+    """
 
     layers: PositiveInt
     width: PositiveInt
@@ -142,7 +150,11 @@ class BuildConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ModelConfig:
-    """The three models of a run; ``build`` is present only where they are trained at first use."""
+    """The three models of a run; ``build`` is present only where they are trained at first use.
+
+    Attributes:
+        name: Name of the preset, for reports.
+    """
 
     name: str
     cloud: CausalModelConfig
@@ -212,6 +224,7 @@ class AugmenterConfig:
     """What writes the similar pairs.
 
     Attributes:
+        name: Which augmenter.
         k: Samples per shared pair.
         prompt_version: Part of the cache key; a changed prompt gets a new version.
         sampling: Sampling settings of the cloud model.
@@ -318,6 +331,9 @@ class ResourcesConfig:
     """What the simulated devices and the cloud may use.
 
     Attributes:
+        backend: "ray" runs devices in parallel actors; "inline" one after the other in this
+            process, for debugging.
+        name: Name of the preset, for reports.
         num_cpus: CPUs that Ray may use; None takes the machine's.
         num_gpus: GPUs that Ray may use.
         client_cpus: CPUs of one device actor.
@@ -330,6 +346,7 @@ class ResourcesConfig:
     """
 
     name: str
+    backend: Literal["ray", "inline"] = "ray"
     num_cpus: PositiveInt | None = None
     num_gpus: NonNegativeInt = 0
     client_cpus: PositiveFloat = 1

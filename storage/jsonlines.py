@@ -13,7 +13,7 @@ from conf.errors import RunError
 
 def append(path: Path, records: Iterable[dict[str, Any]]) -> None:
     """Append ``records`` to ``path`` and flush them to the disk before returning."""
-    lines = "".join(json.dumps(record, sort_keys=True, ensure_ascii=False) + "\n" for record in records)
+    lines = "".join(json.dumps(record, sort_keys=True) + "\n" for record in records)
     if not lines:
         return
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,1 @@
+"""The device: consent, private adaptation, offline answering. One LaMP user is one device."""

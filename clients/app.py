@@ -1,0 +1,96 @@
+"""The Flower ClientApp: four messages, each a few lines; the work lies in the modules beside it.
+
+Which user a node is comes from where the node's folder lies, never from the server: a real device is
+started with ``device-folder`` in its node config; a virtual client takes the folder of its partition.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from clients import consent, folder, places
+from clients.folder import Device
+from clients.watchdog import watchdog
+from conf.errors import ProtocolError, RunError
+from protocol.codec import WireMessage, decode, encode
+from protocol.messages import (
+    PROTOCOL_VERSION,
+    AdaptRequest,
+    AnswerRequest,
+    HelloReply,
+    ShareReply,
+    ShareRequest,
+)
+from protocol.settings import DeviceSettings, settings_from_json
+
+if TYPE_CHECKING:
+    from clients.base import Base
+
+app = ClientApp(mods=[watchdog])
+
+
+@app.query("hello")
+def hello(message: Message, context: Context) -> Message:
+    """Say whose device this is."""
+    return _reply(message, HelloReply(user_id=_device(context).user_id, version=PROTOCOL_VERSION))
+
+
+@app.query("share")
+def share(message: Message, context: Context) -> Message:
+    """Send the records that the user's consent covers, no more."""
+    device = _device(context)
+    granted = consent.grant(device, decode(ShareRequest, message.content).ratios)
+    return _reply(
+        message, ShareReply(user_id=device.user_id, pairs=granted.pairs, counts=granted.counts)
+    )
+
+
+@app.train("adapt")
+def adapt(message: Message, context: Context) -> Message:
+    """Train the private adapter of one arm and keep it here."""
+    from clients.adaptation import adapt as run  # heavy imports stay out of the driver
+
+    request = decode(AdaptRequest, message.content)
+    settings = settings_from_json(request.settings)
+    base = _base(context, request.base_id, settings)
+    return _reply(message, run(_device(context), base, request, settings))
+
+
+@app.evaluate("answer")
+def answer(message: Message, context: Context) -> Message:
+    """Answer the user's own queries offline and report numbers."""
+    from clients.answering import answer as run
+
+    request = decode(AnswerRequest, message.content)
+    settings = settings_from_json(request.settings)
+    base = _base(context, request.base_id, settings)
+    return _reply(message, run(_device(context), base, request, settings))
+
+
+def _device(context: Context) -> Device:
+    own = context.node_config.get("device-folder")
+    if own:
+        return folder.read(Path(str(own)))
+    folders = folder.device_folders(places.devices_root(context))
+    index = int(context.node_config["partition-id"])
+    if index >= len(folders):
+        raise RunError(
+            f"node {index}: there are only {len(folders)} devices; start as many nodes as users"
+        )
+    return folder.read(folders[index])
+
+
+def _base(context: Context, base_id: str, settings: DeviceSettings) -> Base:
+    from clients.base import load
+
+    if not base_id.isalnum():  # it becomes a path: a server must not choose one
+        raise ProtocolError(f"base_id: expected letters and digits, got {base_id[:40]!r}")
+    return load(places.bases_root(context) / base_id, settings.qlora, settings.torch_threads)
+
+
+def _reply(message: Message, body: WireMessage) -> Message:
+    return Message(encode(body), reply_to=message)

@@ -1,0 +1,179 @@
+"""What only shows across keys: sums, orders, and settings that exclude each other.
+
+The schema bounds each value by itself; a rule here looks at several. A rule is a function that
+yields one clause per violation, so a message can name them all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from conf.errors import ConfigError
+from conf.schema import Config, PrivacyConfig, TransformerSize
+
+BUILT = "built"
+MINIATURE = "miniature"
+USED_BY_KIND = {
+    "fixed": {"ratio"},
+    "uniform": {"low", "high"},
+    "beta": {"alpha", "beta"},
+    "mixed": {"groups"},
+    "per_user": {"csv"},
+}
+DISTRIBUTION_KEYS = set[str]().union(*USED_BY_KIND.values())
+
+
+def check(config: Config) -> None:
+    """Hold ``config`` against every rule.
+
+    Raises:
+        ConfigError: If a rule is violated; the message names all violations.
+    """
+    violations = [clause for rule in RULES for clause in rule(config)]
+    if violations:
+        raise ConfigError("; ".join(violations))
+
+
+def check_effect(config: Config, given: Sequence[str]) -> None:
+    """Refuse a privacy key that was given by hand although the chosen kind never reads it.
+
+    Args:
+        config: The composed configuration.
+        given: Dotted paths of the keys that were set by hand.
+
+    Raises:
+        ConfigError: If such a key is among ``given``, e.g. ``privacy.ratio`` under ``mixed``.
+    """
+    kind = config.privacy.kind
+    unread = {f"privacy.{key}" for key in DISTRIBUTION_KEYS - USED_BY_KIND[kind]}
+    for path in given:
+        if path in unread:
+            key = path.removeprefix("privacy.")
+            readers = [name for name, used in USED_BY_KIND.items() if key in used]
+            raise ConfigError(
+                f"{path} has no effect while privacy.kind is {kind}; add privacy={readers[0]}"
+            )
+
+
+def _privacy(config: Config) -> Iterator[str]:
+    privacy = config.privacy
+    if privacy.kind == "mixed":
+        yield from _groups(privacy)
+    if privacy.kind == "uniform" and privacy.low > privacy.high:
+        yield f"privacy.low must be <= privacy.high, got {privacy.low:g} > {privacy.high:g}"
+    if privacy.kind == "per_user" and not privacy.csv:
+        yield "privacy.csv is required: set privacy.csv=<file with the columns user_id, ratio>"
+
+
+def _groups(privacy: PrivacyConfig) -> Iterator[str]:
+    total = math.fsum(group.share for group in privacy.groups)
+    if not math.isclose(total, 1, abs_tol=1e-9):
+        yield f"the shares of privacy.groups must add up to 1, got {total:g}"
+    for group in privacy.groups:
+        if group.low > group.high:
+            yield (
+                f"privacy.groups: low must be <= high in '{group.name}', "
+                f"got {group.low:g} > {group.high:g}"
+            )
+    yield from _repeated("privacy.groups", (group.name for group in privacy.groups))
+
+
+def _filters(config: Config) -> Iterator[str]:
+    low, high = config.filters.eps_min_len, config.filters.eps_max_len
+    if low > high:
+        yield f"filters.eps_min_len must be <= filters.eps_max_len, got {low:g} > {high:g}"
+
+
+def _arms(config: Config) -> Iterator[str]:
+    if not config.methods:
+        yield "methods must name at least one method"
+    yield from _repeated("methods", config.methods)
+    if config.ratios is not None:
+        if not config.ratios:
+            yield "ratios must hold at least one ratio; ratios=null asks for all that users allow"
+        yield from _repeated("ratios", (f"{ratio:g}" for ratio in config.ratios))
+
+
+def _task(config: Config) -> Iterator[str]:
+    if config.task.pair != "default" and config.task.name != "lamp_1":
+        yield f"task.pair={config.task.pair} exists for lamp_1 only, the task is {config.task.name}"
+
+
+def _world(config: Config) -> Iterator[str]:
+    if config.data != MINIATURE:
+        return
+    world = config.world
+    if world.history_min > world.history_max:
+        yield (
+            "world.history_min must be <= world.history_max, "
+            f"got {world.history_min} > {world.history_max}"
+        )
+    reserved = config.skip_users + config.users
+    if config.model.build is not None:
+        reserved = max(reserved, config.model.build.holdout)
+    if reserved >= world.population:
+        yield (
+            f"world.population must be > {reserved} to leave public users beside the target users "
+            f"(users, skip_users, model.build.holdout), got {world.population}"
+        )
+
+
+def _build(config: Config) -> Iterator[str]:
+    model, build = config.model, config.model.build
+    if build is None:
+        for name in ("cloud", "device", "nli"):
+            if getattr(model, name).path == BUILT:
+                yield f"model.{name}.path is '{BUILT}' but model.build is not given"
+        return
+    yield from _network("model.build.cloud", build.cloud, multiple=2)  # rotary halves
+    yield from _network("model.build.device", build.device, multiple=2)
+    yield from _network("model.build.nli", build.nli, multiple=1)
+
+
+def _network(path: str, size: TransformerSize, multiple: int) -> Iterator[str]:
+    if size.width % (size.heads * multiple):
+        factor = f"{multiple} x " if multiple > 1 else ""
+        yield (
+            f"{path}.width must be a multiple of {factor}{path}.heads, "
+            f"got {size.width} and {size.heads}"
+        )
+
+
+def _resources(config: Config) -> Iterator[str]:
+    resources = config.resources
+    for unit, whole, part in (
+        ("cpus", resources.num_cpus, resources.client_cpus),
+        ("gpus", resources.num_gpus, resources.client_gpus),
+    ):
+        if whole is not None and part > whole:
+            yield (
+                f"resources.client_{unit} must be <= resources.num_{unit}, got {part:g} > {whole}"
+            )
+        if part > 1 and part != int(part):  # Ray's rule for every resource
+            yield f"resources.client_{unit} must be whole when above 1, got {part:g}"
+
+
+def _name(config: Config) -> Iterator[str]:
+    name = config.name
+    if name is not None and (name in {"", ".", ".."} or "/" in name or "\\" in name):
+        yield f"name must be one folder name (the folder it goes in is paths.runs), got '{name}'"
+
+
+def _repeated(path: str, names: Iterable[str]) -> Iterator[str]:
+    for name, times in Counter(names).items():
+        if times > 1:
+            yield f"{path} must not repeat '{name}'"
+
+
+RULES: tuple[Callable[[Config], Iterator[str]], ...] = (
+    _privacy,
+    _filters,
+    _arms,
+    _task,
+    _world,
+    _build,
+    _resources,
+    _name,
+)

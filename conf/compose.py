@@ -1,0 +1,220 @@
+"""From ``key=value`` words to one checked, frozen :class:`~conf.schema.Config`.
+
+Hydra's compose API reads the YAML groups; the schema's records type the result; ``conf.checks``
+looks at what only shows across keys. Whatever is wrong ends in one :class:`ConfigError` of one
+line, before anything heavy is loaded. Hydra's global state is left as it was found.
+
+Two liberties towards plain Hydra: a key that stands in the schema needs no ``+`` although no YAML
+file mentions it, and ``+key=value`` means the same as ``key=value``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import TypeAdapter, ValidationError
+
+from conf.checks import check, check_effect
+from conf.errors import ConfigError
+from conf.explain import explain, required
+from conf.groups import FOLDER, PRIMARY, groups
+from conf.keys import defaults, is_key, keys, suggest_key
+from conf.names import nearest, suggestion
+from conf.schema import Config
+
+HYDRA_VERSION_BASE = "1.3"
+ADAPTER = TypeAdapter(Config)
+
+
+def compose(overrides: Sequence[str]) -> Config:
+    """Compose the configuration of one run.
+
+    Args:
+        overrides: ``key=value`` and ``group=name`` words in Hydra's grammar; later ones win.
+
+    Returns:
+        The checked configuration. Paths are as written; the launcher makes them absolute.
+
+    Raises:
+        ConfigError: If a word, name, key or value is refused; the message names the nearest known
+            name or the bound.
+    """
+    parsed = _parse_all(overrides)
+    config = from_json(json.dumps(_typed_tree(_hydra_tree(parsed))))
+    check_effect(config, [override.key_or_group for override in parsed])
+    return config
+
+
+def choices(overrides: Sequence[str]) -> dict[str, str]:
+    """Return which preset of every group the words choose, e.g. ``{"qlora": "miniature", ...}``.
+
+    Raises:
+        ConfigError: As :func:`compose`, but without looking at the values.
+    """
+    chosen = _hydra_tree(_parse_all(overrides)).hydra.runtime.choices
+    return {group: chosen[group] for group in groups()}
+
+
+def expand(words: Sequence[str]) -> list[list[str]]:
+    """Expand Hydra sweeps (``task=lamp_2,lamp_4``, ``seed=range(0,3)``) into one list per run.
+
+    Args:
+        words: As for :func:`compose`; any of them may hold several values.
+
+    Returns:
+        The cartesian product in the order of the words, the last one varying fastest; exactly
+        one list where nothing is swept.
+
+    Raises:
+        ConfigError: If a word cannot be read or a sweep cannot be enumerated.
+    """
+    return [list(run) for run in itertools.product(*(_alternatives(word) for word in words))]
+
+
+def to_json(config: Config) -> str:
+    """Write ``config`` as JSON; equal configurations give equal text."""
+    return ADAPTER.dump_json(config).decode("utf-8")
+
+
+def from_json(text: str) -> Config:
+    """Read what :func:`to_json` wrote, with the same checks as :func:`compose`.
+
+    Raises:
+        ConfigError: If a key is unknown or missing, or a value is refused.
+    """
+    try:
+        config = ADAPTER.validate_json(text, strict=True)
+    except ValidationError as error:
+        raise ConfigError(explain(error)) from None
+    check(config)
+    return config
+
+
+def _parse_all(words: Sequence[str]) -> list[Override]:
+    parsed = [_parse(word) for word in words]
+    for override in parsed:
+        _check_single(override)
+        _check_name(override)
+    return parsed
+
+
+def _parse(word: str) -> Override:
+    if "=" not in word.lstrip("="):
+        raise ConfigError(f"'{word}': expected key=value, for example users=20{_hint(word)}")
+    try:
+        override = OverridesParser.create().parse_override(word)
+    except HydraException:
+        key, _, value = word.partition("=")
+        raise ConfigError(
+            f"{key}: the value {value} cannot be read; put it in two pairs of quotes: "
+            f"{key}='\"{value}\"'"
+        ) from None
+    return override
+
+
+def _hint(word: str) -> str:
+    close = nearest(word, (*groups(), *keys()))
+    return f". Did you mean '{close}=...'?" if close else ""
+
+
+def _check_single(override: Override) -> None:
+    key = override.key_or_group
+    if override.is_delete() or override.package is not None:
+        raise ConfigError(f"{override.input_line}: keys are set, not removed or moved: {key}=value")
+    if override.is_sweep_override():
+        raise ConfigError(
+            f"{key}: several values make several runs: add -m, or write a list as {key}=[a,b]"
+        )
+
+
+def _check_name(override: Override) -> None:
+    """Refuse an unknown group name or key before Hydra sees it."""
+    key, value = override.key_or_group, override.value()
+    names = groups().get(key)
+    if names is not None and not isinstance(value, str):
+        raise ConfigError(f"{key}: expected one name. {suggestion(str(value), names)}")
+    if names is not None and value not in names:
+        raise ConfigError(f"{key}={value}: no such name. {suggestion(str(value), names)}")
+    if names is None and not is_key(key):
+        raise ConfigError(f"{key}: unknown key. {suggest_key(key, also=groups())}")
+
+
+def _hydra_tree(overrides: Iterable[Override]) -> DictConfig:
+    """Let Hydra compose; the result holds Hydra's own section too."""
+    words = [_for_hydra(override) for override in overrides]
+    with _composing(), _fresh_hydra():
+        return hydra_compose(PRIMARY, overrides=words, return_hydra_config=True)
+
+
+def _typed_tree(tree: DictConfig) -> Any:
+    """Resolve ``tree`` over the schema's defaults, so that ``${...}`` may refer to any key."""
+    chosen = OmegaConf.masked_copy(tree, [key for key in tree if key != "hydra"])
+    with _composing():
+        missing = sorted(OmegaConf.missing_keys(chosen))
+        resolved = OmegaConf.to_container(OmegaConf.merge(defaults(), chosen), resolve=True)
+    if missing:
+        raise ConfigError("; ".join(required(key) for key in missing))
+    return resolved
+
+
+@contextmanager
+def _composing() -> Iterator[None]:
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(f"the configuration cannot be composed: {_one_line(error)}") from error
+
+
+def _for_hydra(override: Override) -> str:
+    """Force-add plain keys: the schema knows them although the YAML may not mention them."""
+    word = (override.input_line or "").lstrip("+")
+    return word if override.key_or_group in groups() else f"++{word}"
+
+
+@contextmanager
+def _fresh_hydra() -> Iterator[None]:
+    state = GlobalHydra.instance()
+    before = state.hydra
+    state.clear()
+    try:
+        with initialize_config_dir(str(FOLDER), version_base=HYDRA_VERSION_BASE):
+            yield
+    finally:
+        GlobalHydra.instance().hydra = before
+
+
+def _one_line(error: Exception) -> str:
+    cause = error.__cause__ or error
+    return " ".join(str(cause).split())
+
+
+def _alternatives(word: str) -> list[str]:
+    override = _parse(word)
+    key = override.get_key_element()
+    if not override.is_sweep_override():
+        return [word]
+    if not override.is_discrete_sweep():
+        raise ConfigError(f"{key}: an interval cannot be enumerated; write the values: {key}=a,b")
+    return [f"{key}={value}" for value in _values(override)]
+
+
+def _values(override: Override) -> Iterable[str]:
+    pattern = override._value
+    if not isinstance(pattern, Glob):
+        return override.sweep_string_iterator()
+    names = groups().get(override.key_or_group, ())
+    if found := pattern.filter(list(names)):
+        return found
+    raise ConfigError(f"{override.input_line}: matches no name. Known: {', '.join(names)}")

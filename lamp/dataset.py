@@ -1,0 +1,307 @@
+"""From official files to users: who is adapted and scored, who is public, and what D_u holds.
+
+Everything about the data that can be wrong is found here, before any model is loaded. Target users
+are the longest histories, ties by user id; all others are the public users, except those that
+``skip_users`` sets aside. A target user's query whose text stands in the user's own history is
+counted, and left out unless ``evaluation.exclude_contaminated`` is off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from conf.errors import ConfigError, DataError
+from conf.schema import Config, WorldConfig
+from lamp import files
+from lamp.files import Question
+from lamp.metrics import HIGHEST_STARS, LOWEST_STARS, read_stars
+from lamp.records import Query, UserHistory
+from lamp.splits import Member, Split, split_questions
+from lamp.tasks import Task, make_pair, query_text, task
+from storage import atomic
+from storage.hashing import hash_json
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+MINIATURE = "miniature"
+
+
+@dataclass(frozen=True, slots=True)
+class LampData:
+    """One task's users.
+
+    Attributes:
+        task: The task.
+        targets: Users that are adapted and scored, sorted by user id.
+        public: Users that base models may be tuned on, sorted by user id.
+        split: "time" or "user".
+        contaminated: Target user -> ids of the queries that the user's own history gives away.
+        notes: What the log and the report should say about the data.
+        skipped: Ids of the users with even longer histories that ``skip_users`` set aside.
+    """
+
+    task: Task
+    targets: tuple[UserHistory, ...]
+    public: tuple[UserHistory, ...]
+    split: str
+    contaminated: Mapping[str, tuple[str, ...]]
+    notes: tuple[str, ...]
+    skipped: tuple[str, ...] = ()
+
+
+def load(config: Config) -> LampData:
+    """Read, check and group the configured data.
+
+    For ``data=miniature`` the world is written first, once per world configuration.
+
+    Raises:
+        DataError: If a file, record or field cannot be used, or there are too few users.
+        ConfigError: If the configuration asks for what the data cannot give.
+    """
+    chosen = task(config.task)
+    questions_path, outputs_path = find_files(_folder(config), chosen, config.part, config.split)
+    questions = files.read_questions(questions_path, chosen.fields)
+    golds = _read_golds(outputs_path, chosen, questions)
+    split = split_questions(questions, config.split, files.display_name(questions_path))
+    users = _histories(split, golds, chosen, config.task.max_field_words)
+    return _assign(config, chosen, split, users)
+
+
+def corpus_users(data: LampData, holdout: int) -> tuple[UserHistory, ...]:
+    """Return everybody but the longest histories: whose text may teach the miniature models.
+
+    Args:
+        data: Loaded data.
+        holdout: So many of the longest histories stay unseen, and never fewer than the target and
+            skipped users; so runs with up to ``holdout`` target users share the same models.
+
+    Raises:
+        ConfigError: If nobody is left.
+    """
+    held = max(holdout - len(data.targets) - len(data.skipped), 0)
+    left = sorted(data.public, key=_rank)[held:]
+    if not left:
+        raise ConfigError(
+            f"model.build.holdout: {len(data.public)} public users are left besides the "
+            f"{len(data.targets)} target users, and the {holdout} longest histories are held out; "
+            "lower it, or take more data (world.population for the miniature world)"
+        )
+    return tuple(sorted(left, key=lambda user: user.user_id))
+
+
+def as_dataset(user: UserHistory) -> Dataset:
+    """Return D_u as a ``datasets.Dataset`` with the string columns id, input, response."""
+    from datasets import Dataset, Features, Value
+
+    columns = {name: [getattr(pair, name) for pair in user.pairs] for name in _COLUMNS}
+    return Dataset.from_dict(columns, Features({name: Value("string") for name in _COLUMNS}))
+
+
+_COLUMNS = ("id", "input", "response")
+
+
+def find_files(folder: Path, task: Task, part: str, split: str) -> tuple[Path, Path]:
+    """Find a task's question and output files below ``folder``.
+
+    Both layouts of the official download are known: LaMP_n/ for the user-based split and
+    time/LaMP_n/ for the time-based one, which is looked for first unless ``split`` is "user".
+
+    Raises:
+        DataError: If there is no question file, or no output file beside it.
+    """
+    plain = list(dict.fromkeys((task.folder, task.official)))
+    timed = [f"time/{name}" for name in plain]
+    places = plain + timed if split == "user" else timed + plain
+    for place in places:
+        questions = folder / place / f"{part}_questions.json"
+        outputs = folder / place / f"{part}_outputs.json"
+        if questions.is_file():
+            if outputs.is_file():
+                return questions, outputs
+            raise DataError(
+                f"{files.display_name(outputs)}: expected the gold answers beside the questions, "
+                "there is no such file; fetch it, or set part=dev where the answers are not public"
+            )
+    raise DataError(
+        f"data folder '{folder.name}': expected {part}_questions.json in one of "
+        f"{', '.join(places)}, there is none; check `data`, `part` and `task`, "
+        f"or run `python -m sim download task={task.name}`"
+    )
+
+
+def _folder(config: Config) -> Path:
+    if config.data != MINIATURE:
+        return Path(config.data).expanduser()
+    if config.part != "dev":
+        raise ConfigError(f"part: the miniature world has part=dev only, got '{config.part}'")
+    return _miniature(config.task.name, config.world, Path(config.paths.cache))
+
+
+def _miniature(task: str, config: WorldConfig, cache: Path) -> Path:
+    """Write the miniature world unless it is there; its folder is named by what makes it."""
+    from lamp import world
+
+    identity = {"task": task, "world": asdict(config), "version": world.VERSION}
+    folder = cache / "worlds" / hash_json(identity)
+    if not atomic.is_complete(folder):
+        with atomic.new_folder(folder, marker=identity) as temporary:
+            world.write_world(temporary, task, config)
+    return folder
+
+
+def _read_golds(path: Path, task: Task, questions: Sequence[Question]) -> Mapping[str, str]:
+    where = files.display_name(path)
+    outputs = files.read_outputs(path)
+    if outputs.task != task.official:
+        raise DataError(
+            f"{where}, field 'task': expected '{task.official}', got '{outputs.task}'; "
+            "the file belongs to another task, or needs its name corrected"
+        )
+    asked = {question.id for question in questions}
+    _refuse_unpaired(where, "question", asked - outputs.golds.keys(), "gold")
+    _refuse_unpaired(where, "gold", outputs.golds.keys() - asked, "question")
+    for identifier, gold in outputs.golds.items():
+        _check_gold(gold, task, f"{where}, gold '{identifier}', field 'output'")
+    return outputs.golds
+
+
+def _refuse_unpaired(where: str, noun: str, identifiers: Iterable[str], other: str) -> None:
+    unpaired = sorted(identifiers)
+    if unpaired:
+        raise DataError(
+            f"{where}: {noun} '{unpaired[0]}' has no {other}, and so have {len(unpaired) - 1} "
+            "more; questions and golds must have the same ids, fetch both files again"
+        )
+
+
+def _check_gold(gold: str, task: Task, where: str) -> None:
+    answer = gold.strip()
+    if task.kind == "classification" and answer not in task.labels:
+        raise DataError(
+            f"{where}: expected one of the {len(task.labels)} labels of {task.official}, got "
+            "another text; correct it, or add a Task record with your own labels"
+        )
+    stars = read_stars(answer) if task.kind == "rating" else LOWEST_STARS
+    if stars is None or not LOWEST_STARS <= stars <= HIGHEST_STARS:
+        raise DataError(
+            f"{where}: expected a number of stars from {LOWEST_STARS:g} to {HIGHEST_STARS:g}, "
+            "got something else; correct it"
+        )
+
+
+def _histories(
+    split: Split, golds: Mapping[str, str], task: Task, max_words: int
+) -> tuple[UserHistory, ...]:
+    return tuple(_history(member, golds, task, max_words) for member in split.members)
+
+
+def _history(member: Member, golds: Mapping[str, str], task: Task, max_words: int) -> UserHistory:
+    queries = tuple(Query(each.id, each.input, golds[each.id]) for each in member.questions)
+    pairs = tuple(make_pair(task, item, max_words) for item in member.profile)
+    return UserHistory(member.user_id, member.profile, pairs, queries)
+
+
+def _rank(user: UserHistory) -> tuple[int, str]:
+    return -len(user.profile), user.user_id
+
+
+def _assign(config: Config, task: Task, split: Split, users: Sequence[UserHistory]) -> LampData:
+    ranked = sorted(users, key=_rank)
+    first, last = config.skip_users, config.skip_users + config.users
+    if last > len(ranked):
+        skipped = f" after skip_users={first}" if first else ""
+        raise DataError(
+            f"users: {config.users} target users are asked for{skipped}, the data of {task.name} "
+            f"has {len(ranked)}; lower `users` or take more data"
+        )
+    targets = ranked[first:last]
+    contaminated = {
+        user.user_id: given_away
+        for user in sorted(targets, key=lambda user: user.user_id)
+        if (given_away := _contaminated(user, task))
+    }
+    if config.evaluation.exclude_contaminated:
+        targets = [_without(user, contaminated.get(user.user_id, ())) for user in targets]
+    notes = (
+        *split.notes,
+        *_tie_notes(ranked, first, last),
+        *_label_notes(users, task),
+        *_contamination_notes(contaminated, targets, config.evaluation.exclude_contaminated),
+        *(() if last < len(ranked) else ("no public users are left to tune base models on",)),
+    )
+    return LampData(
+        task=task,
+        targets=_by_id(targets),
+        public=_by_id(ranked[last:]),
+        split=split.name,
+        contaminated=contaminated,
+        notes=notes,
+        skipped=tuple(sorted(user.user_id for user in ranked[:first])),
+    )
+
+
+def _by_id(users: Iterable[UserHistory]) -> tuple[UserHistory, ...]:
+    return tuple(sorted(users, key=lambda user: user.user_id))
+
+
+def _contaminated(user: UserHistory, task: Task) -> tuple[str, ...]:
+    """Return the ids of the queries whose text stands in the history, white space aside.
+
+    Where an item is its own answer, LaMP-7, the gold answer counts as well: a query asks for a
+    paraphrase back into the user's words.
+    """
+    history = {_squeeze(text) for item in user.profile for text in item.fields.values()}
+    return tuple(
+        query.id
+        for query in user.queries
+        if _squeeze(query_text(task, query)) in history
+        or (not task.response_field and _squeeze(query.gold) in history)
+    )
+
+
+def _squeeze(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _without(user: UserHistory, identifiers: Sequence[str]) -> UserHistory:
+    kept = tuple(query for query in user.queries if query.id not in identifiers)
+    return replace(user, queries=kept)
+
+
+def _tie_notes(ranked: Sequence[UserHistory], first: int, last: int) -> Iterable[str]:
+    for border in (first, last):
+        if not 0 < border < len(ranked):
+            continue
+        length = len(ranked[border].profile)
+        if length == len(ranked[border - 1].profile):
+            tied = sum(len(user.profile) == length for user in ranked)
+            share = "all" if tied == len(ranked) else str(tied)
+            yield (
+                f"{share} users have a history of {length} records, so the choice at place "
+                f"{border} is by user id, not by length"
+            )
+
+
+def _label_notes(users: Iterable[UserHistory], task: Task) -> Iterable[str]:
+    if not task.pair_labels:
+        return
+    pairs = [pair for user in users for pair in user.pairs]
+    strange = sum(pair.response not in task.pair_labels for pair in pairs)
+    if strange:
+        yield f"{strange} of {len(pairs)} history records have a response outside the label set"
+
+
+def _contamination_notes(
+    contaminated: Mapping[str, Sequence[str]], targets: Iterable[UserHistory], excluded: bool
+) -> Iterable[str]:
+    if contaminated:
+        count = sum(map(len, contaminated.values()))
+        fate = "left out" if excluded else "scored all the same"
+        yield f"{count} queries of {len(contaminated)} target users stand in their history; {fate}"
+    silent = sum(not user.queries for user in targets)
+    if silent:
+        yield f"{silent} target users have no query left; they are adapted but not scored"

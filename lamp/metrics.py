@@ -1,0 +1,264 @@
+"""LaMP's metrics, to the last bit: a score per query, pooled over the queries of all users.
+
+Source: LaMP ``eval/evaluation.py`` (38c9d4d), re-implemented on scikit-learn and rouge-score.
+Answers are stripped and compared case by case; an answer outside the label set is index -1, wrong
+and no class of the macro-F1; an unreadable rating scores the far end of the scale. Two deviations:
+"nan" and "inf" are unreadable, and the headline ROUGE is the plain mean of the queries.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conf.errors import DataError
+from conf.seeds import derive_seed
+from lamp.tasks import Task
+
+if TYPE_CHECKING:
+    from rouge_score.rouge_scorer import RougeScorer
+
+TextScore = Callable[[str, str], float]  # (prediction, gold) -> score
+UNPARSED = -1
+LOWEST_STARS, HIGHEST_STARS = 1.0, 5.0
+COMPAT_RESAMPLES = 1000
+TEXT_METRICS = ("rouge1", "rougeL", "bertscore")
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class QueryScore:
+    """What one answer scored; numbers only, so that it may leave the device.
+
+    Attributes:
+        parsed: Whether the answer could be read: a label of the set, a finite number of stars, a
+            text that is not blank.
+        gold: Index of the gold label; None for ratings and texts.
+        prediction: Index of the predicted label, -1 outside the set; None for ratings and texts.
+        error: Predicted minus gold stars.
+        rouge1: ROUGE-1 F-measure.
+        rougeL: ROUGE-L F-measure.
+        bertscore: BERTScore F1; None without a model.
+    """
+
+    parsed: bool
+    gold: int | None = None
+    prediction: int | None = None
+    error: float | None = None
+    rouge1: float | None = None
+    rougeL: float | None = None  # noqa: N815 - the metric's own name
+    bertscore: float | None = None
+
+
+def score_query(
+    task: Task, prediction: str, gold: str, bertscore: TextScore | None = None
+) -> QueryScore:
+    """Score one answer.
+
+    Args:
+        task: Task that says what is scored.
+        prediction: Raw answer.
+        gold: Official answer.
+        bertscore: Scorer of :mod:`lamp.bertscore`, for texts only; None leaves it out.
+    """
+    prediction, gold = prediction.strip(), gold.strip()
+    if task.kind == "classification":
+        index = label_index(task, prediction)
+        return QueryScore(index != UNPARSED, gold=label_index(task, gold), prediction=index)
+    if task.kind == "rating":
+        stars = read_stars(prediction)
+        target = float(gold)
+        error = (worst_stars(target) if stars is None else stars) - target
+        return QueryScore(stars is not None, error=error)
+    rouge = _rouge_scorer().score(target=gold, prediction=prediction)
+    return QueryScore(
+        bool(prediction),
+        rouge1=float(rouge["rouge1"].fmeasure),
+        rougeL=float(rouge["rougeL"].fmeasure),
+        bertscore=None if bertscore is None else bertscore(prediction, gold),
+    )
+
+
+def label_index(task: Task, answer: str) -> int:
+    """Return the index of ``answer`` among the task's labels, letter for letter; else -1."""
+    return task.labels.index(answer) if answer in task.labels else UNPARSED
+
+
+def read_stars(answer: str) -> float | None:
+    """Read a number of stars as ``float`` does: "4.0", "1e1" and "7" are taken as they stand.
+
+    Deviation: LaMP also accepts "nan", which makes scikit-learn stop, and "inf", which makes the
+    mean infinite; here they are unreadable.
+    """
+    try:
+        stars = float(answer)
+    except ValueError:
+        return None
+    return stars if math.isfinite(stars) else None
+
+
+def worst_stars(gold: float) -> float:
+    """Return the end of the scale that is farther from ``gold``; 5 from the middle."""
+    if abs(LOWEST_STARS - gold) > abs(HIGHEST_STARS - gold):
+        return LOWEST_STARS
+    return HIGHEST_STARS
+
+
+def headline(task: Task) -> tuple[str, bool]:
+    """Return the metric that stands first in tables, and whether higher is better."""
+    return {
+        "classification": ("accuracy", True),
+        "rating": ("mae", False),
+        "text": ("rouge1", True),
+    }[task.kind]
+
+
+def pooled_metrics(task: Task, scores: Sequence[QueryScore], seed: int) -> dict[str, float]:
+    """Pool the scores of all queries of all users; there is no averaging per user.
+
+    Args:
+        task: Task of the scores.
+        scores: One per query, in the order of the gold file.
+        seed: Of the bootstrap behind the ``lamp_compat_*`` values.
+
+    Returns:
+        ``accuracy`` and ``f1``; or ``mae`` and ``rmse``; or ``rouge1``, ``rougeL``,
+        ``lamp_compat_rouge1``, ``lamp_compat_rougeL`` and, when every query has one,
+        ``bertscore``. Always ``parse_failure_rate``, which is not LaMP's.
+
+    Raises:
+        DataError: If there are no scores.
+    """
+    if not scores:
+        raise DataError(
+            f"metrics of {task.name}: expected scored queries, got none; "
+            "check evaluation.exclude_contaminated and the failures of the run"
+        )
+    failures = sum(not score.parsed for score in scores) / len(scores)
+    if task.kind == "classification":
+        pooled = _pool_labels(len(task.labels), scores)
+    elif task.kind == "rating":
+        pooled = _pool_errors(scores)
+    else:
+        pooled = _pool_texts(scores, seed)
+    return {**pooled, "parse_failure_rate": failures}
+
+
+def sums(task: Task, scores: Sequence[QueryScore]) -> FloatArray:
+    """Add up what the pooled metrics need; sums of users can be added, weighted and resampled.
+
+    Returns:
+        (D,) float64: number of queries, number unparsed, and then, by kind of task: correct, and
+        per label true positives, golds, predictions; or |error| and error squared; or ROUGE-1,
+        ROUGE-L, BERTScore (nan without a model).
+    """
+    width = {"classification": 3 + 3 * len(task.labels), "rating": 4, "text": 5}[task.kind]
+    table = [_summands(len(task.labels), score) for score in scores]
+    summed: FloatArray = np.reshape(table, (len(table), width)).sum(axis=0, dtype=np.float64)
+    return summed
+
+
+def metrics_of_sums(task: Task, totals: FloatArray) -> dict[str, FloatArray]:
+    """Compute the pooled metrics from sums; equal to :func:`pooled_metrics` up to rounding.
+
+    Args:
+        task: Task of the sums.
+        totals: (..., D), as :func:`sums` gives them, added over users.
+
+    Returns:
+        Each metric but ``lamp_compat_*``, of shape (...); 0/0 is nan.
+    """
+    count, unparsed, *rest = np.moveaxis(totals, -1, 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if task.kind == "classification":
+            hits, golds, predicted = np.asarray(rest[1:]).reshape(3, len(task.labels), *count.shape)
+            seen = golds + predicted
+            f1 = np.divide(2 * hits, seen, out=np.zeros_like(hits), where=seen > 0)
+            macro = np.where(count > 0, f1.mean(axis=0), np.nan)
+            found = {"accuracy": rest[0] / count, "f1": macro}
+        elif task.kind == "rating":
+            found = {"mae": rest[0] / count, "rmse": np.sqrt(rest[1] / count)}
+        else:
+            found = {name: total / count for name, total in zip(TEXT_METRICS, rest, strict=True)}
+            if np.isnan(rest[-1]).any():
+                del found["bertscore"]
+        return {**found, "parse_failure_rate": unparsed / count}
+
+
+def _pool_labels(num_labels: int, scores: Sequence[QueryScore]) -> dict[str, float]:
+    from sklearn.metrics import accuracy_score, f1_score
+
+    golds = [score.gold for score in scores]
+    predictions = [score.prediction for score in scores]
+    # zero_division=0 is what LaMP's default gives, without its warning
+    f1 = f1_score(golds, predictions, labels=range(num_labels), average="macro", zero_division=0.0)
+    return {"accuracy": float(accuracy_score(golds, predictions)), "f1": float(f1)}
+
+
+def _pool_errors(scores: Sequence[QueryScore]) -> dict[str, float]:
+    from sklearn.metrics import mean_absolute_error, mean_squared_error
+
+    errors = [score.error for score in scores]
+    targets = [0.0] * len(errors)  # |0 - error| has the bits of |gold - prediction|
+    with np.errstate(over="ignore"):  # an answer like "1e200" is a number, and is not clipped
+        squared = mean_squared_error(targets, errors)
+    # LaMP's squared=False has left scikit-learn; it was this root
+    return {"mae": float(mean_absolute_error(targets, errors)), "rmse": float(np.sqrt(squared))}
+
+
+def _pool_texts(scores: Sequence[QueryScore], seed: int) -> dict[str, float]:
+    pooled = {}
+    for name in TEXT_METRICS:
+        values = [value for score in scores if (value := getattr(score, name)) is not None]
+        if len(values) == len(scores):
+            pooled[name] = math.fsum(values) / len(values)
+    for name in ("rouge1", "rougeL"):
+        values = [getattr(score, name) for score in scores]
+        pooled[f"lamp_compat_{name}"] = bootstrap_mid(values, derive_seed(seed, "lamp", name))
+    return pooled
+
+
+def bootstrap_mid(values: Sequence[float], seed: int) -> float:
+    """Return what LaMP reports as ROUGE: the median of 1,000 bootstrap means, here with a seed.
+
+    Source: rouge-score 0.1.2 ``BootstrapAggregator``, whose "mid" is no mean, with the legacy
+    generator that it draws from: the same seed there and here gives the same bits.
+    """
+    random = np.random.RandomState(seed % 2**32)
+    # (N, 2): numpy adds the rows of a matrix one by one, as in the original; a single column would
+    # be added pairwise, with other last bits
+    matrix = np.repeat(np.asarray(values, dtype=np.float64)[:, None], 2, axis=1)
+    means = [
+        matrix[random.choice(len(matrix), size=len(matrix))].mean(axis=0)
+        for _ in range(COMPAT_RESAMPLES)
+    ]
+    return float(np.percentile(means, 50, axis=0)[0])
+
+
+def _summands(num_labels: int, score: QueryScore) -> list[float]:
+    common = [1.0, float(not score.parsed)]
+    if score.gold is not None:
+        gold, prediction = score.gold, score.prediction
+        labels = range(num_labels)
+        hits = [float(gold == label == prediction) for label in labels]
+        golds = [float(gold == label) for label in labels]
+        predicted = [float(prediction == label) for label in labels]
+        return [*common, float(gold == prediction), *hits, *golds, *predicted]
+    if score.error is not None:
+        return [*common, abs(score.error), score.error * score.error]
+    texts = [getattr(score, name) for name in TEXT_METRICS]
+    return [*common, *(math.nan if value is None else value for value in texts)]
+
+
+@cache
+def _rouge_scorer() -> RougeScorer:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer(["rouge1", "rougeL"], use_stemmer=False)

@@ -1,0 +1,253 @@
+"""The six LaMP tasks: what a query asks, and how a profile item becomes a training pair.
+
+A query is LaMP's own prompt, instruction included; a pair is trained with the same wording, so that
+a device learns from D_u exactly what it is asked later. LaMP-1 and LaMP-7 cannot do that: their
+profile items are papers and tweets, not choices and paraphrases (docs/assumptions.md).
+
+A further task is one more record in :data:`TASKS`; docs/own-data.md shows how.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from conf.errors import ConfigError, DataError
+from conf.schema import TaskConfig
+from lamp.records import Pair, ProfileItem, Query
+
+SLOT = "{x}"  # where the pair's input stands in a prompt
+
+MOVIE_TAGS = (
+    "sci-fi",
+    "based on a book",
+    "comedy",
+    "action",
+    "twist ending",
+    "dystopia",
+    "dark comedy",
+    "classic",
+    "psychology",
+    "fantasy",
+    "romance",
+    "thought-provoking",
+    "social commentary",
+    "violence",
+    "true story",
+)
+STARS = ("1", "2", "3", "4", "5")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One task: names, answers, the form of its queries and of its pairs.
+
+    Attributes:
+        name: Name in the configuration, e.g. "lamp_4".
+        official: Name in LaMP's files, e.g. "LaMP_4".
+        title: Name in tables and plots.
+        kind: What is scored: a label, a number of stars, or a text.
+        labels: The answers of a query, in LaMP's order; empty for texts.
+        folder: Folder of the official files.
+        input_field: Profile field that is a pair's input x.
+        response_field: Profile field that is a pair's response y; "" where an item is x alone.
+        pair_labels: What a pair's response must be one of; empty where it is free text.
+        pair_prompt: Prompt that a pair is trained with; ``{x}`` stands for its input.
+        query_before: What stands before the text x in a query.
+        query_after: What stands after it; "" where the text ends the query.
+    """
+
+    name: str
+    official: str
+    title: str
+    kind: Literal["classification", "rating", "text"]
+    labels: tuple[str, ...] = ()
+    folder: str
+    input_field: str
+    response_field: str
+    pair_labels: tuple[str, ...] = ()
+    pair_prompt: str
+    query_before: str
+    query_after: str = ""
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Text fields that every profile item must have."""
+        return tuple(field for field in (self.input_field, self.response_field) if field)
+
+
+_ABSTRACT_PROMPT = "Generate a title for the following abstract of a paper: "
+_MOVIE_PROMPT = (
+    "Which tag does this movie relate to among the following tags? Just answer with the tag name "
+    f"without further explanation. tags: [{', '.join(MOVIE_TAGS)}] description: "
+)
+_REVIEW_PROMPT = (
+    "What is the score of the following review on a scale of 1 to 5? just answer with 1, 2, 3, 4, "
+    "or 5 without further explanation. review: "
+)
+_ARTICLE_PROMPT = "Generate a headline for the following article: "
+
+TASKS: dict[str, Task] = {
+    "lamp_1": Task(
+        name="lamp_1",
+        official="LaMP_1",
+        title="LaMP-1 citation choice",
+        kind="classification",
+        labels=("[1]", "[2]"),
+        folder="LaMP_1",
+        input_field="abstract",
+        response_field="title",
+        pair_prompt=_ABSTRACT_PROMPT + SLOT,
+        query_before='written the paper with the title "',
+        query_after='", which reference is related?',
+    ),
+    "lamp_2": Task(
+        name="lamp_2",
+        official="LaMP_2",
+        title="LaMP-2 movie tagging",
+        kind="classification",
+        labels=MOVIE_TAGS,
+        folder="LaMP_2/new",
+        input_field="description",
+        response_field="tag",
+        pair_labels=MOVIE_TAGS,
+        pair_prompt=_MOVIE_PROMPT + SLOT,
+        query_before="] description: ",
+    ),
+    "lamp_3": Task(
+        name="lamp_3",
+        official="LaMP_3",
+        title="LaMP-3 product rating",
+        kind="rating",
+        labels=STARS,
+        folder="LaMP_3",
+        input_field="text",
+        response_field="score",
+        pair_labels=STARS,
+        pair_prompt=_REVIEW_PROMPT + SLOT,
+        query_before="without further explanation. review: ",
+    ),
+    "lamp_4": Task(
+        name="lamp_4",
+        official="LaMP_4",
+        title="LaMP-4 news headline",
+        kind="text",
+        folder="LaMP_4",
+        input_field="text",
+        response_field="title",
+        pair_prompt=_ARTICLE_PROMPT + SLOT,
+        query_before=_ARTICLE_PROMPT,
+    ),
+    "lamp_5": Task(
+        name="lamp_5",
+        official="LaMP_5",
+        title="LaMP-5 scholarly title",
+        kind="text",
+        folder="LaMP_5",
+        input_field="abstract",
+        response_field="title",
+        pair_prompt=_ABSTRACT_PROMPT + SLOT,
+        query_before=_ABSTRACT_PROMPT,
+    ),
+    "lamp_7": Task(
+        name="lamp_7",
+        official="LaMP_7",
+        title="LaMP-7 tweet paraphrase",
+        kind="text",
+        folder="LaMP_7",
+        input_field="text",
+        response_field="",
+        pair_prompt="tweet:",
+        query_before="Paraphrase the following tweet without any explanation before or after it: ",
+    ),
+}
+
+# How a LaMP-1 profile item, a paper, becomes a pair: (input field, response field, prompt).
+PAIRS: dict[str, tuple[str, str, str]] = {
+    "abstract_to_title": ("abstract", "title", _ABSTRACT_PROMPT + SLOT),
+    "title_to_abstract": ("title", "abstract", f"Write an abstract for this title: {SLOT}"),
+    "citation": ("title", "citation", f"paper title: {SLOT} reference:"),
+}
+
+
+def task(config: TaskConfig) -> Task:
+    """Return the configured task, with the chosen pairs for LaMP-1.
+
+    Raises:
+        ConfigError: If ``pair`` is set for a task that has one kind of pair only.
+    """
+    found = TASKS[config.name]
+    if config.pair == "default":
+        return found
+    if config.name != "lamp_1":
+        raise ConfigError(
+            f"task.pair: expected 'default' for {config.name}, got '{config.pair}'; "
+            "only lamp_1 has several kinds of pairs"
+        )
+    input_field, response_field, prompt = PAIRS[config.pair]
+    return replace(
+        found, input_field=input_field, response_field=response_field, pair_prompt=prompt
+    )
+
+
+def make_pair(task: Task, item: ProfileItem, max_words: int) -> Pair:
+    """Turn a profile item into a record of D_u.
+
+    Args:
+        task: Task that names the two fields.
+        item: Profile item with these fields.
+        max_words: Longer fields are cut after so many words, see :func:`cut_words`.
+
+    Raises:
+        DataError: If the item lacks one of the fields.
+    """
+    missing = [field for field in task.fields if field not in item.fields]
+    if missing:
+        raise DataError(
+            f"profile item '{item.id}': expected the fields {', '.join(task.fields)} for "
+            f"{task.name}, '{missing[0]}' is missing; add it or choose another task or task.pair"
+        )
+    input_text, *response = (cut_words(item.fields[field], max_words) for field in task.fields)
+    return Pair(id=item.id, input=input_text, response="".join(response))
+
+
+def cut_words(text: str, max_words: int) -> str:
+    """Return ``text`` up to the end of its word number ``max_words``; a shorter text unchanged.
+
+    OPPU joins the words of every field with single blanks, also of fields that need no cut. Line
+    breaks are part of a user's style, so they stay here.
+    """
+    ends = (match.end() for match in re.finditer(r"\S+", text))
+    for number, end in enumerate(ends, start=1):
+        if number == max_words:
+            # only white space behind the last word: nothing is cut
+            return text if not text[end:].strip() else text[:end]
+    return text
+
+
+def training_prompt(task: Task, pair: Pair) -> tuple[str, str]:
+    """Return (prompt, completion): the loss is taken on the completion only.
+
+    A pair of a task without a response, LaMP-7, is trained as plain text behind its prompt.
+    """
+    completion = pair.response if task.response_field else pair.input
+    return task.pair_prompt.replace(SLOT, pair.input), completion
+
+
+def query_text(task: Task, query: Query) -> str:
+    """Return the text x inside an official query: what it is about, without the instruction.
+
+    Raises:
+        DataError: If the query does not have the task's wording.
+    """
+    _, before, text = query.input.partition(task.query_before)
+    inner, after, _ = text.partition(task.query_after) if task.query_after else (text, "", "")
+    if not before or after != task.query_after:
+        expected = f"{task.query_before}…{task.query_after}"
+        raise DataError(
+            f"question '{query.id}', field 'input': expected the official wording of "
+            f"{task.official} ({expected!r}), which does not stand there; "
+            "check that the file belongs to this task, or add a Task record for your own wording"
+        )
+    return inner

@@ -1,0 +1,158 @@
+"""The miniature world: six LaMP tasks whose users have real preferences and styles.
+
+It stands in for LaMP where nothing can be downloaded. Users differ in what they like, in the words
+they prefer and in habits that only many records show, so a longer history tells more. It knows no
+method: nothing here depends on how any model or method fares. Everything comes from
+``WorldConfig.seed``; ``VERSION`` changes whenever the same seed would give other texts.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from conf.errors import ConfigError
+from conf.schema import WorldConfig
+from conf.seeds import derive_seed
+from lamp.world import grammar, movies, news, papers, reviews, tweets
+from lamp.world.grammar import Label
+from lamp.world.person import Person, Record
+from storage.atomic import write_json, write_text
+
+__all__ = ["DOMAINS", "VERSION", "nli_pairs", "paraphrase", "synonyms", "write_world"]
+
+VERSION = "1"
+DOMAINS = (movies.DOMAIN, reviews.DOMAIN, news.DOMAIN, papers.DOMAIN, tweets.DOMAIN)
+LABELS: tuple[Label, ...] = ("entailment", "neutral", "contradiction")
+# Lengths of histories are min + (max - min) * u ** SKEW with u uniform: half of them are short.
+SKEW = 3
+FIRST_YEAR = 2010
+MONTHS = 12
+
+MAKERS: Mapping[str, Callable[[random.Random], Person]] = {
+    "lamp_1": papers.make_citer,
+    "lamp_2": movies.make_person,
+    "lamp_3": reviews.make_person,
+    "lamp_4": news.make_person,
+    "lamp_5": papers.make_title_writer,
+    "lamp_7": tweets.make_person,
+}
+
+
+def write_world(folder: Path, task: str, config: WorldConfig, part: str = "dev") -> None:
+    """Write one task of the world as official LaMP files of the time split.
+
+    Makes ``folder/LaMP_n/<part>_questions.json`` and ``<part>_outputs.json``: every question has a
+    ``user_id`` and the whole profile of its user, whose dated items all precede the questions. No
+    question's text stands in the profile.
+
+    Args:
+        folder: Data folder; the task's subfolder is made.
+        task: Name such as "lamp_4".
+        config: Number of users, history lengths, queries per user, seed.
+        part: Part of the benchmark that the files stand for.
+
+    Raises:
+        ConfigError: If the task has no world or ``history_min`` exceeds ``history_max``.
+    """
+    _check(task, config)
+    official = "LaMP_" + task.removeprefix("lamp_")
+    questions: list[dict[str, Any]] = []
+    golds: list[dict[str, str]] = []
+    for number in range(config.population):
+        user_questions, user_golds = _write_user(task, number, config)
+        questions += user_questions
+        golds += user_golds
+    target = folder / official
+    write_json(target / f"{part}_outputs.json", {"task": official, "golds": golds})
+    write_text(target / f"{part}_questions.json", json.dumps(questions, ensure_ascii=False))
+
+
+def _check(task: str, config: WorldConfig) -> None:
+    if task not in MAKERS:
+        raise ConfigError(
+            f"task.name: the miniature world has {', '.join(sorted(MAKERS))}, got '{task}'"
+        )
+    if config.history_min > config.history_max:
+        raise ConfigError(
+            f"world.history_min must be <= world.history_max, got {config.history_min} > "
+            f"{config.history_max}"
+        )
+
+
+def _write_user(
+    task: str, number: int, config: WorldConfig
+) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    user_id = f"{task.removeprefix('lamp_')}{number:05d}"
+    rng = random.Random(derive_seed(config.seed, "world", task, number))
+    person = MAKERS[task](rng)
+    length = config.history_min + round(
+        (config.history_max - config.history_min) * rng.random() ** SKEW
+    )
+    records = _distinct(person, length + config.queries_per_user, rng)
+    profile = [_item(user_id, i, record) for i, record in enumerate(records[:length])]
+    asked = list(enumerate(records[length:]))
+    questions = [
+        {"id": f"{user_id}-q{i}", "user_id": user_id, "input": r.question, "profile": profile}
+        for i, r in asked
+    ]
+    return questions, [{"id": f"{user_id}-q{i}", "output": r.answer} for i, r in asked]
+
+
+def _distinct(person: Person, count: int, rng: random.Random) -> list[Record]:
+    """Records with pairwise different texts, so that no query stands in the profile."""
+    records: dict[tuple[str, ...], Record] = {}
+    while len(records) < count:
+        record = person.record(rng)
+        records.setdefault(tuple(record.fields.values()), record)
+    return list(records.values())
+
+
+def _item(user_id: str, index: int, record: Record) -> dict[str, str]:
+    year, month = FIRST_YEAR + index // MONTHS, index % MONTHS + 1
+    return {"id": f"{user_id}-{index}", **record.fields, "date": f"{year}-{month:02d}-01"}
+
+
+def paraphrase(text: str, seed: int) -> str:
+    """Say ``text`` in other words of the world; what it states stays the same.
+
+    Text that is not of the world comes back unchanged up to white space.
+    """
+    return grammar.paraphrase(DOMAINS, text, random.Random(seed))
+
+
+def nli_pairs(texts: Sequence[str], seed: int, n: int) -> list[tuple[str, str, Label]]:
+    """Write ``n`` premises and hypotheses about ``texts``, a third of each label.
+
+    Entailment: the facts, or all but one of them, in other words. Contradiction: some facts with a
+    concept exchanged. Neutral: a fact more than the premise states.
+
+    Raises:
+        ConfigError: If no text of the world is among ``texts``.
+    """
+    premises = [p for text in texts if (p := grammar.read_premise(DOMAINS, text)) is not None]
+    if not premises:
+        raise ConfigError(
+            "model.build.nli_data must name a file with NLI pairs (JSON lines with premise, "
+            "hypothesis, label): the data are not of the miniature world, which could write them"
+        )
+    rng = random.Random(seed)
+    pairs: list[tuple[str, str, Label]] = []
+    for number in range(n):
+        label = LABELS[number % len(LABELS)]
+        pairs.append((*rng.choice(premises).hypothesis(label, rng), label))
+    return pairs
+
+
+def synonyms() -> dict[str, tuple[str, ...]]:
+    """Every word of the world with its synonyms: the world's thesaurus."""
+    found: dict[str, set[str]] = {}
+    for domain in DOMAINS:
+        for concepts in domain.lexicon.values():
+            for words in concepts:
+                for word in words:
+                    found.setdefault(word, set()).update(other for other in words if other != word)
+    return {word: tuple(sorted(others)) for word, others in sorted(found.items())}

@@ -1,0 +1,1 @@
+"""What crosses the wire: typed messages, their bytes, and what each method may send."""

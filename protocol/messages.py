@@ -1,0 +1,181 @@
+"""The messages of one run: query.hello, query.share, train.adapt, evaluate.answer.
+
+A device never sends a record that its consent does not cover, an adapter, or the text of a query
+or prediction, except where ``evaluation.ship_predictions`` asks for case studies and the ledger
+says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lamp.records import Pair
+from protocol.codec import holds
+
+PROTOCOL_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HelloRequest:
+    """Server asks a node who it is."""
+
+    TYPE: ClassVar[str] = "query.hello"
+    version: int = holds("settings")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HelloReply:
+    """Device names its user."""
+
+    TYPE: ClassVar[str] = "query.hello"
+    user_id: str = holds("identity")
+    version: int = holds("settings")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShareRequest:
+    """Server asks for records; the device alone decides what it grants.
+
+    Attributes:
+        ratios: Share ratios asked for; 1.0 asks for as much as the user allows.
+    """
+
+    TYPE: ClassVar[str] = "query.share"
+    ratios: tuple[float, ...] = holds("settings")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShareReply:
+    """Records that the user's consent covers.
+
+    Attributes:
+        user_id: Who shares.
+        pairs: The records for the largest granted ratio, in the device's own sharing order.
+        counts: Per ratio of the request, how many of ``pairs`` from the start belong to it.
+    """
+
+    TYPE: ClassVar[str] = "query.share"
+    user_id: str = holds("identity")
+    pairs: tuple[Pair, ...] = holds("shared pairs")
+    counts: tuple[int, ...] = holds("numbers")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdaptRequest:
+    """Server offers kept synthetic pairs and asks the device to train its private adapter.
+
+    Attributes:
+        arm: Name of the arm; names the adapter on the device.
+        base_id: Content id of M_base, which the device holds.
+        settings: JSON of :class:`protocol.settings.DeviceSettings`.
+        seed: The run's root seed.
+        kept: Synthetic pairs that passed the filters (or copies, for the controls).
+        extra_records: Train as many steps as if D_u had so many more records (the control
+            that is matched in steps).
+    """
+
+    TYPE: ClassVar[str] = "train.adapt"
+    arm: str = holds("settings")
+    base_id: str = holds("settings")
+    settings: str = holds("settings")
+    seed: int = holds("settings")
+    kept: tuple[Pair, ...] = holds("kept pairs")
+    extra_records: int = holds("settings")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdaptReply:
+    """What training took; the adapter itself stays on the device.
+
+    Attributes:
+        user_id: Who trained.
+        arm: Of the request.
+        steps: Optimizer steps.
+        records: Records of D_u trained on.
+        synthetic: Further records trained on.
+        losses: Mean loss of every step, nats per scored token.
+        tokens: Tokens processed, padding left out.
+        seconds: Wall time of the training.
+        peak_memory_bytes: What an NF4 device would need for weights, adapter and optimizer.
+        adapter_bytes: Size of the stored adapter.
+    """
+
+    TYPE: ClassVar[str] = "train.adapt"
+    user_id: str = holds("identity")
+    arm: str = holds("settings")
+    steps: int = holds("numbers")
+    records: int = holds("numbers")
+    synthetic: int = holds("numbers")
+    losses: tuple[float, ...] = holds("numbers")
+    tokens: int = holds("numbers")
+    seconds: float = holds("numbers")
+    peak_memory_bytes: int = holds("numbers")
+    adapter_bytes: int = holds("numbers")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerRequest:
+    """Server asks the device to answer its own queries offline and to report numbers.
+
+    Attributes:
+        arm: Name of the arm whose adapter answers.
+        base_id: Content id of M_base.
+        settings: JSON of :class:`protocol.settings.DeviceSettings`.
+        adapted: Whether the arm has an adapter; without one M_base answers.
+    """
+
+    TYPE: ClassVar[str] = "evaluate.answer"
+    arm: str = holds("settings")
+    base_id: str = holds("settings")
+    settings: str = holds("settings")
+    adapted: bool = holds("settings")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerReply:
+    """Numbers per query, or their sums; no texts unless case studies were asked for.
+
+    The columns are parallel. A column that the task's metrics do not use is empty. With
+    ``evaluation.disclose=sums`` all columns are empty and ``sums`` is filled instead.
+
+    Attributes:
+        user_id: Who answered.
+        arm: Of the request.
+        num_queries: How many queries were answered.
+        query_ids: Official query ids.
+        gold: Gold label indices (classification).
+        predicted: Predicted label indices, -1 for an unreadable answer (classification).
+        errors: Signed rating errors in stars (rating).
+        rouge1: ROUGE-1 F1 (text).
+        rouge_l: ROUGE-L F1 (text).
+        bertscore: BERTScore F1 (text), where a model is configured.
+        parsed: 1 where the answer could be read.
+        sums: Sums over the user's queries as ``lamp.metrics.sums`` defines them.
+        seconds: Wall time of answering.
+        tokens: Tokens generated.
+        texts: Prediction texts; empty unless case studies were asked for.
+        gold_texts: Gold texts; empty unless case studies were asked for.
+    """
+
+    TYPE: ClassVar[str] = "evaluate.answer"
+    user_id: str = holds("identity")
+    arm: str = holds("settings")
+    num_queries: int = holds("numbers")
+    query_ids: tuple[str, ...] = holds("identity")
+    gold: tuple[int, ...] = holds("numbers")
+    predicted: tuple[int, ...] = holds("numbers")
+    errors: tuple[float, ...] = holds("numbers")
+    rouge1: tuple[float, ...] = holds("numbers")
+    rouge_l: tuple[float, ...] = holds("numbers")
+    bertscore: tuple[float, ...] = holds("numbers")
+    parsed: tuple[int, ...] = holds("numbers")
+    sums: tuple[float, ...] = holds("numbers")
+    seconds: float = holds("numbers")
+    tokens: int = holds("numbers")
+    texts: tuple[str, ...] = holds("case studies")
+    gold_texts: tuple[str, ...] = holds("case studies")
+
+
+DEVICE_TO_SERVER = (HelloReply, ShareReply, AdaptReply, AnswerReply)
+SERVER_TO_DEVICE = (HelloRequest, ShareRequest, AdaptRequest, AnswerRequest)

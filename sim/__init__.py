@@ -1,0 +1,1 @@
+"""The composition root: command line, set-up of a run, Flower simulation, results, report."""

@@ -1,0 +1,153 @@
+"""The command line: ``python -m sim [command] [options] [group=name ...] [key=value ...]``.
+
+A small dispatcher in front of Hydra's compose API (docs/adr/0002): the first bare word chooses a
+command, everything else goes to it. Errors that the project raises on purpose end in one line on
+stderr; anything else is a bug and keeps its traceback.
+
+Exit status: 0 all well, 1 the run failed, 2 the configuration, data or usage is refused,
+3 some users failed, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from conf.compose import compose, expand
+from conf.errors import CdcdaError, ConfigError, DataError
+from conf.names import suggestion
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_REFUSED = 2
+EXIT_INTERRUPTED = 130
+DEFAULT_COMMAND = "run"
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One first word.
+
+    Attributes:
+        about: One line for ``--help``.
+        target: Where its function lives, as ``module:function``; imported only when it is called.
+    """
+
+    about: str
+    target: str
+
+    def load(self) -> Callable[..., int]:
+        """Import the command's function."""
+        module, _, function = self.target.partition(":")
+        loaded: Any = getattr(importlib.import_module(module), function)
+        return loaded  # type: ignore[no-any-return]
+
+
+COMMANDS: dict[str, Command] = {
+    "run": Command("Simulate one experiment and report it (the default).", "sim.run:main"),
+    "report": Command("Rebuild table, report and plots of finished runs.", "sim.report:main"),
+    "ledger": Command("Show what crossed the wire, per user.", "sim.ledger:main"),
+    "download": Command("Fetch the official LaMP files of a task.", "sim.download:main"),
+}
+HELP = ("-h", "--help")
+DRY_RUN = ("--dry-run",)
+MULTIRUN = ("-m", "--multirun")
+DEBUG = ("--debug",)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command line.
+
+    Args:
+        argv: Words after ``python -m sim``.
+
+    Returns:
+        The exit status.
+    """
+    debug, words = _take(argv, DEBUG)
+    try:
+        return _dispatch(words)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except CdcdaError as error:
+        if debug:
+            raise
+        return _report_error(error)
+
+
+def _dispatch(argv: Sequence[str]) -> int:
+    name, words = _split_command(argv)
+    if name != DEFAULT_COMMAND:
+        return COMMANDS[name].load()(words)
+    asks_help, words = _take(words, HELP)
+    if asks_help:
+        from sim.help import print_help
+
+        print_help(COMMANDS, topics=[word for word in words if word.isidentifier()])
+        return EXIT_OK
+    return _run(words)
+
+
+def _split_command(argv: Sequence[str]) -> tuple[str, list[str]]:
+    """Tell the command from its words; a first word with ``=`` or ``-`` belongs to ``run``."""
+    if not argv or "=" in argv[0] or argv[0].startswith(("-", "+", "~")):
+        return DEFAULT_COMMAND, list(argv)
+    if argv[0] not in COMMANDS:
+        raise ConfigError(f"{argv[0]}: no such command. {suggestion(argv[0], COMMANDS)}")
+    return argv[0], list(argv[1:])
+
+
+def _run(words: Sequence[str]) -> int:
+    dry_run, words = _take(words, DRY_RUN)
+    multirun, words = _take(words, MULTIRUN)
+    for word in words:
+        if word.startswith("-"):
+            known = (*DRY_RUN, *MULTIRUN, *DEBUG, *HELP)
+            raise ConfigError(f"{word}: no such option. {suggestion(word, known)}")
+    run = COMMANDS[DEFAULT_COMMAND].load()
+    if not multirun:
+        return run(words, dry_run=dry_run)
+    return _run_all(_name_apart(expand(words)), run, dry_run)
+
+
+def _name_apart(runs: Sequence[list[str]]) -> list[list[str]]:
+    """Number the runs that would share a name; refuses all when one of them is refused."""
+    names = [compose(words).name for words in runs]
+    return [
+        [*words, _name_word(f"{name}-{number}")] if name and names.count(name) > 1 else words
+        for number, (words, name) in enumerate(zip(runs, names, strict=True), start=1)
+    ]
+
+
+def _name_word(name: str) -> str:
+    escaped = name.replace("'", "\\'")
+    return f"name='{escaped}'"
+
+
+def _run_all(runs: Sequence[list[str]], run: Callable[..., int], dry_run: bool) -> int:
+    """Run one after the other; a failed run is reported and the next one starts."""
+    statuses = []
+    for number, words in enumerate(runs, start=1):
+        print(f"[{number}/{len(runs)}] {' '.join(words)}", flush=True)
+        try:
+            statuses.append(run(words, dry_run=dry_run))
+        except CdcdaError as error:
+            statuses.append(_report_error(error))
+    failed = [status for status in statuses if status != EXIT_OK]
+    if failed:
+        print(f"{len(failed)} of {len(runs)} runs did not end well", file=sys.stderr)
+    return min(failed, default=EXIT_OK)
+
+
+def _report_error(error: CdcdaError) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return EXIT_REFUSED if isinstance(error, ConfigError | DataError) else EXIT_FAILED
+
+
+def _take(words: Sequence[str], flags: Sequence[str]) -> tuple[bool, list[str]]:
+    """Tell whether one of ``flags`` is among ``words``, and return the words without them."""
+    return any(word in flags for word in words), [word for word in words if word not in flags]

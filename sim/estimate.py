@@ -1,0 +1,206 @@
+"""``--dry-run``: what would run, and roughly what it would take. Nothing is trained or generated.
+
+Counts of users, records, steps and replies are exact but for the kept share, which only a run can
+tell; times come from a matrix product timed on this machine and are good to a factor of two or three.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from clients.consent import shared_count
+from conf.schema import BuildConfig, Config, TransformerSize
+from lamp.dataset import LampData
+from lamp.records import UserHistory
+from sim import provision
+from strategy.methods import Arm, make_arms
+
+KEPT_SHARE = 0.4  # of the generated pairs: a guess for the estimate alone
+CHARACTERS_PER_TOKEN = 4.0
+UTILISATION = 0.25  # of the matrix product's rate that small batches reach
+STEP_OVERHEAD_S = 0.012  # per optimizer step, whatever its size
+MESSAGE_S = 0.005
+START_S = 25.0  # imports, Ray's start and stop
+BUILD_S = 170.0  # miniature models at first use
+FLOPS_TRAIN, FLOPS_GENERATE = 6.0, 2.0  # per parameter and token
+KNOWN_PARAMETERS = {
+    "Qwen/Qwen2.5-0.5B-Instruct": 0.494e9,
+    "Qwen/Qwen2.5-1.5B-Instruct": 1.54e9,
+    "Qwen/Qwen2.5-3B-Instruct": 3.09e9,
+    "Qwen/Qwen2.5-7B-Instruct": 7.62e9,
+}
+GIB, MIB = 1 << 30, 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ArmEstimate:
+    """One arm of the run."""
+
+    arm: Arm
+    records: int
+    shared: int
+    replies: int
+    steps: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a run would take."""
+
+    arms: tuple[ArmEstimate, ...]
+    replies: int
+    tokens: int
+    seconds: float
+    disk_bytes: int
+
+
+def estimate(config: Config, data: LampData) -> Estimate:
+    """Count what would be done and guess the time."""
+    rate = matrix_rate() * UTILISATION
+    shared = _shared_by_arm(config, data)
+    arms = tuple(
+        _estimate_arm(config, data, arm, shared[arm.name], rate)
+        for arm in make_arms(config.methods, config.ratios)
+    )
+    replies = max((each.replies for each in arms), default=0)
+    tokens = int(replies * _reply_tokens(config, data))
+    generate_s = tokens * _parameters(config, "cloud") * FLOPS_GENERATE / rate
+    build_s = BUILD_S if config.model.build is not None else 0.0
+    return Estimate(
+        arms=arms,
+        replies=replies,
+        tokens=tokens,
+        seconds=START_S + build_s + generate_s + sum(each.seconds for each in arms),
+        disk_bytes=int(sum(each.arm.method.adapts for each in arms) * len(data.targets))
+        * _adapter_bytes(config),
+    )
+
+
+def print_estimate(config: Config, data: LampData, console: Console) -> None:
+    """Show the estimate as a table."""
+    made = estimate(config, data)
+    table = Table(title="What would run", title_justify="left")
+    for heading in ("arm", "records", "shared", "replies", "optimizer steps", "time"):
+        table.add_column(heading, justify="left" if heading == "arm" else "right")
+    for each in made.arms:
+        cells = (each.records, each.shared, each.replies, each.steps)
+        table.add_row(each.arm.name, *(f"{cell:,}" for cell in cells), _duration(each.seconds))
+    console.print(table)
+    for note in data.notes:
+        console.print(f"note: {note}", highlight=False)
+    console.print(
+        f"{len(data.targets)} target users, {len(data.public)} public users, "
+        f"{sum(len(user.queries) for user in data.targets)} queries\n"
+        f"generated at most: {made.replies:,} replies, about {made.tokens:,} tokens "
+        "(0 where the cache has them)\n"
+        f"adapters on disk: {made.disk_bytes / MIB:,.1f} MiB in {Path(config.paths.runs)}\n"
+        f"time, to a factor of two or three: {_duration(made.seconds)}"
+        + (" (170 s less once the miniature models are built)" if config.model.build else ""),
+        highlight=False,
+    )
+
+
+def matrix_rate(size: int = 768, repeats: int = 3) -> float:
+    """Floating-point operations per second of a float32 matrix product on this machine."""
+    matrix = np.ones((size, size), dtype=np.float32)
+    matrix @ matrix
+    started = time.perf_counter()
+    for _ in range(repeats):
+        matrix @ matrix
+    return repeats * 2.0 * size**3 / (time.perf_counter() - started)
+
+
+def _shared_by_arm(config: Config, data: LampData) -> dict[str, dict[str, int]]:
+    preferences = provision.draw_preferences(
+        [user.user_id for user in data.targets], config.privacy, config.seed
+    )
+    return {
+        arm.name: {
+            user.user_id: shared_count(
+                min(arm.asked_ratio, preferences[user.user_id].ratio), len(user.pairs)
+            )
+            if arm.method.needs_augmentation
+            else 0
+            for user in data.targets
+        }
+        for arm in make_arms(config.methods, config.ratios)
+    }
+
+
+def _estimate_arm(
+    config: Config, data: LampData, arm: Arm, shared: dict[str, int], rate: float
+) -> ArmEstimate:
+    tokens_per_record = _record_tokens(config, data.targets)
+    steps = sum(
+        _steps(config, len(user.pairs) + KEPT_SHARE * config.augmenter.k * shared[user.user_id])
+        for user in data.targets
+        if arm.method.adapts
+    )
+    flops = steps * config.qlora.batch_size * tokens_per_record * FLOPS_TRAIN
+    queries = sum(len(user.queries) for user in data.targets)
+    flops += queries * tokens_per_record * FLOPS_GENERATE
+    workers = max(1, (config.resources.num_cpus or 2) / config.resources.client_cpus)
+    seconds = (flops * _parameters(config, "device") / rate + steps * STEP_OVERHEAD_S) / workers
+    return ArmEstimate(
+        arm=arm,
+        records=sum(len(user.pairs) for user in data.targets),
+        shared=sum(shared.values()),
+        replies=sum(shared.values()) * config.augmenter.k,
+        steps=steps,
+        seconds=seconds + 2 * len(data.targets) * MESSAGE_S,
+    )
+
+
+def _steps(config: Config, records: float) -> int:
+    return -(-int(records) // config.qlora.batch_size) * config.qlora.epochs
+
+
+def _record_tokens(config: Config, users: tuple[UserHistory, ...]) -> float:
+    texts = [len(pair.input) + len(pair.response) for user in users for pair in user.pairs]
+    mean = sum(texts) / max(len(texts), 1)
+    return min(config.qlora.max_seq_len, mean / CHARACTERS_PER_TOKEN + 20)
+
+
+def _reply_tokens(config: Config, data: LampData) -> float:
+    return min(config.augmenter.sampling.max_new_tokens, _record_tokens(config, data.targets))
+
+
+def _parameters(config: Config, which: str) -> float:
+    if config.model.build is not None:
+        return _built_parameters(config.model.build, which)
+    path = getattr(config.model, which).path
+    folder = Path(path)
+    if folder.is_dir():
+        size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+        return size / (4 if config.model.device.dtype == "float32" else 2)
+    return KNOWN_PARAMETERS.get(path, 1e9)
+
+
+def _built_parameters(build: BuildConfig, which: str) -> float:
+    size: TransformerSize = build.cloud if which == "cloud" else build.device
+    layer = 4 * size.width**2 + 3 * size.width * size.feed_forward
+    return float(size.layers * layer + build.vocabulary * size.width)
+
+
+def _adapter_bytes(config: Config) -> int:
+    """Float32 LoRA on all linear layers; about 1.4 % of a model per 16 ranks at 0.5 B parameters."""
+    if config.model.build is not None:
+        size = config.model.build.device
+        per_layer = config.qlora.rank * (8 * size.width + 3 * (size.width + size.feed_forward))
+        return 4 * size.layers * per_layer
+    return int(4 * 0.0178 * _parameters(config, "device") * config.qlora.rank / 16)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,98 @@
+"""From a configuration to a run folder that is ready to start: data, models, devices, server inputs.
+
+Everything that can be refused is refused here, before any model is loaded.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from conf.compose import from_json, to_json
+from conf.errors import ConfigError, RunError
+from conf.schema import Config
+from lamp import dataset
+from lamp.dataset import LampData
+from sim import provision
+from sim.folders import RunFolder, new_run_folder
+from sim.manifest import make_manifest
+from storage import atomic
+from strategy import public
+from strategy.experiment import ServerInputs
+from strategy.methods import make_arms
+from strategy.progress import Progress
+from strategy.public import PublicUsers
+
+
+def check(config: Config) -> LampData:
+    """Refuse what can be refused without a model, and load the data.
+
+    Raises:
+        ConfigError: If methods, ratios or policies do not fit.
+        DataError: If the data cannot be used.
+    """
+    make_arms(config.methods, config.ratios)
+    data = dataset.load(config)
+    provision.draw_preferences([user.user_id for user in data.targets], config.privacy, config.seed)
+    if (
+        config.model.build is None
+        and config.data == "miniature"
+        and config.users > len(data.targets)
+    ):
+        raise ConfigError(f"users: the miniature world has only {len(data.targets)} users")
+    return data
+
+
+def prepare(config: Config, progress: Progress) -> RunFolder:
+    """Set a run up: load the data, build the models where needed, make the device folders."""
+    data = check(config)
+    for note in data.notes:
+        progress.note(note)
+    config, models = _with_models(config, data, progress)
+    folder = new_run_folder(config)
+    preferences = provision.provision(folder.devices, data.targets, config.privacy, config.seed)
+    provision.write_policies(folder.path / "policies.csv", preferences)
+    users = public.write(Path(config.paths.cache) / "public", data.public)
+    atomic.write_json(
+        folder.server, {"public": str(users.path), "content_hash": users.content_hash}
+    )
+    atomic.write_json(folder.manifest, make_manifest(config, data, models))
+    atomic.write_text(folder.config, to_json(config) + "\n")  # last: the run is ready to start
+    return folder
+
+
+def server_inputs(folder: RunFolder) -> ServerInputs:
+    """Read back what the server holds.
+
+    Raises:
+        RunError: If the run was not set up.
+    """
+    try:
+        config = from_json(folder.config.read_text(encoding="utf-8"))
+        server = json.loads(folder.server.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunError(f"{folder.path.name}: {error.strerror}; the run was not set up") from error
+    return ServerInputs(
+        config=config,
+        run_folder=folder.path,
+        public=PublicUsers(Path(server["public"]), server["content_hash"]),
+    )
+
+
+def _with_models(
+    config: Config, data: LampData, progress: Progress
+) -> tuple[Config, dict[str, Any]]:
+    """Build the models where the configuration asks for it; else name the given ones."""
+    if config.model.build is None:
+        names = {
+            "cloud": {"path": config.model.cloud.path, "revision": config.model.cloud.revision},
+            "device": {"path": config.model.device.path, "revision": config.model.device.revision},
+            "nli": {"path": config.model.nli.path, "revision": config.model.nli.revision},
+        }
+        return config, {"name": config.model.name, **names}
+    from models.miniature import build, read_report
+
+    built = build(config, data, Path(config.paths.cache), progress.phase)
+    return replace(built), {"name": config.model.name, **read_report(built)}

@@ -1,0 +1,145 @@
+"""Set-up of the simulated devices: each gets its own folder with history, policy and secret.
+
+The policies' distribution is part of the simulation's configuration and is drawn here, before any
+server exists. The server never reads these folders; ``policies.csv`` is the simulator's own record,
+for plots.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from clients import folder
+from clients.folder import SECRET_BYTES, Policy
+from conf.errors import ConfigError, DataError
+from conf.schema import PrivacyConfig
+from conf.seeds import derive_seed
+from lamp.records import UserHistory
+from storage import atomic
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """One user's attitude as the simulation drew it."""
+
+    ratio: float
+    group: str
+
+
+def provision(
+    root: Path, users: Sequence[UserHistory], privacy: PrivacyConfig, seed: int
+) -> dict[str, Preference]:
+    """Make one device folder per user below ``root``.
+
+    Returns:
+        The drawn preference by user id.
+    """
+    preferences = draw_preferences([user.user_id for user in users], privacy, seed)
+    for user in users:
+        folder.create(
+            root,
+            user,
+            Policy(ratio=preferences[user.user_id].ratio),
+            secret=np.random.default_rng(derive_seed(seed, user.user_id, "secret")).bytes(
+                SECRET_BYTES
+            ),
+        )
+    return preferences
+
+
+def write_policies(path: Path, preferences: Mapping[str, Preference]) -> None:
+    """Write user_id, ratio, group as CSV."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(("user_id", "ratio", "group"))
+    writer.writerows(
+        (user, f"{preferences[user].ratio:.6g}", preferences[user].group)
+        for user in sorted(preferences)
+    )
+    atomic.write_text(path, buffer.getvalue())
+
+
+def draw_preferences(
+    user_ids: Sequence[str], privacy: PrivacyConfig, seed: int
+) -> dict[str, Preference]:
+    """Draw every user's largest share ratio.
+
+    Raises:
+        ConfigError: If a needed key is missing.
+        DataError: If the per-user file is missing, broken or leaves a user out.
+    """
+    if privacy.kind == "per_user":
+        return _read_preferences(privacy.csv, user_ids)
+    if privacy.kind == "mixed":
+        return _draw_mixed(user_ids, privacy, seed)
+    return {
+        user: Preference(ratio=_draw_one(privacy, derive_seed(seed, user, "ratio")), group="all")
+        for user in user_ids
+    }
+
+
+def _draw_one(privacy: PrivacyConfig, seed: int) -> float:
+    generator = np.random.default_rng(seed)
+    if privacy.kind == "fixed":
+        return privacy.ratio
+    if privacy.kind == "beta":
+        return round(float(generator.beta(privacy.alpha, privacy.beta)), 6)
+    return round(float(generator.uniform(privacy.low, privacy.high)), 6)
+
+
+def _draw_mixed(
+    user_ids: Sequence[str], privacy: PrivacyConfig, seed: int
+) -> dict[str, Preference]:
+    """Fill the groups to their exact shares (largest remainder), in a seeded order of the users."""
+    sizes = _largest_remainder([group.share for group in privacy.groups], len(user_ids))
+    generator = np.random.default_rng(derive_seed(seed, "groups"))
+    shuffled = [sorted(user_ids)[index] for index in generator.permutation(len(user_ids))]
+    preferences: dict[str, Preference] = {}
+    start = 0
+    for group, size in zip(privacy.groups, sizes, strict=True):
+        for user in shuffled[start : start + size]:
+            own = np.random.default_rng(derive_seed(seed, user, "ratio"))
+            ratio = round(float(own.uniform(group.low, group.high)), 6)
+            preferences[user] = Preference(ratio=ratio, group=group.name)
+        start += size
+    return preferences
+
+
+def _largest_remainder(shares: Sequence[float], total: int) -> list[int]:
+    exact = [share * total / sum(shares) for share in shares]
+    sizes = [int(value) for value in exact]
+    by_remainder = sorted(range(len(exact)), key=lambda index: sizes[index] - exact[index])
+    for index in by_remainder[: total - sum(sizes)]:
+        sizes[index] += 1
+    return sizes
+
+
+def _read_preferences(path: str | None, user_ids: Sequence[str]) -> dict[str, Preference]:
+    if path is None:
+        raise ConfigError("privacy.csv: expected a file with user_id,ratio for kind=per_user")
+    try:
+        rows = list(csv.DictReader(Path(path).read_text(encoding="utf-8").splitlines()))
+    except OSError as error:
+        raise DataError(f"{Path(path).name}: {error.strerror}; set privacy.csv") from error
+    ratios: dict[str, float] = {}
+    for number, row in enumerate(rows, start=2):
+        try:
+            ratio = float(row["ratio"])
+            ratios[row["user_id"]] = Policy(ratio=ratio).ratio
+        except (KeyError, TypeError, ValueError, DataError) as error:
+            raise DataError(
+                f"{Path(path).name} line {number}: expected user_id and a ratio in [0, 1]"
+            ) from error
+    missing = [user for user in user_ids if user not in ratios]
+    if missing:
+        raise DataError(
+            f"{Path(path).name}: no ratio for {len(missing)} users, the first is "
+            f"'{missing[0]}'; add a line for each target user"
+        )
+    return {user: Preference(ratio=ratios[user], group="per_user") for user in user_ids}

@@ -1,0 +1,391 @@
+"""Pool the answers of one run, or of several seeds of one setting, into one record per arm.
+
+Pooled metrics are LaMP's own over all queries (:func:`lamp.metrics.pooled_metrics`); intervals and
+paired differences come from :mod:`sim.statistics`. Arms are compared over the queries that both have,
+so a user who failed in one arm is left out of that comparison, and the record says how many remain.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from conf.compose import to_json
+from conf.errors import RunError
+from conf.seeds import derive_seed
+from lamp import metrics
+from lamp.tasks import Task
+from sim import statistics
+from sim.runfolder import Answer, ArmName, Run
+from sim.statistics import Difference, Estimate, Floats, Resampling
+from storage import atomic
+from strategy.methods import METHODS
+
+# what may differ between the seeds of one setting; paths and resources do not touch results
+FREE_KEYS = ("seed", "name", "paths", "resources", "trackers")
+
+
+@dataclass(frozen=True, slots=True)
+class ArmResult:
+    """What one arm scored, over all given seeds.
+
+    Attributes:
+        arm: The arm.
+        users: Users with at least one scored query.
+        queries: Scored queries, all seeds together.
+        metrics: By metric name, see :func:`lamp.metrics.pooled_metrics`.
+        differences: By the other arm's name and metric: this arm minus the other.
+        failures: Users with a message that got no good reply, counted once per seed.
+    """
+
+    arm: ArmName
+    users: int
+    queries: int
+    metrics: Mapping[str, Estimate]
+    differences: Mapping[str, Mapping[str, Difference]]
+    failures: int
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """One task, one setting: one run, or one run per seed.
+
+    Attributes:
+        runs: The runs, by seed.
+        arms: Per arm, in the order of the configuration.
+        resampling: How the intervals were drawn.
+    """
+
+    runs: tuple[Run, ...]
+    arms: tuple[ArmResult, ...]
+    resampling: Resampling
+
+    @property
+    def task(self) -> Task:
+        """The task of all runs."""
+        return self.runs[0].task
+
+    def arm(self, name: str) -> ArmResult | None:
+        """The arm of that name, None where there is none."""
+        return next((each for each in self.arms if each.arm.name == name), None)
+
+
+def summarise(runs: Sequence[Run]) -> Results:
+    """Pool and compare the arms of one run, or of several seeds of the same setting.
+
+    Raises:
+        RunError: If the runs differ in more than their seeds, or a seed comes twice.
+    """
+    ordered = tuple(sorted(runs, key=lambda run: run.config.seed))
+    check_same_setting(ordered)
+    evaluation, seeds = ordered[0].config.evaluation, [run.config.seed for run in ordered]
+    resampling = Resampling(
+        resamples=evaluation.bootstrap,
+        confidence=evaluation.confidence,
+        seed=derive_seed(seeds[0], "results", *seeds[1:]),
+    )
+    names = {arm.name: arm for run in ordered for arm in run.arms}
+    arms = tuple(_summarise_arm(ordered, arm, tuple(names), resampling) for arm in names.values())
+    return Results(ordered, arms, resampling)
+
+
+def check_same_setting(runs: Sequence[Run]) -> None:
+    """Refuse runs that are no repetitions of one another.
+
+    Raises:
+        RunError: If there is no run, a seed comes twice, or any other key differs.
+    """
+    if not runs:
+        raise RunError("runs: expected at least one run folder, got none")
+    seen: dict[int, str] = {}
+    for run in runs:
+        if run.config.seed in seen:
+            raise RunError(
+                f"runs: '{run.folder.name}' and '{seen[run.config.seed]}' are one setting and both "
+                f"have seed {run.config.seed}; give each seed once"
+            )
+        seen[run.config.seed] = run.folder.name
+        if keys := _differing_keys(setting(runs[0]), setting(run)):
+            raise RunError(
+                f"runs: expected the same setting under several seeds, but "
+                f"'{runs[0].folder.name}' and '{run.folder.name}' differ in {', '.join(keys)}; "
+                "report them one by one"
+            )
+
+
+def setting(run: Run) -> dict[str, Any]:
+    """The run's configuration without :data:`FREE_KEYS`, folders by their last name only."""
+    tree: dict[str, Any] = json.loads(to_json(run.config))
+    tree["data"] = Path(tree["data"]).name
+    for model in ("cloud", "device", "nli"):
+        tree["model"][model]["path"] = Path(tree["model"][model]["path"]).name
+    return {key: value for key, value in tree.items() if key not in FREE_KEYS}
+
+
+def _differing_keys(first: Any, second: Any, prefix: str = "") -> list[str]:
+    if isinstance(first, dict) and isinstance(second, dict):
+        return [
+            key
+            for name in sorted({*first, *second})
+            for key in _differing_keys(first.get(name), second.get(name), f"{prefix}.{name}")
+        ]
+    return [] if first == second else [prefix.lstrip(".")]
+
+
+def _summarise_arm(
+    runs: Sequence[Run], arm: ArmName, names: Sequence[str], resampling: Resampling
+) -> ArmResult:
+    sums = user_sums(runs, arm.name)
+    others = (name for name in names if name != arm.name)
+    return ArmResult(
+        arm=arm,
+        users=len(sums.users),
+        queries=sums.num_queries,
+        metrics=_with_pooled(runs, arm.name, statistics.estimate(sums, resampling)),
+        differences={
+            name: found for name in others if (found := _compare(runs, arm.name, name, resampling))
+        },
+        failures=sum(len(failed_users(run, arm)) for run in runs),
+    )
+
+
+def failed_users(run: Run, arm: ArmName) -> frozenset[str]:
+    """Users with a failed message in ``arm``, or in the sharing before it where the arm shares."""
+    method = METHODS.get(arm.method)
+    stages = {arm.name, ""} if method is None or method.downloads else {arm.name}
+    return frozenset(failure.user for failure in run.failures if failure.arm in stages)
+
+
+def _with_pooled(
+    runs: Sequence[Run], arm: str, estimates: Mapping[str, Estimate]
+) -> dict[str, Estimate]:
+    """Put LaMP's own values, to the last bit, in the place of those from sums."""
+    pooled = [values for run in runs if (values := _pooled(run, arm))]
+    found = dict(estimates)
+    for name in dict.fromkeys(name for values in pooled for name in values):
+        per_seed = tuple(values[name] for values in pooled if np.isfinite(values.get(name, np.nan)))
+        if per_seed:
+            value = sum(per_seed) / len(per_seed)
+            kept = found.get(name, Estimate(value, None, None, per_seed))
+            found[name] = replace(kept, value=value, per_seed=per_seed)
+    return found
+
+
+def _pooled(run: Run, arm: str) -> dict[str, float]:
+    answers = run.answers.get(arm, ())
+    if not answers or any(answer.query is None for answer in answers):
+        return {}
+    seed = derive_seed(run.config.seed, "lamp_compat")
+    return metrics.pooled_metrics(run.task, [answer.score for answer in answers], seed)
+
+
+def _compare(
+    runs: Sequence[Run], arm: str, other: str, resampling: Resampling
+) -> dict[str, Difference]:
+    """Compare two arms over the queries that both answered, seed by seed."""
+    pairs = [common_answers(run.answers.get(arm, ()), run.answers.get(other, ())) for run in runs]
+    first, second = (
+        statistics.make_user_sums(
+            runs[0].task, [_sums_per_user(runs[0].task, pair[side]) for pair in pairs]
+        )
+        for side in (0, 1)
+    )
+    return statistics.compare(first, second, resampling) if first.users else {}
+
+
+def common_answers(
+    first: Sequence[Answer], second: Sequence[Answer]
+) -> tuple[tuple[Answer, ...], tuple[Answer, ...]]:
+    """Keep the answers to queries that both arms have.
+
+    Where users disclosed sums only, a user counts as common if both sums are over equally many
+    queries.
+    """
+    keys = {_pairing_key(answer) for answer in first} & {_pairing_key(answer) for answer in second}
+    return (
+        tuple(answer for answer in first if _pairing_key(answer) in keys),
+        tuple(answer for answer in second if _pairing_key(answer) in keys),
+    )
+
+
+def _pairing_key(answer: Answer) -> tuple[str, str | int]:
+    return answer.user, answer.queries if answer.query is None else answer.query
+
+
+def user_sums(runs: Sequence[Run], arm: str) -> statistics.UserSums:
+    """Sums per seed and user of one arm."""
+    task = runs[0].task
+    repetitions = [_sums_per_user(task, run.answers.get(arm, ())) for run in runs]
+    return statistics.make_user_sums(task, repetitions)
+
+
+def _sums_per_user(task: Task, answers: Iterable[Answer]) -> dict[str, Floats]:
+    by_user: dict[str, list[Answer]] = {}
+    for answer in answers:
+        by_user.setdefault(answer.user, []).append(answer)
+    return {user: sums for user, rows in by_user.items() if (sums := _sums(task, rows))[0]}
+
+
+def _sums(task: Task, answers: Sequence[Answer]) -> Floats:
+    disclosed = next((answer for answer in answers if answer.query is None), None)
+    if disclosed is None:
+        return metrics.sums(task, [answer.score for answer in answers])
+    return _disclosed_sums(task, disclosed)
+
+
+def _disclosed_sums(task: Task, answer: Answer) -> Floats:
+    """What ``evaluation.disclose=sums`` sends, in the columns of :func:`lamp.metrics.sums`.
+
+    Counts per label are not sent: they are nan, and macro-F1 is then left out.
+    """
+    given = answer.sums or {}
+    head = (float(answer.queries), answer.queries - given.get("parsed", 0.0))
+    if task.kind == "classification":
+        return np.array((*head, given.get("correct", np.nan), *[np.nan] * 3 * len(task.labels)))
+    if task.kind == "rating":
+        names: tuple[str, ...] = ("absolute_error", "squared_error")
+    else:
+        names = metrics.TEXT_METRICS
+    return np.array((*head, *(given.get(name, np.nan) for name in names)))
+
+
+def write_results(results: Results) -> None:
+    """Write results.jsonl into the run folder: one line per arm."""
+    lines = [json.dumps(as_line(results, arm), sort_keys=True) + "\n" for arm in results.arms]
+    atomic.write_text(results.runs[0].folder / "results.jsonl", "".join(lines))
+
+
+def as_line(results: Results, result: ArmResult) -> dict[str, Any]:
+    """One arm as JSON; every number is finite, what is undefined is null or absent."""
+    parsing = result.metrics.get("parse_failure_rate")
+    return {
+        "arm": result.arm.name,
+        "method": result.arm.method,
+        "ratio": result.arm.ratio,
+        "task": results.task.name,
+        "seeds": [run.config.seed for run in results.runs],
+        "users": result.users,
+        "queries": result.queries,
+        "metrics": {name: _estimate_json(each) for name, each in result.metrics.items()},
+        "differences": {
+            other: {name: _difference_json(each) for name, each in found.items()}
+            for other, found in result.differences.items()
+        },
+        "parse_failure_rate": None if parsing is None else parsing.value,
+        "failures": result.failures,
+    }
+
+
+def _estimate_json(estimate: Estimate) -> dict[str, Any]:
+    found: dict[str, Any] = {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+    if len(estimate.per_seed) > 1:
+        found |= {"per_seed": list(estimate.per_seed), "sd_over_seeds": estimate.spread}
+    return found
+
+
+def _difference_json(difference: Difference) -> dict[str, Any]:
+    return {
+        **_estimate_json(difference),
+        "p": difference.p,
+        "detectable": difference.detectable,
+        "users": difference.users,
+        "queries": difference.queries,
+    }
+
+
+USER_COLUMNS = (
+    "arm",
+    "method",
+    "user_id",
+    "group",
+    "ratio",
+    "queries",
+    "unparsed",
+    "shared",
+    "generated",
+    "kept",
+    "records",
+    "synthetic",
+    "steps",
+    "first_loss",
+    "last_loss",
+    "train_seconds",
+    "failed",
+)
+
+
+def write_users(run: Run) -> None:
+    """Write users.csv into the run folder: one row per arm and user of the roster."""
+    rows = [row for arm in run.arms for row in user_rows(run, arm)]
+    names = [name for name in dict.fromkeys(key for row in rows for key in row)]
+    columns = [*USER_COLUMNS, *(name for name in names if name not in USER_COLUMNS)]
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    atomic.write_text(run.folder / "users.csv", buffer.getvalue())
+
+
+def user_rows(run: Run, arm: ArmName) -> list[dict[str, Any]]:
+    """What one arm did for each user; ``ratio`` is the share of an arm that shares."""
+    scores, failed = user_scores(run, arm.name), failed_users(run, arm)
+    users = dict.fromkeys((*run.roster, *scores))
+    return [
+        {
+            "arm": arm.name,
+            "method": arm.method,
+            "user_id": user,
+            **_preference_cells(run, arm, user),
+            **_training_cells(run, arm.name, user),
+            **scores.get(user, {"queries": 0}),
+            "failed": int(user in failed),
+        }
+        for user in users
+    ]
+
+
+def user_scores(run: Run, arm: str) -> dict[str, dict[str, float | int]]:
+    """Each user's own metrics: queries, unparsed and the task's means (no macro-F1)."""
+    found: dict[str, dict[str, float | int]] = {}
+    for user, sums in _sums_per_user(run.task, run.answers.get(arm, ())).items():
+        values = metrics.metrics_of_sums(run.task, sums)
+        found[user] = {"queries": int(sums[0]), "unparsed": int(sums[1])} | {
+            name: float(value)
+            for name, value in values.items()
+            if name not in ("f1", "parse_failure_rate") and np.isfinite(value)
+        }
+    return found
+
+
+def effective_ratio(run: Run, arm: ArmName, user: str) -> float | None:
+    """The share that took effect: what the server asked for, as far as the user allows it."""
+    preference = run.preferences.get(user)
+    if preference is None:
+        return None
+    return preference.ratio if arm.ratio is None else min(arm.ratio, preference.ratio)
+
+
+def _preference_cells(run: Run, arm: ArmName, user: str) -> dict[str, Any]:
+    ratio, preference = effective_ratio(run, arm, user), run.preferences.get(user)
+    if ratio is None or preference is None:
+        return {}
+    return {"group": preference.group, "ratio": ratio}
+
+
+def _training_cells(run: Run, arm: str, user: str) -> dict[str, Any]:
+    cells: dict[str, Any] = {}
+    if augmented := run.augmentations.get((arm, user)):
+        cells |= {name: getattr(augmented, name) for name in ("shared", "generated", "kept")}
+    if adapted := run.adaptations.get((arm, user)):
+        cells |= {name: getattr(adapted, name) for name in ("records", "synthetic", "steps")}
+        cells["train_seconds"] = round(adapted.seconds, 3)
+        if adapted.losses:
+            cells |= {"first_loss": adapted.losses[0], "last_loss": adapted.losses[-1]}
+    return cells

@@ -1,0 +1,337 @@
+"""Read a run folder: its JSON-lines files become frozen records, each line checked.
+
+A resumed run may hold a line twice (same arm, user, query); the last one counts. Nothing here
+computes: pooling is :mod:`sim.results`, intervals are :mod:`sim.statistics`. Missing files are empty
+parts, so that a run that stopped half-way can be reported.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked
+
+from conf.compose import from_json
+from conf.errors import CdcdaError, RunError
+from conf.schema import Config
+from lamp import tasks
+from lamp.metrics import QueryScore
+from lamp.tasks import Task
+from storage import jsonlines
+from strategy.methods import METHODS, make_arms
+
+LINE = ConfigDict(extra="ignore")  # a line may say more than is read here
+UP = "device -> server"
+DOWN = "server -> device"
+BASE_MODEL = "M_base"
+
+T = TypeVar("T")
+
+
+@checked(frozen=True, slots=True, kw_only=True, config=LINE)
+class Answer:
+    """One line of answers.jsonl: a query's numbers, or the sums of a user (``query`` is None)."""
+
+    arm: str
+    user: str
+    query: str | None
+    parsed: bool | None = None
+    gold: int | None = None
+    prediction: int | None = None
+    error: float | None = None
+    rouge1: float | None = None
+    rougeL: float | None = None  # noqa: N815 - the metric's own name
+    bertscore: float | None = None
+    queries: int = 1
+    sums: dict[str, float] | None = None
+
+    @property
+    def score(self) -> QueryScore:
+        """The numbers as :mod:`lamp.metrics` knows them."""
+        return QueryScore(
+            parsed=bool(self.parsed),
+            gold=self.gold,
+            prediction=self.prediction,
+            error=self.error,
+            rouge1=self.rouge1,
+            rougeL=self.rougeL,
+            bertscore=self.bertscore,
+        )
+
+
+@checked(frozen=True, slots=True, kw_only=True, config=LINE)
+class Adaptation:
+    """One line of adaptations.jsonl: what one adapter's training took."""
+
+    arm: str
+    user: str
+    steps: int
+    records: int
+    synthetic: int
+    losses: tuple[float, ...]
+    seconds: float
+    tokens: int
+    peak_memory_bytes: int
+    adapter_bytes: int
+
+
+@checked(frozen=True, slots=True, kw_only=True, config=LINE)
+class Augmentation:
+    """One line of augmentation.jsonl: kept + rejected = generated."""
+
+    arm: str
+    user: str
+    shared: int
+    generated: int
+    kept: int
+    rejected: dict[str, int]
+    history: int | None = None
+
+
+@checked(frozen=True, slots=True, kw_only=True, config=LINE)
+class Failure:
+    """One line of failures.jsonl; ``arm`` is empty where the message served all arms."""
+
+    arm: str
+    user: str
+    phase: str
+    kind: str
+    reason: str
+
+
+@checked(frozen=True, slots=True, kw_only=True, config=LINE)
+class Phase:
+    """One line of rounds.jsonl; ``arm`` is empty for what all arms share."""
+
+    arm: str
+    phase: str
+    seconds: float
+
+
+@checked(frozen=True, slots=True, kw_only=True, config=LINE)
+class Crossing:
+    """One line of ledger.jsonl: one message, or the one-time delivery of M_base."""
+
+    user: str
+    direction: str
+    kind: str
+    arm: str
+    records: int
+    bytes: int
+    redelivery: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ArmName:
+    """One arm of a run.
+
+    Attributes:
+        name: As in the files, e.g. "cdcda@0.5".
+        method: Method.
+        ratio: Share ratio that the server asked for; None: all that each user allows.
+    """
+
+    name: str
+    method: str
+    ratio: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """The largest share that a user allows, as the simulator drew it; for pictures only."""
+
+    ratio: float
+    group: str
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one run left behind.
+
+    Attributes:
+        folder: The run folder.
+        config: Configuration of the run.
+        task: Its task.
+        manifest: manifest.json as it stands; {} where there is none.
+        arms: Arms in the order of the configuration.
+        roster: Target users, sorted.
+        answers: Per arm, in gold order.
+        adaptations: Per (arm, user).
+        augmentations: Per (arm, user).
+        failures: Messages without a good reply.
+        phases: Time per arm and phase, in the order they ran.
+        crossings: Everything that crossed the wire.
+        preferences: Per user.
+    """
+
+    folder: Path
+    config: Config
+    task: Task
+    manifest: Mapping[str, Any]
+    arms: tuple[ArmName, ...]
+    roster: tuple[str, ...]
+    answers: Mapping[str, tuple[Answer, ...]]
+    adaptations: Mapping[tuple[str, str], Adaptation]
+    augmentations: Mapping[tuple[str, str], Augmentation]
+    failures: tuple[Failure, ...]
+    phases: tuple[Phase, ...]
+    crossings: tuple[Crossing, ...]
+    preferences: Mapping[str, Preference]
+
+    @property
+    def world(self) -> str:
+        """Where the data come from, fit for a title: never a path of this machine."""
+        return "miniature world" if self.config.data == "miniature" else Path(self.config.data).name
+
+
+def read_run(folder: Path) -> Run:
+    """Read everything that a run wrote.
+
+    Raises:
+        RunError: If the folder is no run folder, or a file in it was damaged.
+    """
+    config = _read_config(folder)
+    manifest = _read_json(folder / "manifest.json", {})
+    answers = _last(_lines(Answer, folder / "answers.jsonl"), lambda a: (a.arm, a.user, a.query))
+    adaptations = _last(_lines(Adaptation, folder / "adaptations.jsonl"), _arm_and_user)
+    failures = _lines(Failure, folder / "failures.jsonl")
+    named = [*(answer.arm for answer in answers.values()), *(arm for arm, _ in adaptations)]
+    users = {line.user for line in (*answers.values(), *adaptations.values())}
+    return Run(
+        folder=folder,
+        config=config,
+        task=tasks.task(config.task),
+        manifest=manifest,
+        arms=_arms(config, named),
+        roster=_read_roster(folder / "roster.json") or tuple(sorted(users)),
+        answers=_by_arm(answers.values(), manifest.get("gold_order", ())),
+        adaptations=adaptations,
+        augmentations=_last(_lines(Augmentation, folder / "augmentation.jsonl"), _arm_and_user),
+        failures=tuple(_last(failures, lambda f: (f.arm, f.user, f.phase)).values()),
+        phases=tuple(_lines(Phase, folder / "rounds.jsonl")),
+        crossings=tuple(_lines(Crossing, folder / "ledger.jsonl")),
+        preferences=_read_preferences(folder / "policies.csv"),
+    )
+
+
+def _read_config(folder: Path) -> Config:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise RunError(
+            f"{folder.name}: expected a run folder with config.json, found none; "
+            "give the folder or the name of a run"
+        )
+    try:
+        return from_json(path.read_text(encoding="utf-8"))
+    except CdcdaError as error:
+        raise RunError(
+            f"{folder.name}/config.json: {error}; the run was made by another version"
+        ) from error
+
+
+def _read_json(path: Path, default: Any) -> Any:
+    if not path.is_file():
+        return default
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(
+            f"{path.parent.name}/{path.name}: expected JSON, got a broken file"
+        ) from error
+    if not isinstance(value, type(default)):
+        raise RunError(
+            f"{path.parent.name}/{path.name}: expected a JSON {type(default).__name__}, "
+            f"got {type(value).__name__}"
+        )
+    return value
+
+
+def _read_roster(path: Path) -> tuple[str, ...]:
+    entries: list[Any] = _read_json(path, [])
+    try:
+        return tuple(sorted(str(entry["user_id"]) for entry in entries))
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{path.parent.name}/{path.name}: expected entries with user_id") from error
+
+
+def _read_preferences(path: Path) -> dict[str, Preference]:
+    if not path.is_file():
+        return {}
+    rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
+    try:
+        return {row["user_id"]: Preference(float(row["ratio"]), row["group"]) for row in rows}
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(
+            f"{path.parent.name}/{path.name}: expected the columns user_id, ratio, group"
+        ) from error
+
+
+@cache
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(kind)
+
+
+def _lines(kind: type[T], path: Path) -> list[T]:
+    """Read the lines of one file as records of ``kind``."""
+    records = []
+    for number, line in enumerate(jsonlines.read(path), start=1):
+        try:
+            records.append(_adapter(kind).validate_python(line))
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(map(str, first["loc"]))
+            raise RunError(
+                f"{path.parent.name}/{path.name} line {number}, field '{field}': {first['msg']}; "
+                "the file was changed by hand or comes from another version"
+            ) from None
+    return records
+
+
+def _last(records: Iterable[T], key: Any) -> dict[Any, T]:
+    """Keep the last record of each key, at the place of the first."""
+    found: dict[Hashable, T] = {}
+    for record in records:
+        found[key(record)] = record
+    return found
+
+
+def _arm_and_user(line: Adaptation | Augmentation) -> tuple[str, str]:
+    return line.arm, line.user
+
+
+def _by_arm(answers: Iterable[Answer], gold_order: Iterable[str]) -> dict[str, tuple[Answer, ...]]:
+    """Sort into gold order: the manifest's where it states one, else by user and file order."""
+    place = {query: number for number, query in enumerate(gold_order)}
+    grouped: dict[str, list[Answer]] = {}
+    for answer in answers:
+        grouped.setdefault(answer.arm, []).append(answer)
+    return {
+        arm: tuple(sorted(rows, key=lambda row: (place.get(row.query or "", len(place)), row.user)))
+        for arm, rows in grouped.items()
+    }
+
+
+def _arms(config: Config, named: Iterable[str]) -> tuple[ArmName, ...]:
+    """The arms of the configuration, then whatever else the files name."""
+    known = config.methods if all(name in METHODS for name in config.methods) else ()
+    arms = {
+        arm.name: ArmName(arm.name, arm.method.name, arm.ratio)
+        for arm in (make_arms(known, config.ratios) if known else ())
+    }
+    for name in named:
+        arms.setdefault(name, ArmName(name, name.partition("@")[0], _ratio_of(name)))
+    return tuple(arms.values())
+
+
+def _ratio_of(name: str) -> float | None:
+    try:
+        return float(name.partition("@")[2])
+    except ValueError:
+        return None

@@ -1,0 +1,310 @@
+"""Intervals, paired differences and power over users; every number from a seed.
+
+A user is a cluster: users are resampled, their queries are pooled anew, and the metric is computed
+as LaMP does. All metrics are functions of sums over queries (:func:`lamp.metrics.sums`), so a
+resample of B is one row of a (B, U) weight matrix and no query is touched twice. Seeds of one setting
+are repetitions of the same users: a metric is computed per seed and averaged, and all repetitions of
+a user stay together in a resample. (Taking each (user, seed) for a cluster of its own would count the
+same user several times and make intervals too narrow; docs/assumptions.md has the measured coverage.)
+
+Intervals are percentile intervals at levels widened for few users: Hesterberg, "What Teachers Should
+Know About the Bootstrap" (2015), section 4.3; for a mean they approach Student's t interval.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from conf.seeds import derive_seed
+from lamp import metrics
+from lamp.metrics import QueryScore
+from lamp.tasks import Task
+
+POWER = 0.8
+EXTRA_COLUMNS = 2  # behind lamp.metrics.sums: users with queries, their mean headline score
+TIE = 1e-12  # a permuted difference this close below the observed one counts as equal
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Resampling:
+    """How intervals are drawn.
+
+    Attributes:
+        resamples: Resamples, and permutations of a test.
+        confidence: Coverage.
+        seed: Root seed.
+    """
+
+    resamples: int
+    confidence: float
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A pooled metric with its interval.
+
+    Attributes:
+        value: Mean over seeds of the pooled metric.
+        low: Lower end; None where one user alone, or a non-finite score, gives no interval.
+        high: Upper end.
+        per_seed: The pooled metric of every seed that has it.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    per_seed: tuple[float, ...]
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation over seeds; None for fewer than two."""
+        return float(np.std(self.per_seed, ddof=1)) if len(self.per_seed) > 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Difference(Estimate):
+    """First arm minus second over the queries that both answered.
+
+    Attributes:
+        p: Two-sided p value of the test that swaps the two arms' scores user by user.
+        detectable: Smallest true difference found with 80 % power, given the observed paired
+            variance; None where there is no variance.
+        users: Users that both arms have.
+        queries: Queries that both arms have, all seeds together.
+    """
+
+    p: float | None
+    detectable: float | None
+    users: int
+    queries: int
+
+    @property
+    def users_needed(self) -> int | None:
+        """Users that would resolve the observed difference with 80 % power."""
+        if self.detectable is None or not self.value:
+            return None
+        return math.ceil(self.users * (self.detectable / self.value) ** 2)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class UserSums:
+    """Sums over the queries of each user in each repetition.
+
+    Attributes:
+        task: Says what the columns are.
+        users: Users with at least one query in some repetition, sorted; length U.
+        values: (S, U, D + 2) float64: :func:`lamp.metrics.sums`, then :data:`EXTRA_COLUMNS`; zeros
+            where a user has no query in that repetition.
+    """
+
+    task: Task
+    users: tuple[str, ...]
+    values: Floats
+
+    @property
+    def num_queries(self) -> int:
+        """Queries of all users and repetitions."""
+        return int(self.values[..., 0].sum())
+
+
+def sums_of_scores(task: Task, scores: Mapping[str, Sequence[QueryScore]]) -> dict[str, Floats]:
+    """Add up each user's scores; users without a query are left out."""
+    return {user: metrics.sums(task, rows) for user, rows in scores.items() if rows}
+
+
+def make_user_sums(task: Task, repetitions: Sequence[Mapping[str, Floats]]) -> UserSums:
+    """Stack the users' sums of several repetitions (one per seed), aligned by user.
+
+    Args:
+        task: Task of the sums.
+        repetitions: Per seed and user what :func:`lamp.metrics.sums` gives, each (D,).
+    """
+    users = tuple(sorted({user for repetition in repetitions for user in repetition}))
+    width = metrics.sums(task, ()).shape[0]
+    values = np.zeros((len(repetitions), len(users), width + EXTRA_COLUMNS))
+    for number, repetition in enumerate(repetitions):
+        for place, user in enumerate(users):
+            if user in repetition:
+                values[number, place] = _with_extras(task, repetition[user])
+    return UserSums(task, users, values)
+
+
+def _with_extras(task: Task, sums: Floats) -> Floats:
+    name, _ = metrics.headline(task)
+    return np.append(sums, (1.0, float(metrics.metrics_of_sums(task, sums)[name])))
+
+
+def user_mean_name(task: Task) -> str:
+    """Name of the mean over users of their own headline scores; not in LaMP."""
+    return f"user_mean_{metrics.headline(task)[0]}"
+
+
+def estimate(sums: UserSums, resampling: Resampling) -> dict[str, Estimate]:
+    """Compute every metric that is finite, with its interval over users."""
+    weights = draw_weights(len(sums.users), resampling)
+    observed, replicates = _observed(sums), _replicates(sums, weights)
+    estimates = {}
+    for name, per_seed in observed.items():
+        value = _mean(per_seed)
+        if value is None:
+            continue
+        low, high = percentile_interval(replicates[name], len(sums.users), resampling.confidence)
+        estimates[name] = Estimate(value, low, high, _finite(per_seed))
+    return estimates
+
+
+def compare(first: UserSums, second: UserSums, resampling: Resampling) -> dict[str, Difference]:
+    """Compute first minus second for every metric, users paired.
+
+    Args:
+        first: Sums of one arm.
+        second: Sums of the other, over the same users, repetitions and queries.
+        resampling: The same resamples are drawn as for :func:`estimate`.
+    """
+    num_users = len(first.users)
+    weights = draw_weights(num_users, resampling)
+    here, there = _observed(first), _observed(second)
+    replicates = _subtract(_replicates(first, weights), _replicates(second, weights))
+    swapped = _swap(first, second, resampling)
+    found = {}
+    for name, per_seed in _subtract(here, there).items():
+        value = _mean(per_seed)
+        if value is None:
+            continue
+        low, high = percentile_interval(replicates[name], num_users, resampling.confidence)
+        found[name] = Difference(
+            value=value,
+            low=low,
+            high=high,
+            per_seed=_finite(per_seed),
+            p=p_value(value, swapped[name]) if low is not None else None,
+            detectable=detectable_difference(replicates[name], num_users, resampling.confidence),
+            users=num_users,
+            queries=first.num_queries,
+        )
+    return found
+
+
+def draw_weights(num_users: int, resampling: Resampling) -> Floats:
+    """Draw how often each user stands in each resample: (B, U), rows add up to U."""
+    if not num_users:
+        return np.zeros((resampling.resamples, 0))
+    generator = np.random.default_rng(derive_seed(resampling.seed, "bootstrap", num_users))
+    shares = np.full(num_users, 1.0 / num_users)
+    drawn = generator.multinomial(num_users, shares, size=resampling.resamples)
+    return drawn.astype(np.float64)
+
+
+def percentile_interval(
+    replicates: Floats, num_users: int, confidence: float
+) -> tuple[float | None, float | None]:
+    """Percentile interval of bootstrap replicates, (None, None) for fewer than two users."""
+    finite = replicates[np.isfinite(replicates)]
+    if num_users < 2 or not finite.size:
+        return None, None
+    tail = tail_level(num_users, confidence)
+    low, high = np.quantile(finite, (tail, 1 - tail))
+    return float(low), float(high)
+
+
+def tail_level(num_users: int, confidence: float) -> float:
+    """Level of the lower quantile: below (1 - confidence) / 2, the more so the fewer the users.
+
+    The plain percentile interval of a mean is too narrow by sqrt((n - 1) / n) and takes the normal
+    for Student's t with n - 1 degrees of freedom; this level makes up for both.
+    """
+    t = special.stdtrit(num_users - 1, (1 + confidence) / 2)
+    return NormalDist().cdf(-float(t) * math.sqrt(num_users / (num_users - 1)))
+
+
+def p_value(observed: float, permuted: Floats) -> float:
+    """Two-sided Monte Carlo p value; the observed arrangement counts as one of the permutations."""
+    finite = permuted[np.isfinite(permuted)]
+    extreme = int((np.abs(finite) >= abs(observed) - TIE).sum())
+    return (1 + extreme) / (1 + finite.size)
+
+
+def detectable_difference(replicates: Floats, num_users: int, confidence: float) -> float | None:
+    """Smallest true difference that a two-sided test finds with 80 % power.
+
+    (t_{1-alpha/2} + t_{0.8}) times the standard error, both quantiles with n - 1 degrees of freedom;
+    the standard error is the bootstrap's, with its factor sqrt((n - 1) / n) taken out. None where
+    there is no variance to judge by.
+    """
+    finite = replicates[np.isfinite(replicates)]
+    if num_users < 2 or finite.size < 2:
+        return None
+    error = float(np.std(finite, ddof=1)) * math.sqrt(num_users / (num_users - 1))
+    if error < TIE:
+        return None
+    quantiles = special.stdtrit(num_users - 1, np.array([(1 + confidence) / 2, POWER]))
+    return float(quantiles.sum()) * error
+
+
+def _observed(sums: UserSums) -> dict[str, Floats]:
+    """Metrics of the data as they are, per seed: (S,)."""
+    return _metrics(sums.task, sums.values.sum(axis=1))
+
+
+def _replicates(sums: UserSums, weights: Floats) -> dict[str, Floats]:
+    """Metrics under each row of weights, averaged over seeds: (B,)."""
+    with np.errstate(invalid="ignore"):  # 0 times an infinite squared error
+        totals = np.tensordot(weights, sums.values, axes=(1, 1))  # (B, S, D + 2)
+    return _average_seeds(_metrics(sums.task, totals))
+
+
+def _swap(first: UserSums, second: UserSums, resampling: Resampling) -> dict[str, Floats]:
+    """Differences after swapping the two arms' scores for a random half of the users: (B,)."""
+    seed = derive_seed(resampling.seed, "swap", len(first.users))
+    size = (resampling.resamples, len(first.users))
+    swaps = np.random.default_rng(seed).integers(0, 2, size=size).astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        change = np.tensordot(swaps, second.values - first.values, axes=(1, 1))
+        here, there = first.values.sum(axis=1) + change, second.values.sum(axis=1) - change
+    return _subtract(
+        _average_seeds(_metrics(first.task, here)), _average_seeds(_metrics(first.task, there))
+    )
+
+
+def _metrics(task: Task, totals: Floats) -> dict[str, Floats]:
+    """All metrics of totals (..., D + 2); nan where they are undefined."""
+    sums, users, scores = totals[..., :-EXTRA_COLUMNS], totals[..., -2], totals[..., -1]
+    found = metrics.metrics_of_sums(task, sums)
+    if task.kind == "classification" and np.isnan(sums).any():
+        del found["f1"]  # users that disclose sums only send no counts per label
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return {**found, user_mean_name(task): scores / users}
+
+
+def _average_seeds(found: Mapping[str, Floats]) -> dict[str, Floats]:
+    """Mean over the last axis, leaving out seeds where the metric is undefined."""
+    averaged = {}
+    for name, values in found.items():
+        known = np.isfinite(values)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            averaged[name] = np.where(known, values, 0.0).sum(axis=-1) / known.sum(axis=-1)
+    return averaged
+
+
+def _subtract(first: Mapping[str, Floats], second: Mapping[str, Floats]) -> dict[str, Floats]:
+    with np.errstate(invalid="ignore"):
+        return {name: first[name] - second[name] for name in first if name in second}
+
+
+def _mean(values: Floats) -> float | None:
+    finite = _finite(values)
+    return math.fsum(finite) / len(finite) if finite else None
+
+
+def _finite(values: Floats) -> tuple[float, ...]:
+    return tuple(float(value) for value in values if math.isfinite(value))

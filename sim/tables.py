@@ -1,0 +1,197 @@
+"""Tables as records: the same cells become Markdown and a terminal table.
+
+A cell holds finished text; its tone says whether a difference is resolved for better or worse, which
+Markdown shows in bold and the terminal in bold and colour (never by colour alone).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from sim.statistics import Difference, Estimate
+
+Tone = Literal["plain", "better", "worse"]
+NOT_AVAILABLE = "n/a"
+STYLES: dict[Tone, str] = {"plain": "", "better": "bold green", "worse": "bold red"}
+METRIC_TITLES = {
+    "accuracy": "Accuracy",
+    "f1": "Macro-F1",
+    "mae": "MAE",
+    "rmse": "RMSE",
+    "rouge1": "ROUGE-1",
+    "rougeL": "ROUGE-L",
+    "bertscore": "BERTScore",
+    "parse_failure_rate": "Unparsed",
+    "lamp_compat_rouge1": "ROUGE-1, LaMP's median",
+    "lamp_compat_rougeL": "ROUGE-L, LaMP's median",
+    "user_mean_accuracy": "Accuracy, mean of users",
+    "user_mean_mae": "MAE, mean of users",
+    "user_mean_rouge1": "ROUGE-1, mean of users",
+}
+LOWER_IS_BETTER = frozenset({"mae", "rmse", "user_mean_mae", "parse_failure_rate"})
+UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell: first line, an optional second part (the interval), and its tone."""
+
+    text: str
+    detail: str = ""
+    tone: Tone = "plain"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of finished cells.
+
+    Attributes:
+        head: Column titles.
+        rows: Rows as long as the head.
+        left: How many leading columns hold words and are aligned to the left.
+    """
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    left: int = 1
+
+
+def make_table(head: Sequence[str], rows: Sequence[Sequence[Cell | str]], left: int = 1) -> Table:
+    """Build a table; plain strings become plain cells."""
+    cells = (tuple(cell if isinstance(cell, Cell) else Cell(cell) for cell in row) for row in rows)
+    return Table(tuple(head), tuple(cells), left)
+
+
+def to_markdown(table: Table) -> str:
+    """Write a table as Markdown, without a final line break."""
+    rule = ["---" if place < table.left else "---:" for place in range(len(table.head))]
+    lines = [[_escape(title) for title in table.head], rule]
+    lines += [[_markdown_cell(cell) for cell in row] for row in table.rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def to_rich(table: Table, *, stacked: bool) -> RichTable:
+    """Make a terminal table.
+
+    Args:
+        table: What to show.
+        stacked: Put each interval below its value, for narrow terminals.
+    """
+    shown = RichTable(box=None, pad_edge=False, header_style="bold")
+    for place, title in enumerate(table.head):
+        shown.add_column(
+            title.replace(" vs ", "\nvs "),
+            justify="left" if place < table.left else "right",
+            no_wrap=place >= table.left,
+            overflow="fold",
+            vertical="top",
+        )
+    for row in table.rows:
+        shown.add_row(*(_rich_cell(cell, "\n" if stacked else " ") for cell in row))
+    return shown
+
+
+def _markdown_cell(cell: Cell) -> str:
+    text = _escape(cell.text)
+    if cell.tone != "plain":
+        text = f"**{text}**"
+    return f"{text} {_escape(cell.detail)}" if cell.detail else text
+
+
+def _rich_cell(cell: Cell, gap: str) -> Text:
+    text = Text(cell.text, style=STYLES[cell.tone])
+    return text.append(gap + cell.detail, style="not bold dim") if cell.detail else text
+
+
+def _escape(text: str) -> str:
+    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
+
+
+def metric_title(name: str) -> str:
+    """Title of a metric as in papers."""
+    return METRIC_TITLES.get(name, name)
+
+
+def metric_head(name: str) -> str:
+    """Title of a metric with an arrow that points to better."""
+    return f"{metric_title(name)} {'↓' if name in LOWER_IS_BETTER else '↑'}"
+
+
+def estimate_cell(estimate: Estimate | None) -> Cell:
+    """Show value, interval and, for several seeds, the standard deviation over them."""
+    if estimate is None:
+        return Cell(NOT_AVAILABLE)
+    spread = estimate.spread
+    detail = _interval(estimate, number)
+    return Cell(
+        number(estimate.value), detail if spread is None else f"{detail} ±{number(spread)}".strip()
+    )
+
+
+def difference_cell(name: str, difference: Difference | None) -> Cell:
+    """Show a paired difference, in the tone of what the interval resolves."""
+    if difference is None:
+        return Cell(NOT_AVAILABLE)
+    return Cell(signed(difference.value), _interval(difference, signed), tone(name, difference))
+
+
+def tone(name: str, difference: Difference) -> Tone:
+    """Tell whether the interval lies wholly on the better or the worse side of zero."""
+    if difference.low is None or difference.high is None:
+        return "plain"
+    if difference.low <= 0 <= difference.high:
+        return "plain"
+    return "better" if (difference.value < 0) == (name in LOWER_IS_BETTER) else "worse"
+
+
+def _interval(estimate: Estimate, write: Callable[[float], str]) -> str:
+    if estimate.low is None or estimate.high is None:
+        return ""
+    return f"[{write(estimate.low)}, {write(estimate.high)}]"
+
+
+def number(value: float | None) -> str:
+    """Three decimals; powers of ten for what is too large to read that way."""
+    if value is None:
+        return NOT_AVAILABLE
+    if abs(value) >= 1e6:
+        return f"{value:.3g}"
+    text = f"{value:.3f}"
+    return "0.000" if text == "-0.000" else text
+
+
+def signed(value: float | None) -> str:
+    """Like :func:`number`, with a sign except for zero."""
+    text = number(value)
+    return f"+{text}" if value is not None and value > 0 and text != "0.000" else text
+
+
+def percent(part: float, whole: float) -> str:
+    """Write ``part / whole`` as a percentage."""
+    return f"{100 * part / whole:.1f} %" if whole else NOT_AVAILABLE
+
+
+def count(value: float) -> str:
+    """Write a whole number in groups of three: 12,345."""
+    return f"{round(value):,}"
+
+
+def size(num_bytes: float) -> str:
+    """Write bytes in binary units: 1.5 MiB."""
+    value, place = float(num_bytes), 0
+    while value >= 1024 and place < len(UNITS) - 1:
+        value, place = value / 1024, place + 1
+    return f"{value:.0f} {UNITS[place]}" if not place else f"{value:.1f} {UNITS[place]}"
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as 8.3 s or 12 min 05 s."""
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s"

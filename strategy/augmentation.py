@@ -1,0 +1,210 @@
+"""Cloud augmentation: k similar pairs for each shared pair, all of them scored, nothing chosen yet.
+
+    shared pairs -> prompt -> cloud model -> replies -> parse -> NLI both ways, ROUGE-L, lengths
+
+Replies and scores are cached by content, so another share ratio, threshold or ablation of the same
+records costs nothing. A record that several users share is generated once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+from rouge_score.rouge_scorer import RougeScorer
+
+from conf.schema import AugmenterConfig
+from conf.seeds import derive_seed
+from lamp.prompts import augmentation_prompt
+from lamp.records import Pair
+from lamp.tasks import Task
+from storage.hashing import hash_json
+from strategy.cache import Cache
+from strategy.filters import Candidate, Scores, length_ratio
+from strategy.parsing import Parsed, parse_reply, synthetic_pair
+from strategy.progress import Progress
+
+GENERATE_CHUNK = 1024  # replies between two writes to the cache
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the cloud model wrote for one prompt."""
+
+    text: str
+    tokens: int
+
+
+class Writer(Protocol):
+    """The cloud model: prompts in, replies out."""
+
+    @property
+    def identity(self) -> str:
+        """What names the model in cache keys."""
+
+    def write(
+        self, prompts: Sequence[str], seeds: Sequence[int], on_done: Callable[[int], None]
+    ) -> list[Reply]:
+        """Answer each prompt under its own seed."""
+
+
+class Judge(Protocol):
+    """The NLI model."""
+
+    @property
+    def identity(self) -> str:
+        """What names the model in cache keys."""
+
+    def both_ways(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, float]]:
+        """Entailment probabilities (x => x', x' => x) of each pair of texts."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One sample of one record."""
+
+    pair: Pair
+    index: int
+    key: str
+    seed: int
+
+
+@dataclass(slots=True)
+class Counters:
+    """What was computed anew; zero when everything came from the cache."""
+
+    generated_replies: int = 0
+    generated_tokens: int = 0
+    nli_pairs: int = 0
+
+
+def augment(
+    shared: Mapping[str, Sequence[Pair]],
+    *,
+    task: Task,
+    config: AugmenterConfig,
+    seed: int,
+    writer: Writer,
+    judge: Judge,
+    cache: Cache,
+    progress: Progress,
+    counters: Counters,
+) -> dict[str, tuple[Candidate, ...]]:
+    """Write and score k candidates for every shared pair of every user.
+
+    Returns:
+        Per user the candidates in the order of the user's shared pairs, k for each.
+    """
+    jobs = {
+        user: _jobs(pairs, task, config, seed, writer.identity) for user, pairs in shared.items()
+    }
+    unique = {job.key: job for user in sorted(jobs) for job in jobs[user]}
+    replies = _replies(unique, writer, cache, progress, counters)
+    parsed = {key: parse_reply(task, text) for key, text in replies.items()}
+    scores = _scores(unique, parsed, judge, cache, progress, counters)
+    for user, own in jobs.items():
+        cache.hold(user, [key for job in own for key in (job.key, _score_key(job, judge))])
+    return {
+        user: tuple(_candidate(job, parsed[job.key], scores.get(job.key)) for job in own)
+        for user, own in jobs.items()
+    }
+
+
+def _jobs(
+    pairs: Sequence[Pair], task: Task, config: AugmenterConfig, seed: int, model: str
+) -> list[_Job]:
+    settings = {
+        "model": model,
+        "prompt": config.prompt_version,
+        "sampling": asdict(config.sampling),
+        "task": task.name,
+        "seed": seed,
+    }
+    jobs = []
+    for pair in pairs:
+        record = hash_json([pair.input, pair.response])
+        for index in range(config.k):
+            key = hash_json({**settings, "record": record, "index": index})
+            jobs.append(_Job(pair, index, key, derive_seed(seed, record, index)))
+    return jobs
+
+
+def _replies(
+    unique: Mapping[str, _Job],
+    writer: Writer,
+    cache: Cache,
+    progress: Progress,
+    counters: Counters,
+) -> dict[str, str]:
+    found = {key: str(value["text"]) for key, value in cache.get(unique).items()}
+    missing = [job for key, job in unique.items() if key not in found]
+    with progress.phase("augment", len(missing)) as phase:
+        for start in range(0, len(missing), GENERATE_CHUNK):
+            chunk = missing[start : start + GENERATE_CHUNK]
+            replies = writer.write(
+                [augmentation_prompt(job.pair) for job in chunk],
+                [job.seed for job in chunk],
+                phase.advance,
+            )
+            cache.put({job.key: asdict(reply) for job, reply in zip(chunk, replies, strict=True)})
+            found.update((job.key, reply.text) for job, reply in zip(chunk, replies, strict=True))
+            counters.generated_replies += len(replies)
+            counters.generated_tokens += sum(reply.tokens for reply in replies)
+    return found
+
+
+def _scores(
+    unique: Mapping[str, _Job],
+    parsed: Mapping[str, Parsed],
+    judge: Judge,
+    cache: Cache,
+    progress: Progress,
+    counters: Counters,
+) -> dict[str, Scores]:
+    readable = {key: job for key, job in unique.items() if parsed[key].reason is None}
+    score_keys = {key: _score_key(job, judge) for key, job in readable.items()}
+    cached = cache.get(score_keys.values())
+    found = {
+        key: Scores(**cached[score_key])
+        for key, score_key in score_keys.items()
+        if score_key in cached
+    }
+    missing = [key for key in readable if key not in found]
+    rouge = RougeScorer(["rougeL"], use_stemmer=False)
+    with progress.phase("score", len(missing)) as phase:
+        for start in range(0, len(missing), GENERATE_CHUNK):
+            chunk = missing[start : start + GENERATE_CHUNK]
+            texts = [(readable[key].pair.input, parsed[key].input) for key in chunk]
+            entailments = judge.both_ways(texts)
+            new = {
+                key: _score(rouge, *pair, *entailment)
+                for key, pair, entailment in zip(chunk, texts, entailments, strict=True)
+            }
+            cache.put({score_keys[key]: asdict(scores) for key, scores in new.items()})
+            found.update(new)
+            counters.nli_pairs += len(chunk)
+            phase.advance(len(chunk))
+    return found
+
+
+def _score(
+    rouge: RougeScorer, original: str, written: str, entails: float, entailed: float
+) -> Scores:
+    return Scores(
+        entails=entails,
+        entailed=entailed,
+        rouge_l=float(rouge.score(original, written)["rougeL"].fmeasure),
+        length_ratio_characters=length_ratio(len(original), len(written)),
+        length_ratio_words=length_ratio(len(original.split()), len(written.split())),
+    )
+
+
+def _score_key(job: _Job, judge: Judge) -> str:
+    return hash_json({"reply": job.key, "judge": judge.identity, "version": 1})
+
+
+def _candidate(job: _Job, parsed: Parsed, scores: Scores | None) -> Candidate:
+    if parsed.reason is not None:
+        return Candidate(job.pair.id, None, parsed.reason, None)
+    return Candidate(job.pair.id, synthetic_pair(job.pair, job.index, parsed), None, scores)

@@ -1,0 +1,201 @@
+"""The CDCDA-PLM strategy: one Flower round per arm, no global arrays, private adapters stay private.
+
+A round sends train.adapt to every user of the arm (kept pairs down, numbers up) and then
+evaluate.answer to those that adapted. Shares were collected and augmented before the first round,
+for all arms at once, so an arm differs from another only in a small record.
+
+Reference: Zhong et al., arXiv 2508.21313 (CDCDA-PLM).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from lamp.records import Pair
+from protocol.codec import WireMessage, decode, encode
+from protocol.messages import AdaptReply, AdaptRequest, AnswerReply, AnswerRequest
+from strategy.exchange import TTL_S, AccountedGrid
+from strategy.methods import Arm
+from strategy.progress import Phase, Progress
+from strategy.run_log import RunLog
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ArmPlan:
+    """One arm, ready to run.
+
+    Attributes:
+        arm: Method and ratio.
+        kept: Per user the synthetic pairs that passed the filters.
+    """
+
+    arm: Arm
+    kept: Mapping[str, Sequence[Pair]]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What all arms share.
+
+    Attributes:
+        nodes: Node id by user id.
+        base_id: Content id of M_base.
+        settings: Device settings as JSON.
+        seed: Root seed.
+    """
+
+    nodes: Mapping[str, int]
+    base_id: str
+    settings: str
+    seed: int
+
+
+class CdcdaPlm(Strategy):
+    """Runs the planned arms, one a round, over the users of the roster."""
+
+    def __init__(
+        self,
+        plans: Sequence[ArmPlan],
+        standing: Standing,
+        log: RunLog,
+        progress: Progress,
+        on_arm: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Prepare the rounds.
+
+        Args:
+            plans: The arms in order; round r runs ``plans[r - 1]``.
+            standing: What all arms share.
+            log: Where numbers are written.
+            progress: Where progress is told.
+            on_arm: Called with the arm's name after each round.
+        """
+        self._plans, self._standing, self._log = tuple(plans), standing, log
+        self._progress, self._on_arm = progress, on_arm
+        self._running = ExitStack()
+        self._started = 0.0
+        self._adapted: frozenset[str] = frozenset()
+        self._grid: AccountedGrid | None = None
+
+    @property
+    def num_rounds(self) -> int:
+        """One round per arm."""
+        return len(self._plans)
+
+    def summary(self) -> None:
+        """Log what will run."""
+        names = ", ".join(plan.arm.name for plan in self._plans)
+        logger.info("CDCDA-PLM: %d users, arms: %s", len(self._standing.nodes), names)
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """One train.adapt per user, with that user's own kept pairs."""
+        plan = self._plans[server_round - 1]
+        if not plan.arm.method.adapts:
+            return []
+        requests = {user: self._adapt_request(plan, user) for user in self._standing.nodes}
+        return self._open(plan, "adapt", grid, requests)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Keep the numbers; there are no arrays to aggregate."""
+        plan = self._plans[server_round - 1]
+        if not plan.arm.method.adapts:
+            self._adapted = frozenset(self._standing.nodes)
+            return None, None
+        adapted = [(self._user(reply), decode(AdaptReply, reply.content)) for reply in replies]
+        self._adapted = frozenset(user for user, _ in adapted)
+        self._log.adaptations(adapted)
+        self._close(plan, "adapt", users=len(adapted))
+        losses = [reply.losses[-1] for _, reply in adapted if reply.losses]
+        return None, MetricRecord({"users": len(adapted), "last-loss": _mean(losses)})
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """One evaluate.answer per user whose adapter is ready."""
+        plan = self._plans[server_round - 1]
+        request = AnswerRequest(
+            arm=plan.arm.name,
+            base_id=self._standing.base_id,
+            settings=self._standing.settings,
+            adapted=plan.arm.method.adapts,
+        )
+        users = [user for user in self._standing.nodes if user in self._adapted]
+        return self._open(plan, "answer", grid, dict.fromkeys(users, request))
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """Keep the numbers per query; pooling over users is the report's."""
+        plan = self._plans[server_round - 1]
+        answered = [(self._user(reply), decode(AnswerReply, reply.content)) for reply in replies]
+        self._log.answers(answered)
+        self._close(plan, "answer", users=len(answered))
+        self._on_arm(plan.arm.name)
+        return MetricRecord(
+            {"users": len(answered), "queries": sum(reply.num_queries for _, reply in answered)}
+        )
+
+    def _adapt_request(self, plan: ArmPlan, user: str) -> AdaptRequest:
+        kept = tuple(plan.kept.get(user, ()))
+        return AdaptRequest(
+            arm=plan.arm.name,
+            base_id=self._standing.base_id,
+            settings=self._standing.settings,
+            seed=self._standing.seed,
+            kept=kept if plan.arm.method.downloads else (),
+            extra_records=len(kept) if plan.arm.method.matches_steps else 0,
+        )
+
+    def _open(
+        self, plan: ArmPlan, phase: str, grid: Grid, requests: Mapping[str, WireMessage]
+    ) -> list[Message]:
+        """Start a phase: messages in roster order, each reply advances the progress.
+
+        A list, never a generator: the deployment engine goes through it twice.
+        """
+        self._started = time.perf_counter()
+        if isinstance(grid, AccountedGrid):
+            self._grid = grid
+            opened: AbstractContextManager[Phase] = self._progress.phase(
+                f"{plan.arm.name}: {phase}", len(requests)
+            )
+            grid.on_reply = self._running.enter_context(opened).advance
+        return [
+            Message(
+                encode(request),
+                self._standing.nodes[user],
+                request.TYPE,
+                ttl=TTL_S,
+                group_id=plan.arm.name,
+            )
+            for user, request in requests.items()
+        ]
+
+    def _close(self, plan: ArmPlan, phase: str, users: int) -> None:
+        self._running.close()
+        self._log.phase(plan.arm.name, phase, time.perf_counter() - self._started, users=users)
+        if self._grid is not None:
+            self._log.failures(self._grid.take_failures())
+
+    def _user(self, reply: Message) -> str:
+        if self._grid is None:
+            raise RuntimeError("CdcdaPlm needs an AccountedGrid")
+        return self._grid.user_of(reply)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0

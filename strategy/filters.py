@@ -1,0 +1,106 @@
+"""The three filters on the input x (Eq. 2-4), as pure functions of stored scores.
+
+Every score of every candidate is computed once and stored; choosing thresholds needs no model. A
+rejection counts under the first failing filter, in the paper's order, so the counts are disjoint:
+``generated == len(kept) + sum(rejected.values())``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from conf.schema import FiltersConfig
+from lamp.records import Pair
+
+SEMANTIC = "scf"
+DIVERSITY = "tdf"
+LENGTH = "lsf"
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """All filter scores of one candidate against the pair it was made from.
+
+    Attributes:
+        entails: P_NLI(x => x_syn).
+        entailed: P_NLI(x_syn => x).
+        rouge_l: ROUGE-L F1 of x and x_syn.
+        length_ratio_characters: len(x_syn) / len(x) in characters.
+        length_ratio_words: The same in words.
+    """
+
+    entails: float
+    entailed: float
+    rouge_l: float
+    length_ratio_characters: float
+    length_ratio_words: float
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One generated pair, or the reason why the reply held none.
+
+    Attributes:
+        source_id: Id of the shared pair.
+        pair: The synthetic pair; None when the reply could not be read.
+        unreadable: Reason when the reply could not be read.
+        scores: Filter scores; None when the reply could not be read.
+    """
+
+    source_id: str
+    pair: Pair | None
+    unreadable: str | None
+    scores: Scores | None
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Outcome of one pass over the candidates of one user."""
+
+    kept: tuple[Pair, ...]
+    rejected: Mapping[str, int]  # reason -> number of candidates
+    generated: int
+
+
+def select(candidates: Iterable[Candidate], config: FiltersConfig) -> Selection:
+    """Keep the candidates that pass all three filters."""
+    kept: list[Pair] = []
+    rejected: Counter[str] = Counter()
+    generated = 0
+    for candidate in candidates:
+        generated += 1
+        reason = rejection(candidate, config)
+        if reason is None and candidate.pair is not None:
+            kept.append(candidate.pair)
+        elif reason is not None:
+            rejected[reason] += 1
+    return Selection(kept=tuple(kept), rejected=dict(rejected), generated=generated)
+
+
+def rejection(candidate: Candidate, config: FiltersConfig) -> str | None:
+    """The first reason to reject ``candidate``, or None to keep it."""
+    if candidate.scores is None:
+        return candidate.unreadable
+    scores = candidate.scores
+    if min(scores.entails, scores.entailed) < config.eps_scf:
+        return SEMANTIC
+    if scores.rouge_l > config.eps_tdf:
+        return DIVERSITY
+    if not config.eps_min_len <= _length_ratio(scores, config) <= config.eps_max_len:
+        return LENGTH
+    return None
+
+
+def _length_ratio(scores: Scores, config: FiltersConfig) -> float:
+    if config.length_unit == "words":
+        return scores.length_ratio_words
+    return scores.length_ratio_characters
+
+
+def length_ratio(original: int, written: int) -> float:
+    """Eq. 4 as a ratio; an empty original accepts only an empty text."""
+    if original == 0:
+        return 1.0 if written == 0 else float("inf")
+    return written / original

@@ -1,0 +1,121 @@
+"""The ledger: one line for everything that crossed the wire, append-only and flushed.
+
+A message that was sent again after a failure or a restart is marked as a re-delivery, so totals can
+be taken with and without it. Texts are never written, only their hash and bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from flwr.app import RecordDict
+
+from protocol.codec import TEXTS
+from protocol.wire import serialise
+from storage import jsonlines
+from storage.hashing import hash_bytes
+
+UP = "device -> server"
+DOWN = "server -> device"
+_ONE_TIME_BASE = "M_base"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One message, or one-time delivery, of one user.
+
+    Attributes:
+        user: User id; the node id as text while the node has not said whose it is.
+        direction: :data:`UP` or :data:`DOWN`.
+        kind: Message type, e.g. "query.share".
+        arm: Arm, or "" where a message serves all arms.
+        records: Pairs in the message.
+        fields: Names of the fields that were not empty.
+        bytes: Serialised bytes.
+        hash: Content hash of those bytes.
+        redelivery: Whether the same bytes crossed in this direction before.
+    """
+
+    user: str
+    direction: str
+    kind: str
+    arm: str
+    records: int
+    fields: tuple[str, ...]
+    bytes: int
+    hash: str
+    redelivery: bool
+
+
+class Ledger:
+    """Writes entries to one file and remembers what it holds."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the ledger at ``path``; entries of an earlier process are kept and known."""
+        self._path = path
+        self._seen = {
+            (line["user"], line["direction"], line["kind"], line["arm"], line["hash"])
+            for line in jsonlines.read(path)
+        }
+
+    def message(self, user: str, direction: str, kind: str, content: RecordDict) -> None:
+        """Record one Flower message body."""
+        serialised = serialise(content)
+        self._append(
+            user,
+            direction,
+            kind,
+            arm=_arm(content),
+            records=_num_pairs(content),
+            fields=_filled_fields(content),
+            size=len(serialised),
+            digest=hash_bytes(serialised),
+        )
+
+    def base_model(self, users: Iterable[str], base_id: str, size: int) -> None:
+        """Record the one-time delivery of M_base to each user."""
+        for user in users:
+            self._append(user, DOWN, _ONE_TIME_BASE, "", 0, ("weights",), size, base_id)
+
+    def _append(
+        self,
+        user: str,
+        direction: str,
+        kind: str,
+        arm: str,
+        records: int,
+        fields: tuple[str, ...],
+        size: int,
+        digest: str,
+    ) -> None:
+        key = (user, direction, kind, arm, digest)
+        if kind == _ONE_TIME_BASE and key in self._seen:
+            return
+        entry = Entry(user, direction, kind, arm, records, fields, size, digest, key in self._seen)
+        self._seen.add(key)
+        jsonlines.append(self._path, [asdict(entry)])
+
+
+def _arm(content: RecordDict) -> str:
+    return str(content.config_records[TEXTS].get("arm", ""))
+
+
+def _num_pairs(content: RecordDict) -> int:
+    return sum(
+        len(ids)
+        for record in content.config_records.values()
+        if isinstance(ids := record.get("id"), list)
+    )
+
+
+def _filled_fields(content: RecordDict) -> tuple[str, ...]:
+    names = set()
+    for key, record in content.items():
+        if isinstance(record.get("id"), list):
+            if record["id"]:
+                names.add(key.rsplit(".", 1)[0])
+        else:
+            names |= {name for name, value in record.items() if value not in ([], "")}
+    return tuple(sorted(names))

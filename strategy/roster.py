@@ -1,0 +1,62 @@
+"""The roster: which node is whose device. Node ids are random for each run, so the nodes are asked."""
+
+from __future__ import annotations
+
+import time
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from conf.errors import RunError
+from protocol.codec import decode, encode
+from protocol.messages import PROTOCOL_VERSION, HelloReply, HelloRequest
+from strategy.exchange import TTL_S, AccountedGrid
+
+POLL_S = 0.2
+
+
+def wait_for_nodes(grid: Grid, expected: int, limit_s: float) -> list[int]:
+    """Wait until ``expected`` nodes are there: registration goes on while the server starts.
+
+    Raises:
+        RunError: If fewer came within the limit.
+    """
+    end = time.monotonic() + limit_s
+    while len(nodes := sorted(grid.get_node_ids())) < expected:
+        if time.monotonic() > end:
+            raise RunError(
+                f"nodes: expected {expected}, got {len(nodes)} after {limit_s:g} s; start as many "
+                "SuperNodes as users (flwr run: --federation-config num-supernodes=...)"
+            )
+        time.sleep(POLL_S)
+    return nodes
+
+
+def call_roll(grid: AccountedGrid, nodes: list[int]) -> dict[str, int]:
+    """Ask every node whose device it is.
+
+    Returns:
+        Node id by user id, in the order of the user ids.
+
+    Raises:
+        RunError: If a node did not answer, two claim the same user, or a version differs.
+    """
+    request = encode(HelloRequest(version=PROTOCOL_VERSION))
+    replies = grid.send_and_receive(
+        [Message(request, node, HelloRequest.TYPE, ttl=TTL_S, group_id="hello") for node in nodes]
+    )
+    if grid.failures:
+        failure = grid.failures[0]
+        raise RunError(f"{failure.user}: no answer to hello ({failure.kind}: {failure.reason})")
+    users: dict[str, int] = {}
+    for reply in replies:
+        hello = decode(HelloReply, reply.content)
+        if hello.version != PROTOCOL_VERSION:
+            raise RunError(
+                f"user {hello.user_id}: expected protocol version {PROTOCOL_VERSION}, "
+                f"got {hello.version}; update the device"
+            )
+        if hello.user_id in users:
+            raise RunError(f"user {hello.user_id}: two nodes claim to be this user's device")
+        users[hello.user_id] = reply.metadata.src_node_id
+    return dict(sorted(users.items()))

@@ -1,0 +1,59 @@
+"""Device folders hold what they were given, for any user id, and say what is broken."""
+
+from __future__ import annotations
+
+import pytest
+
+from clients import folder
+from clients.folder import Policy, create, device_folders, folder_name, read
+from conf.errors import DataError
+from lamp.records import Pair, ProfileItem, Query, UserHistory
+
+SECRET = bytes(range(32))
+
+
+def history(user_id: str) -> UserHistory:
+    return UserHistory(
+        user_id,
+        profile=(ProfileItem("1", {"text": "t", "title": "h"}, "2020-01-01"),),
+        pairs=(Pair("1", "t", "h"),),
+        queries=(Query("q1", "Generate a headline: t2", "h2"),),
+    )
+
+
+@pytest.mark.parametrize("user_id", ["17", "../x", "", "a/b\\c", "é" * 400, "\ud800", "."])
+def test_any_user_id_gets_a_folder_below_the_root(tmp_path, user_id):
+    made = create(tmp_path / "devices", history(user_id), Policy(0.5, ("1",)), SECRET)
+    assert made.parent == tmp_path / "devices"
+    assert made.resolve().is_relative_to(tmp_path / "devices")
+
+
+def test_what_was_set_up_is_read_back(tmp_path):
+    made = create(tmp_path, history("17"), Policy(0.5, ("1",)), SECRET)
+    own = read(made)
+    assert (own.history, own.policy, own.secret) == (history("17"), Policy(0.5, ("1",)), SECRET)
+
+
+def test_ids_that_look_alike_get_different_folders():
+    assert folder_name("a/b") != folder_name("a-b")
+
+
+def test_devices_come_in_the_order_of_their_user_ids(tmp_path):
+    for user_id in ("9", "10", "1"):
+        create(tmp_path, history(user_id), Policy(1.0), SECRET)
+    found = [read(path).user_id for path in device_folders(tmp_path)]
+    assert found == ["1", "10", "9"]
+
+
+def test_a_broken_history_names_folder_and_remedy(tmp_path):
+    made = create(tmp_path, history("17"), Policy(1.0), SECRET)
+    (made / "history.json").write_text("{")
+    with pytest.raises(DataError, match=r"history\.json: broken JSON; set the device up again"):
+        read(made)
+
+
+def test_a_missing_secret_is_told(tmp_path):
+    made = create(tmp_path, history("17"), Policy(1.0), SECRET)
+    (made / "secret.bin").unlink()
+    with pytest.raises(DataError, match=r"secret\.bin"):
+        folder.read(made)

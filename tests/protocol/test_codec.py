@@ -1,0 +1,79 @@
+"""Messages survive the wire; what does not fit is refused."""
+
+from __future__ import annotations
+
+import pytest
+from flwr.app import ConfigRecord
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conf.errors import ProtocolError
+from lamp.records import Pair
+from protocol import codec
+from protocol.codec import decode, encode
+from protocol.messages import AdaptRequest, AnswerReply, HelloReply, ShareReply
+from protocol.wire import contents, serialised_message
+
+TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=30)
+PAIRS = st.lists(st.builds(Pair, id=TEXT, input=TEXT, response=TEXT), max_size=6).map(tuple)
+
+
+@given(user=TEXT, pairs=PAIRS, counts=st.lists(st.integers(0, 9), max_size=4).map(tuple))
+def test_a_share_reply_comes_back_as_it_went(user, pairs, counts):
+    reply = ShareReply(user_id=user, pairs=pairs, counts=counts)
+    assert decode(ShareReply, encode(reply)) == reply
+
+
+def test_lone_surrogates_are_replaced_because_only_the_deployment_engine_refuses_them():
+    reply = ShareReply(user_id="u", pairs=(Pair("1", "a\ud800b", ""),), counts=(1,))
+    assert decode(ShareReply, encode(reply)).pairs[0].input == "a?b"
+    assert serialised_message(reply)
+
+
+def test_many_pairs_are_cut_into_parts_and_joined_again(monkeypatch):
+    monkeypatch.setattr(codec, "MAX_PART_BYTES", 10)
+    pairs = tuple(Pair(str(number), "x" * 6, "y") for number in range(5))
+    records = encode(ShareReply(user_id="u", pairs=pairs, counts=()))
+    assert sum(key.startswith("pairs.") for key in records) == 5
+    assert decode(ShareReply, records).pairs == pairs
+
+
+def test_a_missing_field_is_named():
+    records = encode(HelloReply(user_id="u", version=1))
+    del records.config_records["texts"]["user_id"]
+    with pytest.raises(ProtocolError, match=r"query\.hello: field 'user_id' is missing"):
+        decode(HelloReply, records)
+
+
+def test_an_unknown_field_is_refused():
+    records = encode(HelloReply(user_id="u", version=1))
+    records.config_records["texts"]["ratio"] = "1.0"
+    with pytest.raises(ProtocolError, match=r"got also \['ratio'\]"):
+        decode(HelloReply, records)
+
+
+def test_a_field_of_another_type_is_refused():
+    records = encode(HelloReply(user_id="u", version=1))
+    records["texts"] = ConfigRecord({"user_id": 7})
+    with pytest.raises(ProtocolError, match="'user_id': expected str, got int"):
+        decode(HelloReply, records)
+
+
+def test_pair_columns_of_different_length_are_refused():
+    records = encode(ShareReply(user_id="u", pairs=(Pair("1", "a", "b"),), counts=()))
+    records["pairs.0"] = ConfigRecord({"id": ["1"], "input": [], "response": ["b"]})
+    with pytest.raises(ProtocolError, match="equal length"):
+        decode(ShareReply, records)
+
+
+def test_contents_leave_empty_fields_out():
+    request = AdaptRequest(arm="a", base_id="b", settings="{}", seed=1, kept=(), extra_records=0)
+    assert contents(request) == {"settings"}
+
+
+def test_whole_numbers_of_a_float_field_stay_numbers():
+    fields = dict.fromkeys(AnswerReply.__dataclass_fields__, ())
+    values = {"user_id": "u", "arm": "a", "num_queries": 0, "seconds": 0.0, "tokens": 0}
+    del fields["TYPE"]
+    reply = AnswerReply(**{**fields, **values, "rouge1": (1.0, 0.0)})
+    assert decode(AnswerReply, encode(reply)).rouge1 == (1.0, 0.0)
