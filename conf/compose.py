@@ -160,7 +160,7 @@ def _hydra_tree(overrides: Iterable[Override]) -> DictConfig:
 
 def _typed_tree(tree: DictConfig) -> Any:
     """Resolve ``tree`` over the schema's defaults, so that ``${...}`` may refer to any key."""
-    chosen = OmegaConf.masked_copy(tree, [key for key in tree if key != "hydra"])
+    chosen = OmegaConf.masked_copy(tree, [str(key) for key in tree if key != "hydra"])
     with _composing():
         missing = sorted(OmegaConf.missing_keys(chosen))
         resolved = OmegaConf.to_container(OmegaConf.merge(defaults(), chosen), resolve=True)

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from conf.checks import MINIATURE
 from conf.errors import ConfigError, DataError
 from conf.schema import Config, WorldConfig
 from lamp import files
@@ -26,8 +27,6 @@ from storage.hashing import hash_json
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-MINIATURE = "miniature"
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,10 +278,9 @@ def _tie_notes(ranked: Sequence[UserHistory], first: int, last: int) -> Iterable
         length = len(ranked[border].profile)
         if length == len(ranked[border - 1].profile):
             tied = sum(len(user.profile) == length for user in ranked)
-            share = "all" if tied == len(ranked) else str(tied)
             yield (
-                f"{share} users have a history of {length} records, so the choice at place "
-                f"{border} is by user id, not by length"
+                f"users with a history of {length} records: {tied} of {len(ranked)}; among them "
+                f"the choice at place {border} is by user id, not by length"
             )
 
 
@@ -292,7 +290,7 @@ def _label_notes(users: Iterable[UserHistory], task: Task) -> Iterable[str]:
     pairs = [pair for user in users for pair in user.pairs]
     strange = sum(pair.response not in task.pair_labels for pair in pairs)
     if strange:
-        yield f"{strange} of {len(pairs)} history records have a response outside the label set"
+        yield f"history records with a response outside the label set: {strange} of {len(pairs)}"
 
 
 def _contamination_notes(
@@ -301,7 +299,8 @@ def _contamination_notes(
     if contaminated:
         count = sum(map(len, contaminated.values()))
         fate = "left out" if excluded else "scored all the same"
-        yield f"{count} queries of {len(contaminated)} target users stand in their history; {fate}"
+        users = len(contaminated)
+        yield f"queries that stand in the user's own history: {count}, of {users} users; {fate}"
     silent = sum(not user.queries for user in targets)
     if silent:
-        yield f"{silent} target users have no query left; they are adapted but not scored"
+        yield f"target users without a query: {silent}; they are adapted but not scored"

@@ -103,7 +103,7 @@ def _ambiguity_note(users: int) -> tuple[str, ...]:
     if not users:
         return ()
     return (
-        f"{users} users have different histories that end on the same date; "
+        f"users with several histories that end on the same date: {users}; "
         "the shortest counts as the earliest",
     )
 

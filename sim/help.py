@@ -24,9 +24,9 @@ ALL = "all"
 INDENT = 30
 WIDEST = 120
 ABOUT = """\
-Simulates users with private on-device language models: CDCDA-PLM on Flower. A user shares a part of
-a private history, the cloud writes similar records and filters them, the user's device trains its
-own adapter on both and answers offline."""
+cdcda-sim simulates users with private on-device language models: CDCDA-PLM on Flower. A user shares
+a part of a private history, the cloud writes similar records and filters them, the user's device
+trains its own adapter on both and answers offline."""
 USAGE = "python -m sim [command] [options] [group=name ...] [key=value ...]"
 OPTIONS = (
     ("--dry-run", "Say what would run, with time, disk and generated tokens, and stop."),
@@ -79,7 +79,7 @@ def _print_overview(page: _Page, commands: Mapping[str, Command]) -> None:
     page.rows("Options of run", OPTIONS)
     page.rows("Examples", EXAMPLES)
     page.rows("Groups (group=name; more with --help <group>)", _group_rows())
-    page.rows("Keys (key=value; those of a group with --help <group>)", _key_rows(""))
+    page.rows("Keys (key=value; those of a group with --help <group>)", _key_rows("", _values()))
     page.rows("Methods (methods=[...])", [(each.name, each.about) for each in METHODS.values()])
     page.rows("Exit status", STATUSES)
 
@@ -89,11 +89,12 @@ def _print_topics(page: _Page, topics: Sequence[str]) -> None:
     for topic in topics:
         if topic not in (*known, ALL):
             raise ConfigError(f"--help {topic}: no such group. {suggestion(topic, (*known, ALL))}")
+    values = _values()
     for group in known if ALL in topics else topics:
         rows = [(f"{group}={name}", headline(group, name)) for name in known[group]]
         page.rows(f"Presets of {group} (files conf/{group}/<name>.yaml)", rows)
         if group in keys():
-            page.rows(f"Keys of {group}, as they are by default", _key_rows(group))
+            page.rows(f"Keys of {group}, as they are by default", _key_rows(group, values))
 
 
 def _group_rows() -> list[tuple[str, str]]:
@@ -105,9 +106,12 @@ def _group_rows() -> list[tuple[str, str]]:
     ]
 
 
-def _key_rows(section: str) -> list[tuple[str, str]]:
-    """Show the keys below ``section``; '' shows the top ones only."""
-    values = json.loads(to_json(compose([])))
+def _values() -> Any:
+    return json.loads(to_json(compose([])))
+
+
+def _key_rows(section: str, values: Any) -> list[tuple[str, str]]:
+    """Show the keys below ``section`` with their ``values``; '' shows the top ones only."""
     prefix = f"{section}." if section else ""
     return [
         (f"{key.path}={_shown(_value(values, key.path))}", _doc(key))
@@ -118,7 +122,9 @@ def _key_rows(section: str) -> list[tuple[str, str]]:
 
 def _doc(key: Key) -> str:
     doc = re.sub(r"\bNone\b", "null", key.doc.replace("``", ""))
-    return f"{doc} One of: {', '.join(key.choices)}." if len(key.choices) > 1 else doc
+    if all(choice in doc for choice in key.choices):
+        return doc
+    return f"{doc} One of: {', '.join(key.choices)}."
 
 
 def _value(values: Any, path: str) -> Any:

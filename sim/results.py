@@ -1,8 +1,9 @@
 """Pool the answers of one run, or of several seeds of one setting, into one record per arm.
 
 Pooled metrics are LaMP's own over all queries (:func:`lamp.metrics.pooled_metrics`); intervals and
-paired differences come from :mod:`sim.statistics`. Arms are compared over the queries that both have,
-so a user who failed in one arm is left out of that comparison, and the record says how many remain.
+paired differences come from :mod:`sim.statistics`. Arms are compared over the queries that both
+have, so a user who failed in one arm is left out of that comparison, and the record says how many
+remain.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +94,12 @@ def summarise(runs: Sequence[Run]) -> Results:
         seed=derive_seed(seeds[0], "results", *seeds[1:]),
     )
     names = {arm.name: arm for run in ordered for arm in run.arms}
-    arms = tuple(_summarise_arm(ordered, arm, tuple(names), resampling) for arm in names.values())
+    scored = {name: [scored_users(run, name) for run in ordered] for name in names}
+    differences = _compare_all(ordered[0].task, scored, resampling)
+    arms = tuple(
+        _summarise_arm(ordered, arm, scored[name], differences[name], resampling)
+        for name, arm in names.items()
+    )
     return Results(ordered, arms, resampling)
 
 
@@ -140,18 +147,21 @@ def _differing_keys(first: Any, second: Any, prefix: str = "") -> list[str]:
 
 
 def _summarise_arm(
-    runs: Sequence[Run], arm: ArmName, names: Sequence[str], resampling: Resampling
+    runs: Sequence[Run],
+    arm: ArmName,
+    scored: Sequence[Scored],
+    differences: Mapping[str, Mapping[str, Difference]],
+    resampling: Resampling,
 ) -> ArmResult:
-    sums = user_sums(runs, arm.name)
-    others = (name for name in names if name != arm.name)
+    sums = statistics.make_user_sums(
+        runs[0].task, [{user: rows.sums for user, rows in each.items()} for each in scored]
+    )
     return ArmResult(
         arm=arm,
         users=len(sums.users),
         queries=sums.num_queries,
         metrics=_with_pooled(runs, arm.name, statistics.estimate(sums, resampling)),
-        differences={
-            name: found for name in others if (found := _compare(runs, arm.name, name, resampling))
-        },
+        differences=differences,
         failures=sum(len(failed_users(run, arm)) for run in runs),
     )
 
@@ -186,51 +196,79 @@ def _pooled(run: Run, arm: str) -> dict[str, float]:
     return metrics.pooled_metrics(run.task, [answer.score for answer in answers], seed)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoredUser:
+    """One user's answers in one arm and seed.
+
+    Attributes:
+        answers: By query id; by number of queries where only sums were disclosed, so that two
+            arms pair a user if both sums are over equally many queries.
+        sums: Their sums, see :func:`lamp.metrics.sums`.
+    """
+
+    answers: Mapping[str | int, Answer]
+    sums: Floats
+
+
+Scored = Mapping[str, ScoredUser]
+
+
+def scored_users(run: Run, arm: str) -> dict[str, ScoredUser]:
+    """The users of one arm that have a scored query."""
+    by_user: dict[str, dict[str | int, Answer]] = {}
+    for answer in run.answers.get(arm, ()):
+        key = answer.queries if answer.query is None else answer.query
+        if answer.queries:
+            by_user.setdefault(answer.user, {})[key] = answer
+    return {
+        user: ScoredUser(rows, _sums(run.task, tuple(rows.values())))
+        for user, rows in by_user.items()
+    }
+
+
+def _compare_all(
+    task: Task, scored: Mapping[str, Sequence[Scored]], resampling: Resampling
+) -> dict[str, dict[str, Mapping[str, Difference]]]:
+    """Compare every two arms: first name, second name, metric."""
+    found: dict[str, dict[str, Mapping[str, Difference]]] = {name: {} for name in scored}
+    for first, second in combinations(scored, 2):
+        if compared := _compare(task, scored[first], scored[second], resampling):
+            found[first][second] = compared
+            found[second][first] = {
+                name: statistics.reverse(each) for name, each in compared.items()
+            }
+    return found
+
+
 def _compare(
-    runs: Sequence[Run], arm: str, other: str, resampling: Resampling
+    task: Task, first: Sequence[Scored], second: Sequence[Scored], resampling: Resampling
 ) -> dict[str, Difference]:
     """Compare two arms over the queries that both answered, seed by seed."""
-    pairs = [common_answers(run.answers.get(arm, ()), run.answers.get(other, ())) for run in runs]
-    first, second = (
-        statistics.make_user_sums(
-            runs[0].task, [_sums_per_user(runs[0].task, pair[side]) for pair in pairs]
-        )
-        for side in (0, 1)
-    )
-    return statistics.compare(first, second, resampling) if first.users else {}
+    pairs = [_common(task, *seed) for seed in zip(first, second, strict=True)]
+    here = statistics.make_user_sums(task, [pair[0] for pair in pairs])
+    there = statistics.make_user_sums(task, [pair[1] for pair in pairs])
+    return statistics.compare(here, there, resampling) if here.users else {}
 
 
-def common_answers(
-    first: Sequence[Answer], second: Sequence[Answer]
-) -> tuple[tuple[Answer, ...], tuple[Answer, ...]]:
-    """Keep the answers to queries that both arms have.
-
-    Where users disclosed sums only, a user counts as common if both sums are over equally many
-    queries.
-    """
-    keys = {_pairing_key(answer) for answer in first} & {_pairing_key(answer) for answer in second}
-    return (
-        tuple(answer for answer in first if _pairing_key(answer) in keys),
-        tuple(answer for answer in second if _pairing_key(answer) in keys),
-    )
-
-
-def _pairing_key(answer: Answer) -> tuple[str, str | int]:
-    return answer.user, answer.queries if answer.query is None else answer.query
+def _common(
+    task: Task, first: Scored, second: Scored
+) -> tuple[dict[str, Floats], dict[str, Floats]]:
+    """Sums per user over the queries that both arms have."""
+    here, there = {}, {}
+    for user, mine in first.items():
+        theirs = second.get(user)
+        keys = [key for key in mine.answers if theirs and key in theirs.answers]
+        if theirs is None or not keys:
+            continue
+        here[user] = _sums_over(task, mine, keys)
+        there[user] = _sums_over(task, theirs, keys)
+    return here, there
 
 
-def user_sums(runs: Sequence[Run], arm: str) -> statistics.UserSums:
-    """Sums per seed and user of one arm."""
-    task = runs[0].task
-    repetitions = [_sums_per_user(task, run.answers.get(arm, ())) for run in runs]
-    return statistics.make_user_sums(task, repetitions)
-
-
-def _sums_per_user(task: Task, answers: Iterable[Answer]) -> dict[str, Floats]:
-    by_user: dict[str, list[Answer]] = {}
-    for answer in answers:
-        by_user.setdefault(answer.user, []).append(answer)
-    return {user: sums for user, rows in by_user.items() if (sums := _sums(task, rows))[0]}
+def _sums_over(task: Task, scored: ScoredUser, keys: Sequence[str | int]) -> Floats:
+    if len(keys) == len(scored.answers):
+        return scored.sums
+    return _sums(task, [scored.answers[key] for key in keys])
 
 
 def _sums(task: Task, answers: Sequence[Answer]) -> Floats:
@@ -295,6 +333,7 @@ def _difference_json(difference: Difference) -> dict[str, Any]:
         **_estimate_json(difference),
         "p": difference.p,
         "detectable": difference.detectable,
+        "users_needed": difference.users_needed,
         "users": difference.users,
         "queries": difference.queries,
     }
@@ -324,7 +363,7 @@ USER_COLUMNS = (
 def write_users(run: Run) -> None:
     """Write users.csv into the run folder: one row per arm and user of the roster."""
     rows = [row for arm in run.arms for row in user_rows(run, arm)]
-    names = [name for name in dict.fromkeys(key for row in rows for key in row)]
+    names = list(dict.fromkeys(key for row in rows for key in row))
     columns = [*USER_COLUMNS, *(name for name in names if name not in USER_COLUMNS)]
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
@@ -354,8 +393,8 @@ def user_rows(run: Run, arm: ArmName) -> list[dict[str, Any]]:
 def user_scores(run: Run, arm: str) -> dict[str, dict[str, float | int]]:
     """Each user's own metrics: queries, unparsed and the task's means (no macro-F1)."""
     found: dict[str, dict[str, float | int]] = {}
-    for user, sums in _sums_per_user(run.task, run.answers.get(arm, ())).items():
-        values = metrics.metrics_of_sums(run.task, sums)
+    for user, scored in scored_users(run, arm).items():
+        sums, values = scored.sums, metrics.metrics_of_sums(run.task, scored.sums)
         found[user] = {"queries": int(sums[0]), "unparsed": int(sums[1])} | {
             name: float(value)
             for name, value in values.items()

@@ -1,17 +1,16 @@
 """Read a run folder: its JSON-lines files become frozen records, each line checked.
 
 A resumed run may hold a line twice (same arm, user, query); the last one counts. Nothing here
-computes: pooling is :mod:`sim.results`, intervals are :mod:`sim.statistics`. Missing files are empty
-parts, so that a run that stopped half-way can be reported.
+computes: pooling is :mod:`sim.results`, intervals are :mod:`sim.statistics`. Missing files are
+empty parts, so that a run that stopped half-way can be reported.
 """
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,6 +31,7 @@ UP = "device -> server"
 DOWN = "server -> device"
 BASE_MODEL = "M_base"
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 
@@ -203,7 +203,7 @@ def read_run(folder: Path) -> Run:
     adaptations = _last(_lines(Adaptation, folder / "adaptations.jsonl"), _arm_and_user)
     failures = _lines(Failure, folder / "failures.jsonl")
     named = [*(answer.arm for answer in answers.values()), *(arm for arm, _ in adaptations)]
-    users = {line.user for line in (*answers.values(), *adaptations.values())}
+    users = {user for _, user, _ in answers} | {user for _, user in adaptations}
     return Run(
         folder=folder,
         config=config,
@@ -273,17 +273,12 @@ def _read_preferences(path: Path) -> dict[str, Preference]:
         ) from error
 
 
-@cache
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
-    return TypeAdapter(kind)
-
-
 def _lines(kind: type[T], path: Path) -> list[T]:
     """Read the lines of one file as records of ``kind``."""
-    records = []
+    adapter, records = TypeAdapter(kind), []
     for number, line in enumerate(jsonlines.read(path), start=1):
         try:
-            records.append(_adapter(kind).validate_python(line))
+            records.append(adapter.validate_python(line))
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(map(str, first["loc"]))
@@ -294,9 +289,9 @@ def _lines(kind: type[T], path: Path) -> list[T]:
     return records
 
 
-def _last(records: Iterable[T], key: Any) -> dict[Any, T]:
+def _last(records: Iterable[T], key: Callable[[T], K]) -> dict[K, T]:
     """Keep the last record of each key, at the place of the first."""
-    found: dict[Hashable, T] = {}
+    found: dict[K, T] = {}
     for record in records:
         found[key(record)] = record
     return found

@@ -10,7 +10,7 @@ from typing import Any
 from lamp import metrics
 from sim.results import ArmResult, Results, failed_users
 from sim.runfolder import BASE_MODEL, DOWN, UP, Augmentation, Crossing, Run
-from sim.statistics import Difference, user_mean_name
+from sim.statistics import MOST_USERS, Difference, user_mean_name
 from sim.tables import (
     NOT_AVAILABLE,
     Cell,
@@ -20,10 +20,12 @@ from sim.tables import (
     duration,
     estimate_cell,
     make_table,
+    many,
     metric_head,
     metric_title,
     number,
     percent,
+    probability,
     signed,
     size,
     tone,
@@ -55,21 +57,34 @@ FEW_USERS = 10
 WEAK_NLI = 0.7
 
 
-def scores_table(results: Results, *, all_metrics: bool = True) -> Table:
+def scores_table(results: Results) -> Table:
     """One row per arm: LaMP's metrics with intervals, and the headline against the references."""
+    return _scores(results, LAMP_METRICS[results.task.kind], SHOWN_REFERENCES, ("Users", "Queries"))
+
+
+def narrower_tables(results: Results) -> Iterator[Table]:
+    """The scores for ever narrower terminals; the last is as narrow as they get."""
+    names = LAMP_METRICS[results.task.kind]
+    same = len({result.users for result in results.arms}) == 1  # the title then says how many
+    counts = () if same else ("Users",)
+    yield _scores(results, names, SHOWN_REFERENCES, counts)
+    yield _scores(results, names[:1], SHOWN_REFERENCES, counts)
+    yield _scores(results, names[:1], SHOWN_REFERENCES[:1], counts)
+
+
+def _scores(
+    results: Results, names: Sequence[str], references: Sequence[str], counts: Sequence[str]
+) -> Table:
     headline = metrics.headline(results.task)[0]
-    names = LAMP_METRICS[results.task.kind] if all_metrics else (headline,)
-    references = [arm for name in SHOWN_REFERENCES if (arm := results.arm(name))]
-    head = ["Method", "Users", *map(metric_head, names)]
-    if all_metrics:
-        head.insert(2, "Queries")
-    head += [f"{metric_title(headline)} vs {arm.arm.name}" for arm in references]
+    against = [arm for name in references if (arm := results.arm(name))]
+    head = ["Method", *counts, *map(metric_head, names)]
+    head += [f"{metric_title(headline)} vs {arm.arm.name}" for arm in against]
     rows = []
     for result in results.arms:
-        row = [Cell(arm_title(result)), Cell(str(result.users))]
-        row += [Cell(count(result.queries))] if all_metrics else []
+        numbers = {"Users": str(result.users), "Queries": count(result.queries)}
+        row = [Cell(arm_title(result)), *(Cell(numbers[name]) for name in counts)]
         row += [estimate_cell(result.metrics.get(name)) for name in names]
-        row += [_against(result, reference, headline) for reference in references]
+        row += [_against(result, reference, headline) for reference in against]
         rows.append([*row, Cell(_unparsed(result))])
     return make_table([*head, "Unparsed"], rows)
 
@@ -94,7 +109,7 @@ def outside_lamp_table(results: Results) -> Table | None:
     """Figures that LaMP does not report: means over users, and its bootstrap median with a seed."""
     names = ("lamp_compat_rouge1", "lamp_compat_rougeL", user_mean_name(results.task))
     shown = [name for name in names if any(name in result.metrics for result in results.arms)]
-    rows = [
+    rows: list[list[Cell | str]] = [
         [arm_title(result), *(estimate_cell(result.metrics.get(name)) for name in shown)]
         for result in results.arms
     ]
@@ -124,31 +139,43 @@ def differences_table(results: Results) -> Table | None:
     pairs, names = compared_pairs(results), LAMP_METRICS[results.task.kind]
     if len(pairs) * len(names) > MOST_DIFFERENCE_ROWS:
         names = (metrics.headline(results.task)[0],)
+    several = len(results.runs) > 1
     rows = [
-        [result.arm.name, reference.arm.name, metric_head(name), *_difference_cells(name, found)]
+        [
+            result.arm.name,
+            reference.arm.name,
+            metric_head(name),
+            *_difference_cells(name, found),
+            *([_same_sign(found)] if several else []),
+        ]
         for result, reference in pairs
         for name in names
         if (found := result.differences.get(reference.arm.name, {}).get(name))
     ]
     head = ["Method", "Against", "Metric", "Difference", "p", "Users", "Detectable", "Users needed"]
-    if len(results.runs) > 1:
-        head.append("Seeds with this sign")
+    head += ["Seeds with this sign"] if several else []
     return make_table(head, rows, left=3) if rows else None
 
 
 def _difference_cells(name: str, found: Difference) -> list[Cell | str]:
-    needed = found.users_needed
-    cells: list[Cell | str] = [
+    return [
         difference_cell(name, found),
-        number(found.p),
+        probability(found.p),
         str(found.users),
         number(found.detectable),
-        NOT_AVAILABLE if needed is None else count(needed),
+        _needed(found),
     ]
-    if found.num_seeds > 1:
-        same_sign = sum(each * found.value > 0 for each in found.per_seed)
-        cells.append(f"{same_sign} of {len(found.per_seed)}")
-    return cells
+
+
+def _needed(found: Difference) -> str:
+    if found.users_needed is None:
+        return NOT_AVAILABLE
+    return many(found.users_needed, MOST_USERS)
+
+
+def _same_sign(found: Difference) -> str:
+    agreeing = sum(each * found.value > 0 for each in found.per_seed)
+    return f"{agreeing} of {len(found.per_seed)}"
 
 
 def power_notes(results: Results) -> list[str]:
@@ -171,12 +198,12 @@ def _power_note(arm: str, reference: str, name: str, found: Difference) -> str:
     if found.detectable is None:
         return head + "every user has the same difference, so there is no variance to judge by."
     observed = f"{metric_title(name)} {signed(found.value)}"
-    limit = f"a true difference of {number(found.detectable)} is found with 80 % power"
+    limit = f"a true difference of {number(found.detectable)} is found with 80% power"
     judged = tone(name, found)
     if judged != "plain":
         return f"{head}{observed}, {judged}; {limit}."
     needed = found.users_needed
-    more = f"; about {count(needed)} users would resolve this difference" if needed else ""
+    more = f"; {_needed(found)} users would resolve this difference" if needed else ""
     return f"{head}{observed}, not resolved; {limit}{more}."
 
 
@@ -210,7 +237,7 @@ def rejections_table(run: Run) -> Table | None:
     arms = [arm for arm in run.arms if _augmentations(run, arm.name)]
     totals = {arm.name: _total(_augmentations(run, arm.name)) for arm in arms}
     reasons = (*READING_TITLES, *FILTER_TITLES, *_other_reasons(run))
-    rows = [
+    rows: list[list[Cell | str]] = [
         [
             _reason_title(reason),
             *(_rejected_cell(total, reason) for total in totals.values()),
@@ -289,7 +316,15 @@ def training_table(run: Run) -> Table | None:
                 size(max(line.adapter_bytes for line in lines)),
             ]
         )
-    head = ("Method", "Users", "Own records", "Synthetic", "Steps", "Loss", "Time per user")
+    head = (
+        "Method",
+        "Users",
+        "Own records",
+        "Synthetic",
+        "Steps",
+        "Loss, first to last",
+        "Time per user",
+    )
     return make_table((*head, "Tokens/s", "Device memory", "Adapter"), rows) if rows else None
 
 
@@ -434,13 +469,13 @@ def _arm_warnings(results: Results, result: ArmResult) -> Iterator[str]:
         return
     if result.users < FEW_USERS:
         yield f"{name}: {result.users} users; intervals over so few are rough."
-    if missing := len(users) - result.users:
+    if result.users < len(users):
         failed = {user for run in results.runs for user in failed_users(run, result.arm)}
-        why = f", {len(failed)} of them after a failure" if failed else ""
-        yield f"{name}: {missing} of {len(users)} users are not scored{why}."
+        why = f"; {len(failed)} with a failed message" if failed else ""
+        yield f"{name}: {result.users} of {len(users)} users are scored{why}."
     rate = result.metrics.get("parse_failure_rate")
     if rate is not None and rate.value > MANY_UNPARSED:
-        yield f"{name}: {percent(rate.value, 1)} of the answers could not be read and count as wrong."
+        yield f"{name}: {percent(rate.value, 1)} of the answers are unreadable and count as wrong."
     main = result.metrics.get(metrics.headline(results.task)[0])
     if main is not None and main.low is not None and main.low == main.high:
         yield (

@@ -2,20 +2,20 @@
 
 A user is a cluster: users are resampled, their queries are pooled anew, and the metric is computed
 as LaMP does. All metrics are functions of sums over queries (:func:`lamp.metrics.sums`), so a
-resample of B is one row of a (B, U) weight matrix and no query is touched twice. Seeds of one setting
-are repetitions of the same users: a metric is computed per seed and averaged, and all repetitions of
-a user stay together in a resample. (Taking each (user, seed) for a cluster of its own would count the
-same user several times and make intervals too narrow; docs/assumptions.md has the measured coverage.)
+resample is one row of a (B, U) weight matrix and no query is touched twice. Seeds of one setting
+are repetitions of the same users: a metric is computed per seed and averaged, and all repetitions
+of a user stay together in a resample.
 
-Intervals are percentile intervals at levels widened for few users: Hesterberg, "What Teachers Should
-Know About the Bootstrap" (2015), section 4.3; for a mean they approach Student's t interval.
+Intervals are percentile intervals at levels widened for few users: Hesterberg, "What Teachers
+Should Know About the Bootstrap" (arXiv 1411.5279); for a mean they approach Student's t interval.
 """
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -24,11 +24,11 @@ from scipy import special
 
 from conf.seeds import derive_seed
 from lamp import metrics
-from lamp.metrics import QueryScore
 from lamp.tasks import Task
 
 POWER = 0.8
 EXTRA_COLUMNS = 2  # behind lamp.metrics.sums: users with queries, their mean headline score
+MOST_USERS = 10_000  # beyond, a number of users is only "more than that"
 TIE = 1e-12  # a permuted difference this close below the observed one counts as equal
 
 Floats = NDArray[np.float64]
@@ -47,6 +47,11 @@ class Resampling:
     resamples: int
     confidence: float
     seed: int
+
+    @property
+    def level(self) -> str:
+        """The coverage for captions: "95%"."""
+        return f"{100 * self.confidence:g}%"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,23 +82,20 @@ class Difference(Estimate):
 
     Attributes:
         p: Two-sided p value of the test that swaps the two arms' scores user by user.
-        detectable: Smallest true difference found with 80 % power, given the observed paired
+        detectable: Smallest true difference found with 80% power, given the observed paired
             variance; None where there is no variance.
+        users_needed: Users that would find a true difference as large as the observed one with
+            that power, at most :data:`MOST_USERS` + 1; None where there is no variance or no
+            difference.
         users: Users that both arms have.
         queries: Queries that both arms have, all seeds together.
     """
 
     p: float | None
     detectable: float | None
+    users_needed: int | None
     users: int
     queries: int
-
-    @property
-    def users_needed(self) -> int | None:
-        """Users that would resolve the observed difference with 80 % power."""
-        if self.detectable is None or not self.value:
-            return None
-        return math.ceil(self.users * (self.detectable / self.value) ** 2)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,11 +117,6 @@ class UserSums:
     def num_queries(self) -> int:
         """Queries of all users and repetitions."""
         return int(self.values[..., 0].sum())
-
-
-def sums_of_scores(task: Task, scores: Mapping[str, Sequence[QueryScore]]) -> dict[str, Floats]:
-    """Add up each user's scores; users without a query are left out."""
-    return {user: metrics.sums(task, rows) for user, rows in scores.items() if rows}
 
 
 def make_user_sums(task: Task, repetitions: Sequence[Mapping[str, Floats]]) -> UserSums:
@@ -182,17 +179,32 @@ def compare(first: UserSums, second: UserSums, resampling: Resampling) -> dict[s
         if value is None:
             continue
         low, high = percentile_interval(replicates[name], num_users, resampling.confidence)
+        error = standard_error(replicates[name], num_users)
         found[name] = Difference(
             value=value,
             low=low,
             high=high,
             per_seed=_finite(per_seed),
             p=p_value(value, swapped[name]) if low is not None else None,
-            detectable=detectable_difference(replicates[name], num_users, resampling.confidence),
+            detectable=error and detectable_difference(error, num_users, resampling.confidence),
+            users_needed=None
+            if error is None
+            else users_needed(value, error, num_users, resampling.confidence),
             users=num_users,
             queries=first.num_queries,
         )
     return found
+
+
+def reverse(difference: Difference) -> Difference:
+    """Second minus first, from first minus second."""
+    return replace(
+        difference,
+        value=-difference.value,
+        low=None if difference.high is None else -difference.high,
+        high=None if difference.low is None else -difference.low,
+        per_seed=tuple(-value for value in difference.per_seed),
+    )
 
 
 def draw_weights(num_users: int, resampling: Resampling) -> Floats:
@@ -234,21 +246,46 @@ def p_value(observed: float, permuted: Floats) -> float:
     return (1 + extreme) / (1 + finite.size)
 
 
-def detectable_difference(replicates: Floats, num_users: int, confidence: float) -> float | None:
-    """Smallest true difference that a two-sided test finds with 80 % power.
+def standard_error(replicates: Floats, num_users: int) -> float | None:
+    """Standard error of a difference: the bootstrap's, its factor sqrt((n - 1) / n) taken out.
 
-    (t_{1-alpha/2} + t_{0.8}) times the standard error, both quantiles with n - 1 degrees of freedom;
-    the standard error is the bootstrap's, with its factor sqrt((n - 1) / n) taken out. None where
-    there is no variance to judge by.
+    None where there is no variance to judge by.
     """
     finite = replicates[np.isfinite(replicates)]
     if num_users < 2 or finite.size < 2:
         return None
     error = float(np.std(finite, ddof=1)) * math.sqrt(num_users / (num_users - 1))
-    if error < TIE:
+    return error if error > TIE else None
+
+
+def detectable_difference(error: float, num_users: int, confidence: float) -> float:
+    """Smallest true difference that a two-sided test finds with 80% power.
+
+    (t_{1-alpha/2} + t_{0.8}) times the standard error, both quantiles with n - 1 degrees of
+    freedom.
+    """
+    test, power = special.stdtrit(num_users - 1, ((1 + confidence) / 2, POWER))
+    return float(test + power) * error
+
+
+def users_needed(difference: float, error: float, num_users: int, confidence: float) -> int | None:
+    """Users for which ``difference`` is the smallest detectable one, at most MOST_USERS + 1.
+
+    Args:
+        difference: True difference to find.
+        error: Standard error with ``num_users`` users.
+        num_users: Users that ``error`` was estimated from.
+        confidence: Of the two-sided test.
+    """
+    if abs(difference) < TIE:
         return None
-    quantiles = special.stdtrit(num_users - 1, np.array([(1 + confidence) / 2, POWER]))
-    return float(quantiles.sum()) * error
+
+    def is_enough(users: int) -> bool:
+        scaled = error * math.sqrt(num_users / users)
+        return detectable_difference(scaled, users, confidence) <= abs(difference)
+
+    candidates = range(2, MOST_USERS + 1)
+    return candidates.start + bisect.bisect_left(candidates, True, key=is_enough)
 
 
 def _observed(sums: UserSums) -> dict[str, Floats]:

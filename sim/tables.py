@@ -1,7 +1,7 @@
 """Tables as records: the same cells become Markdown and a terminal table.
 
-A cell holds finished text; its tone says whether a difference is resolved for better or worse, which
-Markdown shows in bold and the terminal in bold and colour (never by colour alone).
+A cell holds finished text; its tone says whether a difference is resolved for better or worse,
+which Markdown shows in bold and the terminal in bold and colour (never by colour alone).
 """
 
 from __future__ import annotations
@@ -87,9 +87,7 @@ def to_rich(table: Table, *, stacked: bool) -> RichTable:
         shown.add_column(
             title.replace(" vs ", "\nvs "),
             justify="left" if place < table.left else "right",
-            no_wrap=place >= table.left,
             overflow="fold",
-            vertical="top",
         )
     for row in table.rows:
         shown.add_row(*(_rich_cell(cell, "\n" if stacked else " ") for cell in row))
@@ -173,12 +171,22 @@ def signed(value: float | None) -> str:
 
 def percent(part: float, whole: float) -> str:
     """Write ``part / whole`` as a percentage."""
-    return f"{100 * part / whole:.1f} %" if whole else NOT_AVAILABLE
+    return f"{100 * part / whole:.1f}%" if whole else NOT_AVAILABLE
 
 
 def count(value: float) -> str:
     """Write a whole number in groups of three: 12,345."""
     return f"{round(value):,}"
+
+
+def many(value: int, most: int) -> str:
+    """A whole number up to ``most``, beyond it only "over ..."."""
+    return f"over {count(most)}" if value > most else count(value)
+
+
+def probability(value: float | None) -> str:
+    """A p value: three decimals, never a zero."""
+    return "<0.001" if value is not None and value < 0.001 else number(value)
 
 
 def size(num_bytes: float) -> str:

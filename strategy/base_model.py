@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from conf.schema import Config
@@ -86,11 +87,11 @@ def _build(config: Config, public: PublicUsers, folder: Path, progress: Progress
     device, qlora = config.resources.cloud_device, config.qlora
     tokenizer = loading.load_tokenizer(config.model.device.path, config.model.device.revision)
     tuned, losses = _tune(config, tokenizer, examples, device, progress)
-    with atomic.new_folder(folder, marker := {"losses": list(losses), "bytes": 0}) as temporary:
-        plain = temporary / "plain"
+    marker: dict[str, Any] = {"losses": list(losses)}
+    with TemporaryDirectory() as plain, atomic.new_folder(folder, marker) as made:
         tuned.save_pretrained(plain)
-        tokenizer.save_pretrained(temporary)
-        marker["bytes"] = loading.quantise_folder(plain, temporary, qlora, device)
+        tokenizer.save_pretrained(made)
+        marker["bytes"] = loading.quantise_folder(plain, made, qlora, device)
 
 
 def _tune(

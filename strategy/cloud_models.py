@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from conf.schema import AugmenterConfig, CausalModelConfig, NliModelConfig
+from conf.schema import AugmenterConfig, CausalModelConfig, Config, NliModelConfig
 from storage.hashing import hash_files, hash_json
-from strategy.augmentation import Reply
+from strategy.augmentation import Judge, Reply, Writer
+
+
+@dataclass(frozen=True, slots=True)
+class Cloud:
+    """The two models that the augmentation works with."""
+
+    writer: Writer
+    judge: Judge
+
+
+def configured_cloud(config: Config) -> Cloud:
+    """The cloud models of a configuration; nothing is loaded yet."""
+    device = config.resources.cloud_device
+    return Cloud(
+        writer=CloudWriter(config.model.cloud, config.augmenter, device),
+        judge=CloudJudge(config.model.nli, device),
+    )
 
 
 def model_identity(path: str, revision: str | None) -> str:

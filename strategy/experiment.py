@@ -21,7 +21,7 @@ from strategy.augmentation import Counters, augment
 from strategy.base_model import BaseModel, ensure_base
 from strategy.cache import Cache
 from strategy.cdcda import ArmPlan, CdcdaPlm, Standing
-from strategy.cloud_models import CloudJudge, CloudWriter
+from strategy.cloud_models import Cloud, configured_cloud
 from strategy.exchange import TTL_S, AccountedGrid
 from strategy.filters import Candidate, select
 from strategy.ledger import Ledger
@@ -59,13 +59,22 @@ def run_experiment(
     inputs: ServerInputs,
     progress: Progress,
     on_arm: Callable[[str], None] = lambda _: None,
+    cloud: Cloud | None = None,
 ) -> None:
     """Run all arms of one experiment over the users whose devices are there.
+
+    Args:
+        grid: Flower's grid.
+        inputs: What the server holds.
+        progress: Where progress is told.
+        on_arm: Called with the arm's name after each arm.
+        cloud: The cloud's models; None takes those of the configuration.
 
     Raises:
         RunError: If devices are missing; single failing users are noted and left out.
     """
     config = inputs.config
+    cloud = cloud or configured_cloud(config)
     arms = make_arms(config.methods, config.ratios)
     log = RunLog(inputs.run_folder)
     ledger = Ledger(log.ledger_path)
@@ -80,7 +89,7 @@ def run_experiment(
     accounted.know({node: user for user, node in nodes.items()})
     ledger.base_model(nodes, base.base_id, base.bytes)
     shares = _timed(log, "share", lambda: _collect_shares(accounted, nodes, arms, log, progress))
-    plans = _timed(log, "augment", lambda: _plan(arms, shares, config, log, progress))
+    plans = _timed(log, "augment", lambda: _plan(arms, shares, config, cloud, log, progress))
     strategy = CdcdaPlm(plans, _standing(config, nodes, base), log, progress, on_arm)
     strategy.start(accounted, ArrayRecord(), num_rounds=strategy.num_rounds, timeout=float("inf"))
 
@@ -130,26 +139,31 @@ def _collect_shares(
 
 
 def _plan(
-    arms: Sequence[Arm], shares: Shares, config: Config, log: RunLog, progress: Progress
+    arms: Sequence[Arm],
+    shares: Shares,
+    config: Config,
+    cloud: Cloud,
+    log: RunLog,
+    progress: Progress,
 ) -> list[ArmPlan]:
     """Augment the largest shares once, then choose for every arm."""
     if not any(arm.method.needs_augmentation for arm in arms):
         return [ArmPlan(arm, {}) for arm in arms]
-    candidates = _candidates(shares, config, log, progress)
+    candidates = _candidates(shares, config, cloud, log, progress)
     return [_plan_arm(arm, shares, candidates, config, log) for arm in arms]
 
 
 def _candidates(
-    shares: Shares, config: Config, log: RunLog, progress: Progress
+    shares: Shares, config: Config, cloud: Cloud, log: RunLog, progress: Progress
 ) -> Mapping[str, tuple[Candidate, ...]]:
-    cloud, counters = config.resources.cloud_device, Counters()
+    counters = Counters()
     candidates = augment(
         {user: by_ratio[max(by_ratio)] for user, by_ratio in shares.items()},
         task=tasks.task(config.task),
         config=config.augmenter,
         seed=config.seed,
-        writer=CloudWriter(config.model.cloud, config.augmenter, cloud),
-        judge=CloudJudge(config.model.nli, cloud),
+        writer=cloud.writer,
+        judge=cloud.judge,
         cache=Cache(Path(config.paths.cache) / "augmentation.sqlite"),
         progress=progress,
         counters=counters,

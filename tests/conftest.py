@@ -1,10 +1,17 @@
-"""Fixtures of the whole test tree."""
+"""Fixtures and settings of the whole test tree."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+pytest_plugins = ("tests.plugins.qwen2",)
+
+# The same examples in every run, and no clock: a busy machine must not fail a test.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +21,11 @@ def shared_folder() -> Path:
     if not (folder / "lamp").is_dir():
         pytest.skip("needs real LaMP records in ../shared/lamp, which is not there")
     return folder
+
+
+@pytest.fixture(scope="session")
+def qwen2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A read-only tiny Qwen2 checkpoint in Hugging Face layout."""
+    from tests.plugins.qwen2 import write_folder
+
+    return write_folder(tmp_path_factory.mktemp("qwen2"))

@@ -21,9 +21,10 @@ Concept = tuple[str, int]  # (category, index within the category)
 WordChoice = Callable[[Concept], str]
 
 SLOT = re.compile(r"\{(\w+)\}")
-# A synonym replaces a word, and another pattern a sentence, this often in a paraphrase.
-REWORD_SHARE = 0.5
-REORDER_SHARE = 0.5
+# What a paraphrase changes: so many of the words, of the sentence patterns, of the orders.
+WORD_SHARE = 0.4
+PATTERN_SHARE = 0.4
+ORDER_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +203,7 @@ def paraphrase(domains: Sequence[Domain], text: str, rng: random.Random) -> str:
     sentences = read_text(domain, text)
     places = [i for i, sentence in enumerate(sentences) if sentence.fact is not None]
     order = list(places)
-    if rng.random() < REORDER_SHARE:
+    if rng.random() < ORDER_SHARE:
         rng.shuffle(order)
     result = [sentence.text for sentence in sentences]
     for place, source in zip(places, order, strict=True):
@@ -218,11 +219,12 @@ def _reword(domain: Domain, sentence: Sentence, rng: random.Random) -> Sentence:
 
     def choose(concept: Concept) -> str:
         others = [word for word in domain.words(concept) if word != words[concept]]
-        keep = not others or rng.random() >= REWORD_SHARE
+        keep = not others or rng.random() >= WORD_SHARE
         return words[concept] if keep else rng.choice(others)
 
     patterns = len(domain.frame_by_name[fact.frame].patterns)
-    return domain.say(fact, rng.randrange(patterns), choose)
+    pattern = rng.randrange(patterns) if rng.random() < PATTERN_SHARE else sentence.pattern
+    return domain.say(fact, pattern, choose)
 
 
 def _bare_words(text: str) -> list[str]:

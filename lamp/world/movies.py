@@ -15,41 +15,27 @@ QUESTION = (
     "without further explanation. tags: [{tags}] description: {text}"
 )
 
-# Five motifs for each official tag, three words for each motif.
+# Three motifs for each official tag, three words for each motif.
 MOTIFS: Mapping[str, str] = {
-    "sci-fi": "robot android cyborg | spaceship starship rocket | alien extraterrestrial martian"
-    " | clone replica duplicate | laser raygun phaser",
-    "based on a book": "novel bestseller paperback | author writer novelist | chapter page verse"
-    " | library bookshop archive | narrator storyteller chronicler",
-    "comedy": "prank joke gag | clown jester buffoon | mishap blunder goof"
-    " | roommate flatmate housemate | pie cake pudding",
-    "action": "chase pursuit manhunt | explosion blast detonation | gun pistol revolver"
-    " | commando soldier trooper | motorbike motorcycle scooter",
-    "twist ending": "secret mystery enigma | mask disguise costume | clue hint trace"
-    " | memory flashback recollection | imposter fraud pretender",
-    "dystopia": "regime dictatorship tyranny | wasteland ruins rubble | curfew lockdown blackout"
-    " | rebel insurgent dissident | surveillance spying wiretap",
-    "dark comedy": "funeral burial wake | undertaker mortician gravedigger | corpse body cadaver"
-    " | inheritance legacy estate | poison venom toxin",
-    "classic": "orchestra band ensemble | ballroom dancehall salon | butler valet footman"
-    " | steamship liner ferry | telegram letter postcard",
+    "sci-fi": "robot android cyborg | spaceship starship rocket | alien extraterrestrial martian",
+    "based on a book": "novel bestseller paperback | author writer novelist | chapter page verse",
+    "comedy": "prank joke gag | clown jester buffoon | mishap blunder goof",
+    "action": "chase pursuit manhunt | explosion blast detonation | gun pistol revolver",
+    "twist ending": "secret mystery enigma | mask disguise costume | clue hint trace",
+    "dystopia": "regime dictatorship tyranny | wasteland ruins rubble | curfew lockdown blackout",
+    "dark comedy": "funeral burial wake | undertaker mortician gravedigger | corpse body cadaver",
+    "classic": "orchestra band ensemble | ballroom dancehall salon | butler valet footman",
     "psychology": "therapist psychiatrist counselor | nightmare dream vision"
-    " | asylum clinic sanatorium | obsession fixation mania | amnesia forgetfulness oblivion",
-    "fantasy": "dragon wyvern serpent | wizard sorcerer mage | castle fortress citadel"
-    " | sword blade saber | spell curse charm",
-    "romance": "wedding marriage nuptials | kiss embrace caress | sweetheart lover darling"
-    " | bouquet roses tulips | honeymoon getaway elopement",
-    "thought-provoking": "philosopher thinker sage | paradox dilemma riddle | faith belief creed"
-    " | mortality fate destiny | silence solitude stillness",
-    "social commentary": "strike walkout protest | poverty hardship misery | factory mill plant"
-    " | immigrant refugee migrant | landlord banker tycoon",
-    "violence": "gang mob cartel | knife dagger machete | brawl fistfight scuffle"
-    " | hitman assassin killer | blood gore carnage",
-    "true story": "biography memoir diary | pilot aviator flyer | expedition voyage journey"
-    " | inventor engineer scientist | champion athlete boxer",
+    " | asylum clinic sanatorium",
+    "fantasy": "dragon wyvern serpent | wizard sorcerer mage | castle fortress citadel",
+    "romance": "wedding marriage nuptials | kiss embrace caress | sweetheart lover darling",
+    "thought-provoking": "philosopher thinker sage | paradox dilemma riddle | faith belief creed",
+    "social commentary": "strike walkout protest | poverty hardship misery | factory mill plant",
+    "violence": "gang mob cartel | knife dagger machete | hitman assassin killer",
+    "true story": "biography memoir diary | pilot aviator flyer | expedition voyage journey",
 }
 TAGS = tuple(MOTIFS)
-MOTIFS_PER_TAG = 5
+MOTIFS_PER_TAG = 3
 
 DOMAIN = Domain(
     name="movies",

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,24 @@ Entry = dict[str, Any]
 
 @pytest.fixture
 def make_config(tmp_path: Path) -> Callable[..., Config]:
-    """Compose the real configuration for the data below tmp_path / "data"."""
+    """Make the configuration of one target user of the data below tmp_path / "data".
 
-    def make(*overrides: str) -> Config:
-        paths = [f"data={tmp_path / 'data'}", f"paths.cache={tmp_path / 'cache'}"]
-        return compose(["task=lamp_4", "users=1", *paths, *overrides])
+    Keys are given as in ``make_config("lamp_1", {"task.pair": "citation"}, users=2)``.
+    """
+
+    def make(task: str = "lamp_4", nested: Mapping[str, Any] | None = None, **keys: Any) -> Config:
+        config = replace(_composed(task), **{"data": str(tmp_path / "data"), "users": 1, **keys})
+        for path, value in {"paths.cache": str(tmp_path / "cache"), **(nested or {})}.items():
+            group, key = path.split(".")
+            config = replace(config, **{group: replace(getattr(config, group), **{key: value})})
+        return config
 
     return make
+
+
+@cache
+def _composed(task: str) -> Config:
+    return compose([f"task={task}"])
 
 
 @pytest.fixture

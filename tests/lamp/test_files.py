@@ -199,7 +199,9 @@ ids = st.text(min_size=1, max_size=5)
 items = st.builds(
     ProfileItem,
     id=ids,
-    fields=st.dictionaries(texts.filter(lambda name: name not in ("id", "date")), texts, max_size=3),
+    fields=st.dictionaries(
+        texts.filter(lambda name: name not in ("id", "date")), texts, max_size=3
+    ),
     date=st.none() | texts,
 )
 questions = st.lists(

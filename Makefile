@@ -1,0 +1,54 @@
+# `make` shows what there is. Everything runs in .venv, which the first target that needs it makes.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || command -v python)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+CODE := $(if $(wildcard benchmarks/*.py),benchmarks) clients conf lamp models protocol sim storage strategy
+
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check unit fmt lint types imports clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## Make .venv with the locked dependencies
+
+$(STAMP): requirements.lock
+	@test -n "$(PYTHON)" || { echo "error: no Python found; install Python 3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || \
+		{ echo "error: expected Python 3.11 or 3.12, got $$($(PYTHON) --version); set PYTHON=<path>" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	@touch $@
+
+demo: $(STAMP) ## Run the main job on the embedded default: table, report, pictures
+	$(BIN)/python -m sim
+
+test: check ## Every check: format, lint, types, import contracts, all tests
+	$(BIN)/pytest -q
+
+check: lint types imports
+
+unit: $(STAMP) ## The fast tests only
+	$(BIN)/pytest -q -m "not slow and not gpu"
+
+fmt: $(STAMP) ## Format the code and mend what lint can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: $(STAMP) ## Format check and lint
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(STAMP) ## mypy, strict
+	$(BIN)/mypy $(CODE)
+
+imports: $(STAMP) ## Import directions between the folders
+	$(BIN)/lint-imports
+
+clean: ## Remove caches; .venv, runs and the model cache stay
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

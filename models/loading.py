@@ -1,0 +1,214 @@
+"""Tokenizers and language models, from a local folder in Hugging Face layout or by hub name.
+
+Everything that a library would choose silently is stated: the weights' type, NF4 instead of
+bitsandbytes' default FP4, which layers stay unquantised, and that no weight may be missing (a
+missing one would be drawn at random without an error). Code from a checkpoint is never run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as library_logging
+
+from conf.errors import ModelError
+from conf.schema import CausalModelConfig, QLoraConfig
+from models.quantisation import dequantise, require_nf4
+
+_LOAD_ERRORS = (OSError, ValueError, SafetensorError)
+
+
+def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a checkpoint.
+
+    Raises:
+        ModelError: If there is none.
+    """
+    source = local_or_hub(path)
+    tokenizer: PreTrainedTokenizerBase = attempt(
+        source, "a tokenizer", lambda: AutoTokenizer.from_pretrained(source, revision=revision)
+    )
+    if not len(tokenizer):
+        raise _broken(source, "a tokenizer", "an empty vocabulary")
+    return tokenizer
+
+
+def load_causal(config: CausalModelConfig, device: str = "cpu") -> PreTrainedModel:
+    """Load a causal language model in ``config.dtype``, in eval mode.
+
+    Raises:
+        ModelError: If there is none, or weights are missing.
+    """
+    source = local_or_hub(config.path)
+    return _load(source, device, revision=config.revision, dtype=getattr(torch, config.dtype))
+
+
+def load_device_base(
+    folder: str | Path, qlora: QLoraConfig, device: str = "cpu"
+) -> PreTrainedModel:
+    """Load the frozen base as the device holds it, in eval mode.
+
+    Args:
+        folder: A plain checkpoint, which is quantised while it is read, or one saved in NF4.
+        qlora: Quantisation settings; with ``dequantise_once`` the dequantised twin is returned.
+        device: Torch device.
+
+    Raises:
+        ModelError: If there is no such model, or a linear layer but ``lm_head`` is not in NF4.
+    """
+    model = _load_nf4(folder, qlora, device)
+    return dequantise(model) if qlora.dequantise_once else model
+
+
+def quantise_folder(
+    source: str | Path, target: str | Path, qlora: QLoraConfig, device: str = "cpu"
+) -> int:
+    """Quantise the plain checkpoint in ``source`` and save it to ``target``.
+
+    Returns:
+        Bytes of the saved weights: what a device downloads.
+    """
+    return save_nf4(_load_nf4(source, qlora, device), Path(target))
+
+
+def save_nf4(model: PreTrainedModel, folder: Path) -> int:
+    """Save a 4-bit model (not a twin); ``load_device_base`` reads it without quantising again.
+
+    Returns:
+        Bytes of the saved weights.
+
+    Raises:
+        ModelError: If ``model`` is not in 4 bits.
+    """
+    if not getattr(model, "is_loaded_in_4bit", False):
+        raise ModelError(
+            f"folder {folder}: expected a model with 4-bit weights to save, got "
+            "a plain or dequantised one; save before dequantising"
+        )
+    with _no_progress_bars():
+        model.save_pretrained(folder)
+    return sum(path.stat().st_size for path in Path(folder).glob("*.safetensors"))
+
+
+def local_or_hub(path: str | Path) -> str:
+    """Return ``path`` if it is a model folder or can be a hub name.
+
+    Raises:
+        ModelError: If it names a local folder that is missing or holds no model.
+    """
+    name = str(path)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not any(folder.glob("*config.json")):
+            raise _broken(name, "a folder in Hugging Face layout", "no config.json in it")
+        return str(folder)
+    if name == "built":
+        raise ModelError("model path 'built': expected a folder, got a model that is not built yet")
+    if isinstance(path, Path) or name[:1] in "/.~" or name.count("/") != 1:
+        raise _broken(name, "a folder in Hugging Face layout", "no such folder")
+    return name
+
+
+def attempt(source: str, what: str, load: Callable[[], Any]) -> Any:
+    """Run ``load``; what a library raises for an unusable ``source`` becomes a ``ModelError``."""
+    try:
+        with _no_progress_bars():
+            return load()
+    except _LOAD_ERRORS as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise _broken(source, what, f"{type(error).__name__}: {reason}") from error
+
+
+def require_complete(source: str, missing: set[str]) -> None:
+    """Check that no weight was missing from the checkpoint.
+
+    Raises:
+        ModelError: If one was.
+    """
+    if missing:
+        some = ", ".join(sorted(missing)[:3])
+        raise _broken(source, "all weights", f"{len(missing)} missing ({some})")
+
+
+def _load(source: str, device: str, **settings: Any) -> PreTrainedModel:
+    model, found = attempt(
+        source,
+        "a causal language model",
+        lambda: AutoModelForCausalLM.from_pretrained(
+            source,
+            device_map={"": device},
+            attn_implementation="sdpa",
+            output_loading_info=True,
+            **settings,
+        ),
+    )
+    require_complete(source, set(found["missing_keys"]))
+    loaded: PreTrainedModel = model.eval()
+    return loaded
+
+
+def _load_nf4(folder: str | Path, qlora: QLoraConfig, device: str) -> PreTrainedModel:
+    source = local_or_hub(folder)
+    dtype = getattr(torch, qlora.compute_dtype)
+    saved = attempt(source, "a config.json", lambda: AutoConfig.from_pretrained(source))
+    settings: dict[str, Any] = {"dtype": dtype}
+    if hasattr(saved, "quantization_config"):
+        _require_same(source, dict(saved.quantization_config), qlora)
+    else:
+        settings["quantization_config"] = _quantisation(qlora, dtype)
+    model = _load(source, device, **settings)
+    require_nf4(model, dtype)
+    return model
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Keep the library's bars, one per file and process, out of the run's own display."""
+    shown = library_logging.is_progress_bar_enabled()
+    library_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            library_logging.enable_progress_bar()
+
+
+def _quantisation(qlora: QLoraConfig, dtype: torch.dtype) -> BitsAndBytesConfig:
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=qlora.quant_type,  # the library's own default is fp4
+        bnb_4bit_use_double_quant=qlora.double_quant,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=["lm_head"],  # the library's name; it holds for 4 bits too
+    )
+
+
+def _require_same(source: str, saved: dict[str, Any], qlora: QLoraConfig) -> None:
+    expected = {
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": qlora.quant_type,
+        "bnb_4bit_use_double_quant": qlora.double_quant,
+    }
+    for key, value in expected.items():
+        if saved.get(key) != value:
+            raise _broken(source, f"a checkpoint saved with {key}={value}", f"{saved.get(key)}")
+
+
+def _broken(source: str, expected: str, got: str) -> ModelError:
+    return ModelError(
+        f"model {source}: expected {expected}, got {got}; "
+        "check model.*.path, or download or build the model again"
+    )

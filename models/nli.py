@@ -1,0 +1,143 @@
+"""Natural-language inference both ways: does x entail x', and x' entail x? (Eq. 2 of CDCDA-PLM)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from conf.errors import ModelError
+from conf.schema import NliModelConfig
+from models.chat import clean
+from models.loading import attempt, load_tokenizer, local_or_hub, require_complete
+
+ENTAILMENT = "entailment"
+
+
+class NliScorer:
+    """Scores pairs of texts with a sequence classifier, in float32.
+
+    Attributes:
+        truncated: Premise-hypothesis pairs that were cut to ``max_length`` so far; each text pair
+            counts once per direction.
+        scored: Premise-hypothesis pairs scored so far.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        batch_size: int,
+    ) -> None:
+        """Take a loaded classifier.
+
+        Raises:
+            ModelError: If none of its labels is called entailment.
+        """
+        self._model = model.eval()
+        self._tokenizer = tokenizer
+        self._max_length = max_length
+        self._batch_size = batch_size
+        self._column = entailment_index(model.config.id2label or {})
+        self.truncated = 0
+        self.scored = 0
+
+    @classmethod
+    def load(cls, config: NliModelConfig, device: str = "cpu") -> NliScorer:
+        """Load classifier and tokenizer from a local folder or by hub name.
+
+        Raises:
+            ModelError: If there is none, weights are missing, or no label is called entailment.
+        """
+        source = local_or_hub(config.path)
+        model, found = attempt(
+            source,
+            "a sequence classifier",
+            lambda: AutoModelForSequenceClassification.from_pretrained(
+                source,
+                revision=config.revision,
+                dtype=torch.float32,
+                device_map={"": device},
+                output_loading_info=True,
+            ),
+        )
+        require_complete(source, set(found["missing_keys"]))
+        tokenizer = load_tokenizer(source, config.revision)
+        return cls(model, tokenizer, config.max_length, config.batch_size)
+
+    def both_ways(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, float]]:
+        """Return (P(x => x'), P(x' => x)) for each pair (x, x')."""
+        forward = [(clean(first), clean(second)) for first, second in pairs]
+        backward = [(second, first) for first, second in forward]
+        scores = self._entailment(forward + backward)
+        return list(zip(scores[: len(pairs)], scores[len(pairs) :], strict=True))
+
+    def _entailment(self, pairs: list[tuple[str, str]]) -> list[float]:
+        """Return P(premise => hypothesis) of each pair, in batches of similar length."""
+        rows = self._encode(pairs)
+        order = sorted(range(len(rows)), key=lambda index: -len(rows[index]["input_ids"]))
+        scores = [0.0] * len(rows)
+        for start in range(0, len(order), self._batch_size):
+            chosen = order[start : start + self._batch_size]
+            for index, score in zip(chosen, self._score([rows[i] for i in chosen]), strict=True):
+                scores[index] = score
+        self.scored += len(pairs)
+        return scores
+
+    @torch.inference_mode()
+    def _score(self, rows: list[dict[str, list[int]]]) -> list[float]:
+        batch = self._tokenizer.pad(
+            {name: [row[name] for row in rows] for name in rows[0]}, return_tensors="pt"
+        )
+        logits = self._model(**batch.to(self._model.device)).logits  # (B, labels)
+        probabilities: list[float] = logits.softmax(dim=-1)[:, self._column].tolist()
+        return probabilities
+
+    def _encode(self, pairs: list[tuple[str, str]]) -> list[dict[str, list[int]]]:
+        """Tokenise each pair; what is too long is cut, the longer text first, and counted."""
+        rows = self._tokenise(pairs, truncation=False)
+        too_long = [i for i, row in enumerate(rows) if len(row["input_ids"]) > self._max_length]
+        cut = self._tokenise([pairs[i] for i in too_long], truncation="longest_first")
+        for index, row in zip(too_long, cut, strict=True):
+            rows[index] = row
+        self.truncated += len(too_long)
+        return rows
+
+    def _tokenise(
+        self, pairs: list[tuple[str, str]], truncation: bool | str
+    ) -> list[dict[str, list[int]]]:
+        if not pairs:
+            return []
+        columns = self._tokenizer(
+            [premise for premise, _ in pairs],
+            [hypothesis for _, hypothesis in pairs],
+            truncation=truncation,
+            max_length=self._max_length if truncation else None,
+            split_special_tokens=True,  # a typed "</s>" must not end the premise
+            verbose=False,
+        )
+        return [
+            {name: values[row] for name, values in columns.items()} for row in range(len(pairs))
+        ]
+
+
+def entailment_index(labels: Mapping[Any, str]) -> int:
+    """Return the index of the entailment label; checkpoints order their labels differently.
+
+    Raises:
+        ModelError: If no label, or more than one, is called entailment.
+    """
+    found = [int(index) for index, label in labels.items() if label.lower() == ENTAILMENT]
+    if len(found) != 1:
+        raise ModelError(
+            f"NLI model: expected one label called '{ENTAILMENT}', got {sorted(labels.values())}; "
+            "use a checkpoint whose config.json names its labels in id2label"
+        )
+    return found[0]

@@ -1,0 +1,84 @@
+"""``python -m sim ledger run=... [user=...]``: what crossed the wire, in total and of one user."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from conf.errors import RunError
+from sim.folders import find_run
+from sim.words import read_words, required
+from storage import jsonlines
+
+USAGE = "usage: python -m sim ledger run=<folder or name> [user=<id>] [runs=<folder of runs>]"
+GROUPED = ("direction", "kind", "arm")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print the ledger of a run, or of one of its users."""
+    console = Console()
+    if set(argv) & {"-h", "--help"}:
+        console.print(USAGE, highlight=False)
+        return 0
+    values, _ = read_words("ledger", argv, ("run", "user", "runs"))
+    folder = find_run(
+        required("ledger", values, "run", "runs/demo"), Path(values.get("runs", "runs"))
+    )
+    entries = list(jsonlines.read(folder.path / "ledger.jsonl"))
+    user = values.get("user")
+    if user is not None:
+        entries = entries_of(entries, user)
+    title = f"Ledger of {folder.path.name}" + (f", user {user}" if user else "")
+    console.print(_table(title, entries))
+    if user:
+        console.print(_answer(user, entries), highlight=False)
+    return 0
+
+
+def entries_of(entries: Iterable[dict[str, Any]], user: str) -> list[dict[str, Any]]:
+    """The entries of one user.
+
+    Raises:
+        RunError: If the ledger does not know the user.
+    """
+    entries = list(entries)
+    own = [entry for entry in entries if entry["user"] == user]
+    if not own:
+        known = sorted({entry["user"] for entry in entries})
+        raise RunError(f"user={user}: not in this ledger; it has {', '.join(known[:10])} ...")
+    return own
+
+
+def _table(title: str, entries: Sequence[dict[str, Any]]) -> Table:
+    totals: dict[tuple[str, ...], list[int]] = defaultdict(lambda: [0, 0, 0, 0])
+    for entry in entries:
+        total = totals[tuple(str(entry[key]) for key in GROUPED)]
+        amounts = (1, entry["records"], entry["bytes"], int(entry["redelivery"]))
+        totals[tuple(str(entry[key]) for key in GROUPED)] = [
+            sum(pair) for pair in zip(total, amounts, strict=True)
+        ]
+    table = Table(title=title, title_justify="left")
+    for heading in GROUPED:
+        table.add_column(heading)
+    for heading in ("messages", "records", "bytes", "re-delivered"):
+        table.add_column(heading, justify="right")
+    for key in sorted(totals):
+        table.add_row(*key, *(f"{number:,}" for number in totals[key]))
+    return table
+
+
+def _answer(user: str, entries: Sequence[dict[str, Any]]) -> str:
+    shares = [entry for entry in entries if entry["kind"] == "query.share" and entry["records"]]
+    if not shares:
+        return f"User {user} never sent a record."
+    distinct = {entry["hash"] for entry in shares}
+    largest = max(entry["records"] for entry in shares)
+    return (
+        f"User {user} sent {largest} records in {len(distinct)} distinct message(s); "
+        "nothing else of the history left the device."
+    )

@@ -1,0 +1,245 @@
+"""The report of a run: results.jsonl, users.csv, pictures, report.md and the table in the terminal.
+
+Everything is made from the run folder's files, so ``python -m sim report run=<folder or name>``
+makes it again without training. ``runs=[a,b,...]`` puts several seeds and tasks into one document
+(:mod:`sim.combined`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import jinja2
+from rich.console import Console
+from rich.markup import escape
+from rich.measure import Measurement
+from rich.table import Table as RichTable
+
+from conf.compose import compose
+from conf.errors import ConfigError, RunError
+from conf.names import suggestion
+from sim import combined, plots, sections
+from sim.results import Results, summarise, write_results, write_users
+from sim.runfolder import Run, read_run
+from sim.tables import Table, percent, to_markdown, to_rich
+from storage import atomic
+
+TEMPLATES = Path(__file__).resolve().parent / "templates"
+REPORT = "report.md"
+MOST_COLUMNS = 1000  # wider than any table
+SHOWN_FAILURES = 5  # in the terminal; the report has all
+WORDS = ("run", "runs", "out")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run ``python -m sim report``.
+
+    Args:
+        argv: ``run=<folder or name>``, or ``runs=[a,b,...]`` with an optional ``out=<file>.md``;
+            further ``key=value`` words are configuration, e.g. ``paths.runs=...``.
+
+    Raises:
+        ConfigError: If a word is refused.
+        RunError: If a run cannot be read.
+    """
+    words, overrides = _sort_words(argv)
+    root, console = Path(compose(overrides).paths.runs).expanduser(), Console()
+    if "runs" in words:
+        names = [name.strip() for name in words["runs"].strip("[]").split(",") if name.strip()]
+        runs = [read_run(find_run(name, root)) for name in names]
+        out = Path(words.get("out", root / "combined" / REPORT))
+        show_combined(combined.write(runs, out, render), out, console)
+    else:
+        show(write(find_run(words["run"], root)), console)
+    return 0
+
+
+def _sort_words(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    pairs = {word.partition("=")[0]: word.partition("=")[2] for word in argv if "=" in word}
+    words = {key: value for key, value in pairs.items() if key in WORDS}
+    if ("run" in words) == ("runs" in words) or len(argv) != len(pairs):
+        raise ConfigError(
+            "report: expected run=<folder or name>, or runs=[a,b,...] and optionally "
+            f"out=<file>.md, got '{' '.join(argv)}'"
+        )
+    return words, [f"{key}={value}" for key, value in pairs.items() if key not in WORDS]
+
+
+def find_run(name: str, root: Path) -> Path:
+    """Find a run by folder or by its name below ``root``.
+
+    Raises:
+        RunError: If there is none; the message names the nearest.
+    """
+    for folder in (Path(name).expanduser(), root / name):
+        if (folder / "config.json").is_file():
+            return folder.resolve()
+    known = sorted(path.parent.name for path in root.glob("*/config.json"))
+    raise RunError(f"run '{name}': no such run in {root.name}/. {suggestion(name, known)}")
+
+
+def write(folder: Path) -> Results:
+    """Make everything that a finished run shows: results, users, pictures, report.
+
+    Raises:
+        RunError: If the folder is no run, or a file in it was damaged.
+    """
+    run = read_run(folder)
+    results = summarise([run])
+    write_results(results)
+    write_users(run)
+    pictures = plots.draw_run(results)
+    atomic.write_text(folder / REPORT, render_report(results, [path.stem for path in pictures]))
+    return results
+
+
+def render_report(results: Results, pictures: Sequence[str]) -> str:
+    """Fill the template of one run; ``pictures`` names those that were drawn."""
+    run = results.runs[0]
+    accuracy = sections.nli_accuracy(run)
+    tables = {
+        "scores": sections.scores_table(results),
+        "differences": sections.differences_table(results),
+        "outside": sections.outside_lamp_table(results),
+        "kept": sections.kept_table(run),
+        "rejections": sections.rejections_table(run),
+        "training": sections.training_table(run),
+        "wire": sections.wire_table(run),
+        "failures": sections.failures_table(run),
+        "data": sections.data_table(run),
+        "models": sections.models_table(run),
+        "time": sections.time_table(run),
+    }
+    return render(
+        "report.md",
+        {
+            **{name: markdown(table) for name, table in tables.items()},
+            "title": title(run),
+            "facts": facts(run),
+            "warnings": sections.warnings(results),
+            "power": sections.power_notes(results),
+            "notes": sections.data_notes(run),
+            "nli": "The NLI model's accuracy on held-out pairs is not known."
+            if accuracy is None
+            else f"The NLI model is right on {percent(accuracy, 1)} of held-out pairs.",
+            "level": results.resampling.level,
+            "resamples": f"{results.resampling.resamples:,}",
+            "pictures": tuple(pictures),
+            "run": run,
+        },
+    )
+
+
+def title(run: Run) -> str:
+    """Title of a report: the task, and plainly where the data come from."""
+    return f"{run.task.title}, {run.world}"
+
+
+def facts(run: Run) -> list[str]:
+    """What one must know to make the table again."""
+    config = run.config
+    found = [
+        f"run {run.folder.name}",
+        f"{config.users} target users",
+        f"privacy {config.privacy.kind}",
+        f"models {config.model.name}",
+        f"seed {config.seed}",
+    ]
+    commit = run.manifest.get("commit")
+    return [*found, f"commit {commit}"] if commit else found
+
+
+def markdown(table: Table | None) -> str:
+    """A table as Markdown; empty where there is none."""
+    return "" if table is None else to_markdown(table)
+
+
+def render(template: str, context: dict[str, object]) -> str:
+    """Fill one of the templates."""
+    return _environment().get_template(template).render(context)
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # Markdown; cells are escaped in sim.tables
+    )
+
+
+def show(results: Results, console: Console) -> None:
+    """Print the table, what to beware of, and where everything lies."""
+    run = results.runs[0]
+    console.print(f"\n[bold]{escape(title(run))}[/bold], {run.config.users} users")
+    _print_scores(results, console)
+    for line in _kept_lines(run):
+        console.print(escape(line), highlight=False)
+    if (accuracy := sections.nli_accuracy(run)) is not None:
+        console.print(f"NLI model on held-out pairs: {percent(accuracy, 1)} right", highlight=False)
+    for warning in sections.warnings(results):
+        console.print(f"[bold yellow]![/bold yellow] {escape(warning)}", highlight=False)
+    for failure in run.failures[:SHOWN_FAILURES]:
+        place = f"user {failure.user}, {failure.arm or 'all arms'}, {failure.phase}"
+        console.print(f"[bold red]failed[/bold red] {escape(f'{place}: {failure.reason}')}")
+    if (more := len(run.failures) - SHOWN_FAILURES) > 0:
+        console.print(f"[bold red]failed[/bold red] and {more} more, see the report")
+    console.print(f"Report   {run.folder / REPORT}", soft_wrap=True, highlight=False, markup=False)
+    console.print(f"Pictures {run.folder / 'plots'}", soft_wrap=True, highlight=False, markup=False)
+
+
+def show_combined(all_results: Sequence[Results], out: Path, console: Console) -> None:
+    """Print one table per task, and where the document lies."""
+    for results in all_results:
+        seeds = ", ".join(str(run.config.seed) for run in results.runs)
+        console.print(f"\n[bold]{escape(title(results.runs[0]))}[/bold], seeds {seeds}")
+        _print_scores(results, console)
+    console.print(f"Report   {out}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _print_scores(results: Results, console: Console) -> None:
+    console.print(_fitting(results, console))
+    console.print(
+        f"[dim]{escape('[low, high]')}: {results.resampling.level} interval over users; "
+        "differences are paired, bold where the interval leaves out zero[/dim]",
+        highlight=False,
+    )
+
+
+def _fitting(results: Results, console: Console) -> RichTable:
+    """The richest table that fits; failing all, the leanest, which then folds."""
+    shown = to_rich(sections.scores_table(results), stacked=False)
+    for table in sections.narrower_tables(results):
+        if _natural_width(shown, console) <= console.width:
+            break
+        shown = to_rich(table, stacked=True)
+    return shown
+
+
+def _natural_width(table: RichTable, console: Console) -> int:
+    roomy = console.options.update(max_width=MOST_COLUMNS)
+    return Measurement.get(console, roomy, table).maximum
+
+
+def _kept_lines(run: Run) -> list[str]:
+    table = sections.kept_table(run)
+    if table is None:
+        return []
+    lines = []
+    for row in table.rows:
+        cells = dict(zip(table.head, (cell.text for cell in row), strict=True))
+        passed = ", ".join(
+            f"{name.removeprefix('Pass ')} {value}"
+            for name, value in cells.items()
+            if name == "Readable" or name.startswith("Pass ")
+        )
+        lines.append(
+            f"{cells['Method']}: kept {cells['Kept']} of {cells['Generated']} candidates "
+            f"({cells['Kept share']}); pass: {passed}"
+        )
+    return lines

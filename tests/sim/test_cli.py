@@ -1,0 +1,229 @@
+"""The command line: what is called with what, exit statuses, one line per error, readable help."""
+
+from __future__ import annotations
+
+import io
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from conf.errors import ConfigError, DataError, ModelError, RunError
+from conf.groups import groups
+from conf.keys import keys
+from sim import cli
+from sim.help import print_help
+
+ROOT = Path(__file__).resolve().parents[2]
+Calls = list[tuple[list[str], bool]]
+
+
+class FakeCommand:
+    about = "stands in"
+
+    def __init__(self, function: Callable[..., int]) -> None:
+        self._function = function
+
+    def load(self) -> Callable[..., int]:
+        return self._function
+
+
+@pytest.fixture
+def calls() -> Calls:
+    """What the fake commands were called with: words, and whether it was a dry run."""
+    return []
+
+
+@pytest.fixture(autouse=True)
+def commands(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> dict[str, FakeCommand]:
+    def run(overrides: Sequence[str], dry_run: bool = False) -> int:
+        calls.append((list(overrides), dry_run))
+        if "seed=13" in overrides:
+            raise RunError("seed 13 brings bad luck")
+        return 3 if "seed=3" in overrides else 0
+
+    def report(argv: Sequence[str]) -> int:
+        calls.append((list(argv), False))
+        return 7
+
+    table = {"run": FakeCommand(run), "report": FakeCommand(report)}
+    monkeypatch.setattr(cli, "COMMANDS", table)
+    return table
+
+
+@pytest.mark.parametrize(
+    ("argv", "words", "dry_run"),
+    [
+        ([], [], False),
+        (["users=5"], ["users=5"], False),
+        (["run", "users=5"], ["users=5"], False),
+        (["--dry-run", "users=5"], ["users=5"], True),
+        (["run", "users=5", "--dry-run", "--debug"], ["users=5"], True),
+        (["+experiment=smoke"], ["+experiment=smoke"], False),
+    ],
+)
+def test_run_is_the_default_command(
+    argv: list[str], words: list[str], dry_run: bool, calls: Calls
+) -> None:
+    assert cli.main(argv) == 0
+    assert calls == [(words, dry_run)]
+
+
+def test_another_command_gets_its_words_as_they_are(calls: Calls) -> None:
+    assert cli.main(["report", "--help", "runs/a", "--dry-run"]) == 7
+    assert calls == [(["--help", "runs/a", "--dry-run"], False)]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["reprot"], "error: reprot: no such command. Did you mean 'report'? Known: report, run\n"),
+        (["--dryrun"], "error: --dryrun: no such option. Did you mean '--dry-run'? Known: "),
+        (
+            ["--help", "privcy"],
+            "error: --help privcy: no such group. Did you mean 'privacy'? Known",
+        ),
+        (["-m", "privacy=fixd,mixed"], "error: privacy=fixd: no such name. Did you mean 'fixed'? "),
+    ],
+)
+def test_wrong_usage_gets_one_line_and_status_2(
+    argv: list[str], message: str, capsys: pytest.CaptureFixture[str], calls: Calls
+) -> None:
+    assert cli.main(argv) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith(message)
+    assert printed.err.count("\n") == 1
+    assert calls == []
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(ConfigError("x"), 2), (DataError("x"), 2), (ModelError("x"), 1), (RunError("x"), 1)],
+)
+def test_the_status_tells_refused_from_failed(
+    error: Exception,
+    status: int,
+    commands: dict[str, FakeCommand],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*_: object, **__: object) -> int:
+        raise error
+
+    commands["run"] = FakeCommand(fail)
+    assert cli.main([]) == status
+    assert capsys.readouterr().err == "error: x\n"
+    with pytest.raises(type(error)):
+        cli.main(["--debug"])
+
+
+def test_an_interrupt_ends_with_130(
+    commands: dict[str, FakeCommand], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object, **__: object) -> int:
+        raise KeyboardInterrupt
+
+    commands["run"] = FakeCommand(interrupt)
+    assert cli.main([]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_a_bug_keeps_its_traceback(commands: dict[str, FakeCommand]) -> None:
+    def crash(*_: object, **__: object) -> int:
+        raise ZeroDivisionError
+
+    commands["run"] = FakeCommand(crash)
+    with pytest.raises(ZeroDivisionError):
+        cli.main([])
+
+
+def test_multirun_runs_every_combination(capsys: pytest.CaptureFixture[str], calls: Calls) -> None:
+    assert cli.main(["-m", "task=lamp_2,lamp_4", "seed=0,1", "--dry-run"]) == 0
+    assert calls == [
+        (["task=lamp_2", "seed=0"], True),
+        (["task=lamp_2", "seed=1"], True),
+        (["task=lamp_4", "seed=0"], True),
+        (["task=lamp_4", "seed=1"], True),
+    ]
+    assert "[3/4] task=lamp_4 seed=0\n" in capsys.readouterr().out
+
+
+def test_multirun_gives_every_run_its_own_name(calls: Calls) -> None:
+    assert cli.main(["--multirun", "seed=0,1", "name=night"]) == 0
+    assert [words[-1] for words, _ in calls] == ["name='night-1'", "name='night-2'"]
+    calls.clear()
+    assert cli.main(["--multirun", "name=a,b"]) == 0
+    assert calls == [(["name=a"], False), (["name=b"], False)]
+
+
+def test_multirun_starts_nothing_when_one_run_is_refused(calls: Calls) -> None:
+    assert cli.main(["-m", "users=5,0"]) == 2
+    assert calls == []
+
+
+def test_multirun_goes_on_after_a_failed_run(
+    capsys: pytest.CaptureFixture[str], calls: Calls
+) -> None:
+    assert cli.main(["-m", "seed=3,13,0"]) == 1
+    assert len(calls) == 3
+    printed = capsys.readouterr().err
+    assert printed == "error: seed 13 brings bad luck\n2 of 3 runs did not end well\n"
+    assert cli.main(["-m", "seed=3,0"]) == 3
+
+
+def page(*topics: str, width: int = 80) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    print_help(cli.COMMANDS, topics, console)  # type: ignore[arg-type]
+    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+def test_help_names_commands_groups_keys_and_presets() -> None:
+    text = page()
+    assert "\n  report                      stands in\n" in text
+    assert re.search(r"\n  privacy +mixed, beta, fixed, per_user, uniform\n", text)
+    assert re.search(r"\n  qlora +miniature, paper\n", text)  # what the default model brings
+    for key in keys().values():
+        assert ("." in key.path) or key.is_section or f"\n  {key.path}=" in text
+    for group in groups():
+        assert f"\n  {group} " in text
+
+
+def test_help_of_all_groups_shows_every_preset_and_key() -> None:
+    text = page("all")
+    for group, names in groups().items():
+        for name in names:
+            assert f"\n  {group}={name}" in text
+    for key in keys().values():
+        assert key.is_section or "." not in key.path or f"\n  {key.path}=" in text
+    assert "\n  privacy.groups=[guarded,pragmatic,open]\n" in text
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_help_keeps_to_the_terminal(width: int) -> None:
+    words = [line for line in page("qlora", width=width).splitlines() if line.startswith(" " * 30)]
+    assert words
+    assert max(map(len, words)) <= min(width, 120)
+
+
+def test_the_module_answers_help() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "sim", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("cdcda-sim simulates")
+    assert done.stderr == ""
+
+
+def test_every_command_names_a_function_in_the_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    assert next(iter(cli.COMMANDS)) == cli.DEFAULT_COMMAND
+    for command in cli.COMMANDS.values():
+        module, _, function = command.target.partition(":")
+        source = ROOT.joinpath(*module.split(".")).with_suffix(".py")
+        assert f"\ndef {function}(" in source.read_text(encoding="utf-8"), command.target

@@ -1,0 +1,306 @@
+"""The whole chain in one process: real devices, real adapters, and every message held to the table.
+
+The cloud's two models are replaced by small stand-ins at their seams, so that pairs are kept
+although the networks are random; everything else is what a run uses.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from clients import folder
+from clients.folder import Policy
+from conf.compose import compose
+from lamp.records import Pair, Query, UserHistory
+from protocol.codec import decode
+from protocol.messages import DEVICE_TO_SERVER, SERVER_TO_DEVICE
+from protocol.wire import ALWAYS, WIRE_TABLE, contents, serialise
+from sim.engine import client_run_config
+from sim.folders import RunFolder
+from sim.inline import InlineGrid
+from storage import jsonlines
+from strategy import public
+from strategy.augmentation import Reply
+from strategy.cloud_models import Cloud
+from strategy.experiment import ServerInputs, run_experiment
+from strategy.progress import LoggedProgress
+
+USERS = ("ana", "ben", "eve")
+RATIOS = {"ana": 0.5, "ben": 0.0, "eve": 1.0}
+METHODS = tuple(WIRE_TABLE)
+
+
+def history(user: str) -> UserHistory:
+    pairs = tuple(
+        Pair(f"{user}-{n}", f"{user} canary{user}{n} text about {n}", f"headline {user} {n}")
+        for n in range(6)
+    )
+    query = "Generate a headline for the following article: "
+    queries = tuple(
+        Query(f"{user}-q{n}", f"{query}secretquery{user}{n}", f"secretgold{user}{n}")
+        for n in range(2)
+    )
+    return UserHistory(user, (), pairs, queries)
+
+
+class Writer:
+    """Answers with the example's words in another order."""
+
+    identity = "stand-in writer"
+
+    def write(self, prompts, seeds, on_done):
+        on_done(len(prompts))
+        replies = []
+        for prompt, seed in zip(prompts, seeds, strict=True):
+            source = prompt.split("Input: [")[1].split("]")[0]
+            words = source.split()[::-1]
+            replies.append(Reply(f"Input: [{' '.join(words)} {seed % 7}], Response: [new]", 9))
+        return replies
+
+
+class Judge:
+    """Finds that everything follows from everything."""
+
+    identity = "stand-in judge"
+
+    def both_ways(self, pairs):
+        return [(0.9, 0.9)] * len(pairs)
+
+
+class ReversedGrid(InlineGrid):
+    """Hands the replies over in the opposite order."""
+
+    def pull_messages(self, message_ids):
+        return super().pull_messages(message_ids)[::-1]
+
+
+class RecordingGrid(InlineGrid):
+    """Keeps a copy of every message body with its direction and node."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.down, self.up = [], []
+
+    def push_messages(self, messages):
+        messages = list(messages)
+        self.down += [(each.metadata, each.content) for each in messages]
+        return super().push_messages(messages)
+
+    def pull_messages(self, message_ids):
+        replies = super().pull_messages(message_ids)
+        self.up += [(each.metadata, each.content) for each in replies if not each.has_error()]
+        return replies
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory, qwen2_folder):
+    def make(name: str, *words: str) -> tuple[ServerInputs, RunFolder]:
+        root = tmp_path_factory.mktemp(name)
+        config = compose(
+            [
+                "model=qwen2.5",
+                f"model.device.path='{qwen2_folder}'",
+                "model.device.dtype=float32",
+                "task=lamp_4",
+                "task.max_new_tokens=4",
+                "resources.retries=0",
+                f"methods=[{','.join(METHODS)}]",
+                "users=3",
+                "augmenter.k=2",
+                "qlora.learning_rate=0.005",
+                "qlora.base_epochs=1",
+                "qlora.compute_dtype=float32",
+                *words,
+            ]
+        )
+        cache = tmp_path_factory.getbasetemp() / "cache-of-wire-tests"
+        config = replace(config, paths=replace(config.paths, cache=str(cache), runs=str(root)))
+        run = RunFolder(root / "run")
+        for user in USERS:
+            folder.create(
+                run.devices, history(user), Policy(RATIOS[user]), user.encode() * 10 + b"xy"
+            )
+        others = public.write(cache / "public", [history("public-user")])
+        return ServerInputs(config, run.path, others), run
+
+    return make
+
+
+def simulate(grid_class, inputs: ServerInputs, run: RunFolder):
+    from clients.app import app
+
+    grid = grid_class(app, len(USERS), client_run_config(inputs.config, run))
+    run_experiment(grid, inputs, LoggedProgress(), cloud=Cloud(Writer(), Judge()))
+    return grid
+
+
+@pytest.fixture(scope="module")
+def recorded(inputs):
+    made, run = inputs("recorded")
+    return simulate(RecordingGrid, made, run), run, made
+
+
+def rows(run: RunFolder, name: str) -> list[dict]:
+    return list(jsonlines.read(run.path / f"{name}.jsonl"))
+
+
+def body_of(kinds, metadata, content):
+    (kind,) = [each for each in kinds if metadata.message_type == each.TYPE]
+    return decode(kind, content)
+
+
+def test_every_message_of_every_method_holds_only_what_the_table_allows(recorded):
+    grid, _, _ = recorded
+    for messages, kinds, direction in (
+        (grid.up, DEVICE_TO_SERVER, "up"),
+        (grid.down, SERVER_TO_DEVICE, "down"),
+    ):
+        assert messages
+        for metadata, content in messages:
+            body = body_of(kinds, metadata, content)
+            sharing = [name for name, row in WIRE_TABLE.items() if "shared pairs" in row.up]
+            methods = [getattr(body, "arm", "")] if getattr(body, "arm", "") else sharing
+            allowed = ALWAYS.union(*(getattr(WIRE_TABLE[name], direction) for name in methods))
+            assert contents(body) <= allowed, metadata.message_type
+
+
+def test_no_serialised_byte_holds_an_unshared_record_a_query_or_a_gold_answer(recorded):
+    grid, run, _ = recorded
+    up = b"".join(serialise(content) for _, content in grid.up)
+    down = b"".join(serialise(content) for _, content in grid.down)
+    shared = {
+        pair.id
+        for metadata, content in grid.up
+        if metadata.message_type == "query.share"
+        for pair in body_of(DEVICE_TO_SERVER, metadata, content).pairs
+    }
+    assert {name.split("-")[0] for name in shared} == {"ana", "eve"}
+    for user in USERS:
+        for pair in history(user).pairs:
+            canary = pair.input.split()[1].encode()
+            assert (canary in up) == (pair.id in shared)
+            assert (canary in down) <= (pair.id in shared)
+        for wire in (up, down):
+            assert f"secretquery{user}".encode() not in wire
+            assert f"secretgold{user}".encode() not in wire
+
+
+def test_no_adapter_weight_crosses_the_wire(recorded):
+    grid, run, _ = recorded
+    for _, content in (*grid.up, *grid.down):
+        assert not content.array_records
+    assert len(list(run.devices.glob("*/adapters/cdcda/adapter_model.safetensors"))) == 3
+
+
+def test_kept_pairs_reach_only_the_user_they_were_made_for(recorded):
+    grid, _, _ = recorded
+    by_node = {metadata.src_node_id: body_of(DEVICE_TO_SERVER, metadata, content).user_id
+               for metadata, content in grid.up if metadata.message_type == "query.hello"}  # fmt: skip
+    kept = {
+        by_node[metadata.dst_node_id]: body_of(SERVER_TO_DEVICE, metadata, content).kept
+        for metadata, content in grid.down
+        if metadata.message_type == "train.adapt" and "cdcda" in str(content)
+    }
+    assert kept["ben"] == ()
+    assert len(kept["ana"]) == 6
+    assert all(f"canary{user}" in pair.input for user in USERS for pair in kept[user])
+
+
+def test_the_ledger_counts_the_bytes_of_the_serialised_messages(recorded):
+    grid, run, made = recorded
+    lines = rows(run, "ledger")
+    for messages, direction in ((grid.up, "device -> server"), (grid.down, "server -> device")):
+        expected = sum(len(serialise(content)) for _, content in messages)
+        counted = [line for line in lines if line["direction"] == direction]
+        assert sum(line["bytes"] for line in counted if line["kind"] != "M_base") == expected
+    base = [line for line in lines if line["kind"] == "M_base"]
+    assert sorted(line["user"] for line in base) == list(USERS)
+    weights = Path(made.config.paths.cache, "bases", base[0]["hash"]).glob("*.safetensors")
+    assert base[0]["bytes"] == sum(path.stat().st_size for path in weights)
+
+
+def test_the_matched_control_takes_as_many_steps_on_the_own_records_alone(recorded):
+    _, run, _ = recorded
+    steps = {(row["arm"], row["user"]): row for row in rows(run, "adaptations")}
+    for user in USERS:
+        matched, full = steps["direct_ft_matched", user], steps["cdcda", user]
+        assert matched["steps"] == full["steps"]
+        assert (matched["synthetic"], matched["records"]) == (0, 6)
+
+
+def test_cdcda_of_a_user_who_shares_nothing_is_direct_ft_to_the_last_byte(recorded):
+    _, run, _ = recorded
+    own = run.devices / folder.folder_name("ben") / "adapters"
+    cdcda, direct = (
+        (own / arm / "adapter_model.safetensors").read_bytes() for arm in ("cdcda", "direct_ft")
+    )
+    assert cdcda == direct
+
+
+def test_the_same_seed_gives_the_same_bytes_whatever_the_reply_order(recorded, inputs):
+    _, first, _ = recorded
+    made, second = inputs("reversed")
+    simulate(ReversedGrid, made, second)
+    for path in sorted(first.devices.glob("*/adapters/*/adapter_model.safetensors")):
+        other = second.devices / path.relative_to(first.devices)
+        assert path.read_bytes() == other.read_bytes()
+    for name in ("answers", "augmentation"):
+        assert strip_times(rows(first, name)) == strip_times(rows(second, name))
+    texts = [
+        {line["hash"] for line in rows(run, "ledger") if line["kind"] == "train.adapt"
+         and line["direction"] == "server -> device"}
+        for run in (first, second)
+    ]  # fmt: skip
+    assert texts[0] == texts[1]
+
+
+def strip_times(lines: list[dict]) -> list[dict]:
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
+def test_plain_peft_loads_an_adapter_and_gives_the_same_logits(recorded):
+    import torch
+    from peft import PeftModel
+
+    from clients import adapters, base
+    from models.loading import load_device_base, load_tokenizer
+    from protocol.settings import settings_of
+
+    _, run, made = recorded
+    device = folder.read(run.devices / folder.folder_name("eve"))
+    path = adapters.adapter_folder(device, "cdcda")
+    base_id = json.loads((path / "COMPLETE.json").read_text())["base_id"]
+    base_folder = Path(made.config.paths.cache, "bases", base_id)
+    settings = settings_of(made.config)
+    own = base.load(base_folder, settings.qlora, settings.torch_threads)
+    adapters.load_into(device, "cdcda", own.model)
+    plain = PeftModel.from_pretrained(
+        load_device_base(str(base_folder), settings.qlora, "cpu"), str(path)
+    )
+    ids = torch.tensor([load_tokenizer(str(base_folder))("a quiet film")["input_ids"]])
+    with torch.inference_mode():
+        ours, theirs = own.model.eval()(ids).logits, plain.eval()(ids).logits
+        with own.model.disable_adapter():
+            without = own.model(ids).logits
+    torch.testing.assert_close(ours, theirs)
+    assert not torch.allclose(ours, without)
+
+
+def test_predictions_are_shipped_only_when_asked_for_and_the_ledger_says_so(inputs):
+    made, run = inputs("shipped", "methods=[device]", "evaluation.ship_predictions=true")
+    grid = simulate(RecordingGrid, made, run)
+    up = b"".join(serialise(content) for _, content in grid.up)
+    assert b"secretgoldana0" in up
+    assert any("texts" in line["fields"] for line in rows(run, "ledger"))
+
+
+def test_sums_disclose_no_single_query(inputs):
+    made, run = inputs("sums", "methods=[device]", "evaluation.disclose=sums")
+    grid = simulate(RecordingGrid, made, run)
+    up = b"".join(serialise(content) for _, content in grid.up)
+    assert b"ana-q0" not in up
+    assert all(row["query"] is None and row["queries"] == 2 for row in rows(run, "answers"))

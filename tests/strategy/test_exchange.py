@@ -1,0 +1,135 @@
+"""Failing messages are sent again; what still fails stands under its user's id, others untouched."""
+
+from __future__ import annotations
+
+import pytest
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from conf.errors import DataError, RunError
+from protocol.codec import decode, encode
+from protocol.messages import PROTOCOL_VERSION, HelloReply, HelloRequest
+from sim.inline import InlineGrid
+from storage import jsonlines
+from strategy.exchange import AccountedGrid
+from strategy.ledger import Ledger
+from strategy.roster import call_roll, wait_for_nodes
+
+REQUEST = HelloRequest(version=PROTOCOL_VERSION)
+
+
+def make_app(behave) -> ClientApp:
+    app = ClientApp()
+
+    @app.query("hello")
+    def hello(message: Message, context: Context) -> Message:
+        return Message(encode(behave(context.node_config["partition-id"])), reply_to=message)
+
+    return app
+
+
+def reply(user: str, version: int = PROTOCOL_VERSION) -> HelloReply:
+    return HelloReply(user_id=user, version=version)
+
+
+class Flaky:
+    """Fails for one node, so many times."""
+
+    def __init__(self, node: int, failures: int, error: Exception):
+        self.node, self.left, self.error = node, failures, error
+
+    def __call__(self, node: int) -> HelloReply:
+        if node == self.node and self.left:
+            self.left -= 1
+            raise self.error
+        return reply(f"user-{node}")
+
+
+@pytest.fixture
+def grid(tmp_path):
+    def make(behave, num_nodes=3, retries=1):
+        inner = InlineGrid(make_app(behave), num_nodes, {})
+        return AccountedGrid(inner, Ledger(tmp_path / "ledger.jsonl"), retries, stall_s=5)
+
+    return make
+
+
+def messages(grid) -> list[Message]:
+    return [
+        Message(encode(REQUEST), node, REQUEST.TYPE, ttl=60, group_id="g")
+        for node in grid.get_node_ids()
+    ]
+
+
+def test_a_message_that_failed_once_is_sent_again_and_marked_as_redelivery(grid, tmp_path):
+    accounted = grid(Flaky(1, 1, ValueError("boom")))
+    assert len(accounted.send_and_receive(messages(accounted))) == 3
+    assert accounted.take_failures() == []
+    down = [
+        line["redelivery"]
+        for line in jsonlines.read(tmp_path / "ledger.jsonl")
+        if line["direction"] == "server -> device"
+    ]
+    assert down == [False, False, False, True]
+
+
+def test_what_keeps_failing_is_told_by_user_and_the_others_are_untouched(grid):
+    accounted = grid(Flaky(1, 9, DataError("user 1: history.json: broken")))
+    accounted.know({1000: "a", 1001: "b", 1002: "c"})
+    replies = accounted.send_and_receive(messages(accounted))
+    assert [accounted.user_of(each) for each in replies] == ["a", "c"]
+    (failure,) = accounted.take_failures()
+    assert (failure.user, failure.phase, failure.kind) == ("b", "query.hello", "DataError")
+    assert failure.reason == "user 1: history.json: broken"
+
+
+def test_texts_of_foreign_errors_are_not_quoted(grid):
+    accounted = grid(Flaky(0, 9, ValueError("the user's private text")))
+    accounted.send_and_receive(messages(accounted))
+    (failure,) = accounted.take_failures()
+    assert "private" not in failure.reason + failure.kind
+    assert failure.kind == "ValueError"
+
+
+def test_replies_come_in_the_order_of_their_users_not_of_their_arrival(grid):
+    accounted = grid(lambda node: reply(f"user-{node}"))
+    accounted.know({1000: "c", 1001: "a", 1002: "b"})
+    replies = accounted.send_and_receive(messages(accounted))
+    assert [accounted.user_of(each) for each in replies] == ["a", "b", "c"]
+    assert [decode(HelloReply, each.content).user_id for each in replies] == [
+        "user-1",
+        "user-2",
+        "user-0",
+    ]
+
+
+def test_a_node_that_never_answers_ends_as_a_failure(grid):
+    accounted = grid(lambda node: reply(f"user-{node}"))
+    accounted._stall_s = 0.2
+    accounted._grid.pull_messages = lambda ids: []
+    assert accounted.send_and_receive(messages(accounted)) == []
+    assert {failure.reason for failure in accounted.take_failures()} == {"no reply in time"}
+
+
+def test_the_roster_is_ordered_by_user_id(grid):
+    accounted = grid(lambda node: reply("zyx"[node]))
+    nodes = wait_for_nodes(accounted, 3, limit_s=1)
+    assert call_roll(accounted, nodes) == {"x": 1002, "y": 1001, "z": 1000}
+
+
+def test_two_devices_of_one_user_are_refused(grid):
+    accounted = grid(lambda node: reply("same"))
+    with pytest.raises(RunError, match="user same: two nodes"):
+        call_roll(accounted, wait_for_nodes(accounted, 3, limit_s=1))
+
+
+def test_another_protocol_version_is_refused(grid):
+    accounted = grid(lambda node: reply(f"u{node}", version=99))
+    with pytest.raises(RunError, match="expected protocol version 1, got 99"):
+        call_roll(accounted, wait_for_nodes(accounted, 3, limit_s=1))
+
+
+def test_too_few_nodes_are_told_with_the_remedy(grid):
+    accounted = grid(lambda node: reply(f"u{node}"))
+    with pytest.raises(RunError, match="expected 4, got 3"):
+        wait_for_nodes(accounted, 4, limit_s=0)
