@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CODE := $(if $(wildcard benchmarks/*.py),benchmarks) clients conf lamp models protocol sim storage strategy
 
-export OMP_NUM_THREADS ?= 1
+# Tests are many small computations: more threads only get in each other's way.
+test unit: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check unit fmt lint types imports clean

@@ -28,6 +28,8 @@ from storage.hashing import hash_json
 if TYPE_CHECKING:
     from datasets import Dataset
 
+_COLUMNS = ("id", "input", "response")
+
 
 @dataclass(frozen=True, slots=True)
 class LampData:
@@ -98,9 +100,6 @@ def as_dataset(user: UserHistory) -> Dataset:
 
     columns = {name: [getattr(pair, name) for pair in user.pairs] for name in _COLUMNS}
     return Dataset.from_dict(columns, Features({name: Value("string") for name in _COLUMNS}))
-
-
-_COLUMNS = ("id", "input", "response")
 
 
 def find_files(folder: Path, task: Task, part: str, split: str) -> tuple[Path, Path]:

@@ -29,6 +29,8 @@ _JSON_TYPES: dict[type, str] = {
     dict: "an object",
 }
 _MISSING = object()
+_ADD = "add the field or leave the record out"
+_STRING = "write it as a string"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +128,6 @@ def write_predictions(path: Path, task: Task, predictions: Mapping[str, str]) ->
 def display_name(path: Path) -> str:
     """Name ``path`` in a message: its last folder and its name, never a whole path."""
     return f"{path.parent.name}/{path.name}" if path.parent.name else path.name
-
-
-_ADD = "add the field or leave the record out"
-_STRING = "write it as a string"
 
 
 def _load(path: Path) -> Any:

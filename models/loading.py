@@ -7,7 +7,7 @@ missing one would be drawn at random without an error). Code from a checkpoint i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,8 +41,8 @@ def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedT
     tokenizer: PreTrainedTokenizerBase = attempt(
         source, "a tokenizer", lambda: AutoTokenizer.from_pretrained(source, revision=revision)
     )
-    if not len(tokenizer):
-        raise _broken(source, "a tokenizer", "an empty vocabulary")
+    if len(tokenizer) <= len(tokenizer.added_tokens_decoder):  # made up from defaults
+        raise _broken(source, "a tokenizer", "no vocabulary")
     return tokenizer
 
 
@@ -132,15 +132,21 @@ def attempt(source: str, what: str, load: Callable[[], Any]) -> Any:
         raise _broken(source, what, f"{type(error).__name__}: {reason}") from error
 
 
-def require_complete(source: str, missing: set[str]) -> None:
-    """Check that no weight was missing from the checkpoint.
+def require_complete(source: str, found: Mapping[str, Any]) -> None:
+    """Check that every weight of the model came from the checkpoint.
+
+    Args:
+        source: The checkpoint.
+        found: What ``from_pretrained`` returns for ``output_loading_info=True``.
 
     Raises:
-        ModelError: If one was.
+        ModelError: If a weight was missing or had another shape; it would be random.
     """
-    if missing:
-        some = ", ".join(sorted(missing)[:3])
-        raise _broken(source, "all weights", f"{len(missing)} missing ({some})")
+    odd = {*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])}
+    if odd:
+        some = ", ".join(sorted(odd)[:3])
+        got = f"{len(odd)} missing or of another shape ({some})"
+        raise _broken(source, "all weights of the model that its config.json describes", got)
 
 
 def _load(source: str, device: str, **settings: Any) -> PreTrainedModel:
@@ -152,10 +158,11 @@ def _load(source: str, device: str, **settings: Any) -> PreTrainedModel:
             device_map={"": device},
             attn_implementation="sdpa",
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported, then refused below
             **settings,
         ),
     )
-    require_complete(source, set(found["missing_keys"]))
+    require_complete(source, found)
     loaded: PreTrainedModel = model.eval()
     return loaded
 

@@ -66,9 +66,10 @@ class NliScorer:
                 dtype=torch.float32,
                 device_map={"": device},
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # reported, then refused below
             ),
         )
-        require_complete(source, set(found["missing_keys"]))
+        require_complete(source, found)
         tokenizer = load_tokenizer(source, config.revision)
         return cls(model, tokenizer, config.max_length, config.batch_size)
 

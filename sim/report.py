@@ -18,74 +18,65 @@ from rich.measure import Measurement
 from rich.table import Table as RichTable
 
 from conf.compose import compose
-from conf.errors import ConfigError, RunError
-from conf.names import suggestion
+from conf.errors import ConfigError
 from sim import combined, plots, sections
+from sim.folders import find_run
 from sim.results import Results, summarise, write_results, write_users
 from sim.runfolder import Run, read_run
 from sim.tables import Table, percent, to_markdown, to_rich
+from sim.words import read_words, required
 from storage import atomic
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 REPORT = "report.md"
 MOST_COLUMNS = 1000  # wider than any table
 SHOWN_FAILURES = 5  # in the terminal; the report has all
-WORDS = ("run", "runs", "out")
+USAGE = (
+    "usage: python -m sim report run=<folder or name>\n"
+    "       python -m sim report runs=[<run>,<run>,...] [out=<file>.md]  (seeds and tasks in one)"
+)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run ``python -m sim report``.
+    """Rebuild the report of a run, or write one document about several.
 
     Args:
-        argv: ``run=<folder or name>``, or ``runs=[a,b,...]`` with an optional ``out=<file>.md``;
-            further ``key=value`` words are configuration, e.g. ``paths.runs=...``.
+        argv: ``run=<folder or name>``, or ``runs=[a,b,...]`` with an optional ``out=<file>.md``.
 
     Raises:
         ConfigError: If a word is refused.
-        RunError: If a run cannot be read.
+        RunError: If a run cannot be read, or runs of one task are no repetitions of one setting.
     """
-    words, overrides = _sort_words(argv)
-    root, console = Path(compose(overrides).paths.runs).expanduser(), Console()
-    if "runs" in words:
-        names = [name.strip() for name in words["runs"].strip("[]").split(",") if name.strip()]
-        runs = [read_run(find_run(name, root)) for name in names]
-        out = Path(words.get("out", root / "combined" / REPORT))
-        show_combined(combined.write(runs, out, render), out, console)
-    else:
-        show(write(find_run(words["run"], root)), console)
+    console = Console()
+    if set(argv) & {"-h", "--help"}:
+        console.print(USAGE, highlight=False, markup=False)
+        return 0
+    values, _ = read_words("report", argv, ("run", "runs", "out"))
+    if ("run" in values) == ("runs" in values):
+        raise ConfigError(f"report: expected either run or runs; {USAGE}")
+    root = Path(compose(()).paths.runs)
+    if "run" in values:
+        folder = find_run(required("report", values, "run", "demo"), root).path
+        show(*write_report([folder]), console)
+        return 0
+    names = [name.strip() for name in values["runs"].strip("[]()").split(",")]
+    runs = [read_run(find_run(name, root).path) for name in names if name]
+    out = Path(values.get("out") or root / "combined" / REPORT)
+    show_combined(combined.write(runs, out, render), console)
+    console.print(f"Report   {out}", soft_wrap=True, highlight=False, markup=False)
     return 0
 
 
-def _sort_words(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    pairs = {word.partition("=")[0]: word.partition("=")[2] for word in argv if "=" in word}
-    words = {key: value for key, value in pairs.items() if key in WORDS}
-    if ("run" in words) == ("runs" in words) or len(argv) != len(pairs):
-        raise ConfigError(
-            "report: expected run=<folder or name>, or runs=[a,b,...] and optionally "
-            f"out=<file>.md, got '{' '.join(argv)}'"
-        )
-    return words, [f"{key}={value}" for key, value in pairs.items() if key not in WORDS]
-
-
-def find_run(name: str, root: Path) -> Path:
-    """Find a run by folder or by its name below ``root``.
+def write_report(folders: Sequence[Path]) -> tuple[Results, ...]:
+    """Make everything that each run shows: results.jsonl, users.csv, pictures, report.md.
 
     Raises:
-        RunError: If there is none; the message names the nearest.
+        RunError: If a folder is no run, or a file in it was damaged.
     """
-    for folder in (Path(name).expanduser(), root / name):
-        if (folder / "config.json").is_file():
-            return folder.resolve()
-    known = sorted(path.parent.name for path in root.glob("*/config.json"))
-    raise RunError(f"run '{name}': no such run in {root.name}/. {suggestion(name, known)}")
+    return tuple(_write_one(folder) for folder in folders)
 
 
-def write(folder: Path) -> Results:
-    """Make everything that a finished run shows: results, users, pictures, report.
-
-    Raises:
-        RunError: If the folder is no run, or a file in it was damaged.
-    """
+def _write_one(folder: Path) -> Results:
     run = read_run(folder)
     results = summarise([run])
     write_results(results)
@@ -93,6 +84,12 @@ def write(folder: Path) -> Results:
     pictures = plots.draw_run(results)
     atomic.write_text(folder / REPORT, render_report(results, [path.stem for path in pictures]))
     return results
+
+
+def print_report(folders: Sequence[Path], console: Console) -> None:
+    """Print each run's table, what to beware of, and where everything lies."""
+    for folder in folders:
+        show(summarise([read_run(folder)]), console)
 
 
 def render_report(results: Results, pictures: Sequence[str]) -> str:
@@ -142,7 +139,7 @@ def facts(run: Run) -> list[str]:
     config = run.config
     found = [
         f"run {run.folder.name}",
-        f"{config.users} target users",
+        sections.plural(config.users, "target user"),
         f"privacy {config.privacy.kind}",
         f"models {config.model.name}",
         f"seed {config.seed}",
@@ -176,7 +173,8 @@ def _environment() -> jinja2.Environment:
 def show(results: Results, console: Console) -> None:
     """Print the table, what to beware of, and where everything lies."""
     run = results.runs[0]
-    console.print(f"\n[bold]{escape(title(run))}[/bold], {run.config.users} users")
+    users = sections.plural(run.config.users, "user")
+    console.print(f"\n[bold]{escape(title(run))}[/bold], {users}")
     _print_scores(results, console)
     for line in _kept_lines(run):
         console.print(escape(line), highlight=False)
@@ -193,13 +191,12 @@ def show(results: Results, console: Console) -> None:
     console.print(f"Pictures {run.folder / 'plots'}", soft_wrap=True, highlight=False, markup=False)
 
 
-def show_combined(all_results: Sequence[Results], out: Path, console: Console) -> None:
-    """Print one table per task, and where the document lies."""
+def show_combined(all_results: Sequence[Results], console: Console) -> None:
+    """Print one table per task."""
     for results in all_results:
         seeds = ", ".join(str(run.config.seed) for run in results.runs)
         console.print(f"\n[bold]{escape(title(results.runs[0]))}[/bold], seeds {seeds}")
         _print_scores(results, console)
-    console.print(f"Report   {out}", soft_wrap=True, highlight=False, markup=False)
 
 
 def _print_scores(results: Results, console: Console) -> None:

@@ -294,6 +294,17 @@ def _disclosed_sums(task: Task, answer: Answer) -> Floats:
     return np.array((*head, *(given.get(name, np.nan) for name in names)))
 
 
+def arm_numbers(run: Run, arm: str) -> dict[str, float]:
+    """What a tracker shows of one arm: LaMP's metrics, seconds per phase, the users' last loss."""
+    pooled = _pooled(run, arm)
+    found = {name: value for name, value in pooled.items() if not name.startswith("lamp_compat")}
+    found |= {f"seconds/{line.phase}": line.seconds for line in run.phases if line.arm == arm}
+    lines = [line for (name, _), line in run.adaptations.items() if name == arm]
+    if last := [line.losses[-1] for line in lines if line.losses]:
+        found["last_loss"] = sum(last) / len(last)
+    return {f"{arm}/{name}": value for name, value in found.items()}
+
+
 def write_results(results: Results) -> None:
     """Write results.jsonl into the run folder: one line per arm."""
     lines = [json.dumps(as_line(results, arm), sort_keys=True) + "\n" for arm in results.arms]

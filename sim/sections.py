@@ -173,6 +173,11 @@ def _needed(found: Difference) -> str:
     return many(found.users_needed, MOST_USERS)
 
 
+def plural(number_of: int, noun: str) -> str:
+    """Write "1 user", "2 users"."""
+    return f"{count(number_of)} {noun}" if number_of == 1 else f"{count(number_of)} {noun}s"
+
+
 def _same_sign(found: Difference) -> str:
     agreeing = sum(each * found.value > 0 for each in found.per_seed)
     return f"{agreeing} of {len(found.per_seed)}"
@@ -192,7 +197,7 @@ def power_notes(results: Results) -> list[str]:
 
 
 def _power_note(arm: str, reference: str, name: str, found: Difference) -> str:
-    head = f"{arm} against {reference}, {found.users} users: "
+    head = f"{arm} against {reference}, {plural(found.users, 'user')}: "
     if found.low is None:
         return head + "one user alone gives no interval."
     if found.detectable is None:
@@ -402,10 +407,12 @@ def data_table(run: Run) -> Table:
     histories = {user: line.records for (_, user), line in run.adaptations.items()}
     ratios = [each.ratio for each in run.preferences.values()]
     rows = [["Target users", str(len(run.roster))], ["Scored queries", count(per_user.total())]]
+    part = run.manifest.get("data", {})
+    rows += [["Split", str(part["split"])]] if "split" in part else []
     rows += _spread_row("Queries per user", per_user.values(), count)
     rows += _spread_row("Records per user (D_u)", histories.values(), count)
     rows += _spread_row("Largest share allowed", ratios, lambda value: f"{value:.2f}")
-    rows += _scalars(run.manifest.get("data", {}))
+    rows += _scalars(part)
     return make_table(("Figure", "Value"), rows)
 
 
@@ -435,10 +442,8 @@ def models_table(run: Run) -> Table | None:
     return make_table(("Model", "Figure", "Value"), rows, left=2) if rows else None
 
 
-def _scalars(figures: Any) -> list[list[str]]:
+def _scalars(figures: Mapping[str, Any]) -> list[list[str]]:
     """Rows for the numbers of a manifest part; texts may be folders and are left out."""
-    if not isinstance(figures, Mapping):
-        return []
     return [
         [name.replace("_", " "), count(value) if isinstance(value, int) else number(value)]
         for name, value in figures.items()
@@ -448,18 +453,27 @@ def _scalars(figures: Any) -> list[list[str]]:
 
 def data_notes(run: Run) -> list[str]:
     """What loading the data had to say."""
-    part = run.manifest.get("data", {})
-    notes = part.get("notes", ()) if isinstance(part, Mapping) else ()
-    return [str(note) for note in notes]
+    return [str(note) for note in run.manifest.get("data", {}).get("notes", ())]
 
 
 def warnings(results: Results) -> list[str]:
     """What a reader must know before believing the table."""
-    found = [text for result in results.arms for text in _arm_warnings(results, result)]
+    found = list(_few_users_warnings(results))
+    found += [text for result in results.arms for text in _arm_warnings(results, result)]
     for run in results.runs:
         seed = f" (seed {run.config.seed})" if len(results.runs) > 1 else ""
         found += [text + seed for text in (*_filter_warnings(run), *_nli_warnings(run))]
     return list(dict.fromkeys(found))
+
+
+def _few_users_warnings(results: Results) -> Iterator[str]:
+    by_users: dict[int, list[str]] = {}
+    for result in results.arms:
+        if 0 < result.users < FEW_USERS:
+            by_users.setdefault(result.users, []).append(result.arm.name)
+    for users, names in by_users.items():
+        effect = "so there is no interval" if users == 1 else "intervals over so few are rough"
+        yield f"{', '.join(names)}: {plural(users, 'user')}; {effect}."
 
 
 def _arm_warnings(results: Results, result: ArmResult) -> Iterator[str]:
@@ -467,8 +481,6 @@ def _arm_warnings(results: Results, result: ArmResult) -> Iterator[str]:
     if not result.users:
         yield f"{name}: no user has a scored query."
         return
-    if result.users < FEW_USERS:
-        yield f"{name}: {result.users} users; intervals over so few are rough."
     if result.users < len(users):
         failed = {user for run in results.runs for user in failed_users(run, result.arm)}
         why = f"; {len(failed)} with a failed message" if failed else ""
@@ -510,7 +522,5 @@ def _nli_warnings(run: Run) -> Iterator[str]:
 
 def nli_accuracy(run: Run) -> float | None:
     """Accuracy of the NLI model on held-out pairs, where the manifest states it."""
-    models = run.manifest.get("models", {})
-    figures = models.get("nli", {}) if isinstance(models, Mapping) else {}
-    value = figures.get("held_out_accuracy") if isinstance(figures, Mapping) else None
+    value = run.manifest.get("models", {}).get("nli", {}).get("held_out_accuracy")
     return float(value) if isinstance(value, int | float) else None

@@ -1,17 +1,23 @@
 """Live metrics beside the run folder: TensorBoard, Weights & Biases, both or none.
 
-The engine calls ``log`` at the end of each phase and arm. A tracker that was asked for and is not
-installed is refused before anything runs.
+The engine calls back at the end of each arm with :func:`track_arms`; metrics, seconds per phase and
+losses are read from the run folder. A tracker that was asked for and is not installed is refused
+before anything runs.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+import importlib.util
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 from conf.errors import ConfigError
+from sim.results import arm_numbers
+from sim.runfolder import read_run
 
 PROJECT = "cdcda-plm"
 
@@ -92,6 +98,17 @@ TRACKERS: dict[str, Callable[[Path], Tracker]] = {
 }
 
 
+def check_installed(names: Sequence[str]) -> None:
+    """Refuse a tracker that is not installed, before anything runs.
+
+    Raises:
+        ConfigError: If a package is missing; the message says how to get it.
+    """
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise ConfigError(_missing(name))
+
+
 def open_trackers(names: Sequence[str], folder: Path) -> Trackers:
     """Open the configured trackers (``Config.trackers``) for one run folder.
 
@@ -99,6 +116,24 @@ def open_trackers(names: Sequence[str], folder: Path) -> Trackers:
         ConfigError: If a tracker's package is not installed.
     """
     return Trackers([TRACKERS[name](folder) for name in names])
+
+
+@contextmanager
+def track_arms(names: Sequence[str], folder: Path) -> Iterator[Callable[[str], None]]:
+    """Yield what to call with an arm's name when it is done: its numbers go to the trackers.
+
+    Without trackers nothing is read. ``step`` counts the arms that are done.
+    """
+    trackers, done = open_trackers(names, folder), itertools.count(1)
+
+    def arm_done(arm: str) -> None:
+        if names:
+            trackers.log(next(done), arm_numbers(read_run(folder), arm))
+
+    try:
+        yield arm_done
+    finally:
+        trackers.close()
 
 
 def _missing(package: str) -> str:

@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ("tests.plugins.qwen2",)
-
 # The same examples in every run, and no clock: a busy machine must not fail a test.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")

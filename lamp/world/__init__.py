@@ -22,13 +22,14 @@ from lamp.world.grammar import Label
 from lamp.world.person import Person, Record
 from storage.atomic import write_json, write_text
 
-__all__ = ["DOMAINS", "VERSION", "nli_pairs", "paraphrase", "synonyms", "write_world"]
+__all__ = ["DOMAINS", "VERSION", "knows", "nli_pairs", "paraphrase", "synonyms", "write_world"]
 
 VERSION = "1"
 DOMAINS = (movies.DOMAIN, reviews.DOMAIN, news.DOMAIN, papers.DOMAIN, tweets.DOMAIN)
 LABELS: tuple[Label, ...] = ("entailment", "neutral", "contradiction")
 # Lengths of histories are min + (max - min) * u ** SKEW with u uniform: half of them are short.
 SKEW = 3
+KNOWN_SHARE = 0.9
 FIRST_YEAR = 2010
 MONTHS = 12
 
@@ -122,6 +123,12 @@ def paraphrase(text: str, seed: int) -> str:
     Text that is not of the world comes back unchanged up to white space.
     """
     return grammar.paraphrase(DOMAINS, text, random.Random(seed))
+
+
+def knows(texts: Sequence[str]) -> bool:
+    """Whether ``texts`` are of the world: the frames find a fact in nearly all of them."""
+    read = sum(grammar.read_premise(DOMAINS, text) is not None for text in texts)
+    return read > KNOWN_SHARE * len(texts)
 
 
 def nli_pairs(texts: Sequence[str], seed: int, n: int) -> list[tuple[str, str, Label]]:

@@ -138,7 +138,11 @@ class Scholar:
 
     def _title(self, content: Mapping[str, Concept], rng: random.Random) -> str:
         angle, wording = self.angles[content["field"][1]]
-        parts = (habit(OPENERS, self.opener, rng), habit(CORES, self.core, rng), ANGLES[angle][wording])
+        parts = (
+            habit(OPENERS, self.opener, rng),
+            habit(CORES, self.core, rng),
+            ANGLES[angle][wording],
+        )
         choose: WordChoice = self.vocabulary.choose(rng)
         words = {category: choose(concept) for category, concept in content.items()}
         title = " ".join(part for part in parts if part).format(**words)

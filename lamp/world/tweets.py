@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from lamp.world.grammar import Domain, Fact, Frame, join, spell
 from lamp.world.person import Record, Vocabulary, concepts, habit, make_vocabulary
 
-QUESTION = (
-    "Paraphrase the following tweet without any explanation before or after it: {text}"
-)
+QUESTION = "Paraphrase the following tweet without any explanation before or after it: {text}"
 
 DOMAIN = Domain(
     name="tweets",

@@ -219,7 +219,7 @@ questions = st.lists(
 
 
 @given(questions=questions)
-@settings(max_examples=50)
+@settings(max_examples=25)
 def test_written_questions_are_read_as_they_were(questions):
     with TemporaryDirectory() as folder:
         path = Path(folder) / "dev_questions.json"
@@ -228,7 +228,7 @@ def test_written_questions_are_read_as_they_were(questions):
 
 
 @given(golds=st.dictionaries(ids, texts, max_size=4))
-@settings(max_examples=50)
+@settings(max_examples=25)
 def test_written_outputs_are_read_as_they_were(golds):
     with TemporaryDirectory() as folder:
         path = Path(folder) / "dev_outputs.json"

@@ -1,0 +1,230 @@
+"""Training a small NLI encoder from scratch, on the world's own pairs or on a file of them."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from tokenizers import processors
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+
+from conf.errors import ConfigError, DataError
+from conf.schema import BuildConfig, TransformerSize
+from conf.seeds import derive_seed
+from lamp import world
+from lamp.world.grammar import Label
+from models.miniature.causal import INITIAL_SPREAD, check_heads
+from models.miniature.optimise import OnStep, fit
+from models.miniature.tokenizer import END_OF_TEXT, TURN_END, TURN_START
+
+MAX_TOKENS = 256
+POOL = 600
+HELD_OUT_PAIRS = 600
+# Positions start small, so that attention first finds equal words wherever they stand.
+POSITION_SPREAD = 0.2
+# One line in so many of an NLI file is held out.
+HELD_OUT_EVERY = 10
+
+NliPair = tuple[str, str, Label]
+Source = Callable[[int, int], Sequence[NliPair]]  # (seed, n) -> pairs
+
+
+def nli_source(
+    config: BuildConfig, texts: Sequence[str], held_out: Sequence[str]
+) -> tuple[Source, tuple[NliPair, ...]]:
+    """Where the training pairs come from, and the held-out pairs.
+
+    Raises:
+        ConfigError: If no file is given and the texts are not of the miniature world.
+        DataError: If the file cannot be read.
+    """
+    if config.nli_data is None:
+        seed = derive_seed(config.seed, "nli", "held out")
+        tested = tuple(world.nli_pairs(held_out, seed, HELD_OUT_PAIRS))
+        return lambda seed, n: world.nli_pairs(texts, seed, n), tested
+    pairs = read_nli(Path(config.nli_data).expanduser())
+    tested = tuple(pairs[::HELD_OUT_EVERY])[:HELD_OUT_PAIRS]
+    learned = [pair for i, pair in enumerate(pairs) if i % HELD_OUT_EVERY] or list(pairs)
+    return lambda seed, n: random.Random(seed).choices(learned, k=n), tested
+
+
+def read_nli(path: Path) -> list[NliPair]:
+    """Read JSON lines with premise, hypothesis and label.
+
+    Raises:
+        DataError: If the file is missing, empty, or a line lacks a field or has another label.
+    """
+    if not path.is_file():
+        raise DataError(
+            f"model.build.nli_data: expected a file of JSON lines, there is no {path.name}"
+        )
+    lines = path.read_text(encoding="utf-8").splitlines()
+    pairs = [_nli_pair(path, n, line) for n, line in enumerate(lines, start=1) if line.strip()]
+    if not pairs:
+        raise DataError(f"{path.name}: expected NLI pairs, the file is empty")
+    return pairs
+
+
+def _nli_pair(path: Path, number: int, line: str) -> NliPair:
+    try:
+        record = json.loads(line)
+        premise, hypothesis, label = (record[k] for k in ("premise", "hypothesis", "label"))
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path.name} line {number}: expected a JSON object with premise, hypothesis and "
+            "label; correct or remove the line"
+        ) from error
+    if label not in world.LABELS:
+        raise DataError(
+            f"{path.name} line {number}, field 'label': expected one of "
+            f"{', '.join(world.LABELS)}; correct or remove the line"
+        )
+    return str(premise), str(hypothesis), label
+
+
+def nli_tokenizer(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """The same vocabulary with BERT's form of a pair: [CLS] premise [SEP] hypothesis [SEP]."""
+    backend = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{TURN_START} $A {TURN_END}",
+        pair=f"{TURN_START}:0 $A:0 {TURN_END}:0 $B:1 {TURN_END}:1",
+        special_tokens=[(token, backend.token_to_id(token)) for token in (TURN_START, TURN_END)],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        cls_token=TURN_START,
+        sep_token=TURN_END,
+        pad_token=END_OF_TEXT,
+        model_max_length=MAX_TOKENS,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )
+
+
+def new_nli(
+    size: TransformerSize,
+    tokenizer: PreTrainedTokenizerFast,
+    embeddings: Tensor | None,
+    seed: int,
+) -> BertForSequenceClassification:
+    """An encoder with random weights, made so that it finds equal words at once.
+
+    Args:
+        size: Size of the encoder.
+        tokenizer: Tokenizer of :func:`nli_tokenizer`.
+        embeddings: (V, H) word embeddings of the trained cloud, in which synonyms lie close;
+            None, or another width, starts from random ones.
+        seed: Seed of the weights.
+
+    Raises:
+        ConfigError: If the heads do not divide the width.
+    """
+    check_heads("nli", size)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=size.width,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        intermediate_size=size.feed_forward,
+        max_position_embeddings=MAX_TOKENS,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        initializer_range=INITIAL_SPREAD,
+        pad_token_id=tokenizer.pad_token_id,
+        id2label=dict(enumerate(world.LABELS)),
+        label2id={label: i for i, label in enumerate(world.LABELS)},
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = BertForSequenceClassification(config)
+    _favour_equal_words(model, embeddings)
+    return model
+
+
+@torch.no_grad()
+def _favour_equal_words(model: BertForSequenceClassification, embeddings: Tensor | None) -> None:
+    inputs = model.bert.embeddings
+    inputs.position_embeddings.weight.mul_(POSITION_SPREAD)
+    words = inputs.word_embeddings.weight
+    if embeddings is not None and embeddings.shape == words.shape:
+        words.copy_(embeddings / embeddings.std() * INITIAL_SPREAD)
+    for layer in model.bert.encoder.layer:
+        # query = key: a token attends to what is like it
+        layer.attention.self.key.weight.copy_(layer.attention.self.query.weight)
+
+
+def train_nli(
+    model: BertForSequenceClassification,
+    tokenizer: PreTrainedTokenizerFast,
+    source: Source,
+    config: BuildConfig,
+    on_step: OnStep,
+) -> tuple[float, ...]:
+    """Train ``model`` in float32. Returns one loss per step."""
+    batches = _batches(tokenizer, source, config)
+    model.train()
+
+    def next_loss() -> Tensor:
+        inputs, labels = next(batches)
+        return cross_entropy(model(**inputs).logits, labels)
+
+    losses = fit(model, next_loss, config.nli_steps, config.nli_learning_rate, on_step)
+    model.eval()
+    return losses
+
+
+Batch = tuple[dict[str, Tensor], Tensor]
+
+
+def _batches(
+    tokenizer: PreTrainedTokenizerFast, source: Source, config: BuildConfig
+) -> Iterator[Batch]:
+    """Yield batches of at most ``tokens_per_batch`` padded tokens, of pairs of similar length."""
+    rng = random.Random(derive_seed(config.seed, "nli", "batches"))
+    while True:
+        pool = sorted(source(rng.getrandbits(32), POOL), key=lambda p: len(p[0]) + len(p[1]))
+        groups = _groups(tokenizer, pool, config.tokens_per_batch)
+        rng.shuffle(groups)
+        yield from (_encode(tokenizer, group) for group in groups)
+
+
+def _groups(
+    tokenizer: PreTrainedTokenizerFast, pairs: Sequence[NliPair], tokens: int
+) -> list[list[NliPair]]:
+    longest = tokenizer(pairs[-1][0], pairs[-1][1], truncation=True)["input_ids"]
+    size = max(1, tokens // len(longest))
+    return [list(pairs[i : i + size]) for i in range(0, len(pairs), size)]
+
+
+def _encode(tokenizer: PreTrainedTokenizerFast, pairs: Sequence[NliPair]) -> Batch:
+    encoded = tokenizer(
+        [premise for premise, _, _ in pairs],
+        [hypothesis for _, hypothesis, _ in pairs],
+        padding=True,
+        truncation=True,
+        return_tensors="pt",
+    )
+    return dict(encoded), torch.tensor([world.LABELS.index(label) for _, _, label in pairs])
+
+
+@torch.inference_mode()
+def accuracy(
+    model: BertForSequenceClassification,
+    tokenizer: PreTrainedTokenizerFast,
+    pairs: Sequence[NliPair],
+    config: BuildConfig,
+) -> dict[str, float]:
+    """Share of right labels, in all and for each label."""
+    hits: dict[str, list[bool]] = {label: [] for label in world.LABELS}
+    ordered = sorted(pairs, key=lambda p: len(p[0]) + len(p[1]))
+    for group in _groups(tokenizer, ordered, config.tokens_per_batch):
+        inputs, labels = _encode(tokenizer, group)
+        right = (model(**inputs).logits.argmax(-1) == labels).tolist()
+        for (_, _, label), hit in zip(group, right, strict=True):
+            hits[label].append(hit)
+    shares = {label: sum(found) / len(found) for label, found in hits.items() if found}
+    return {"accuracy": sum(map(sum, hits.values())) / len(pairs), **shares}

@@ -1,0 +1,88 @@
+"""The training loop of the miniatures: Muon for the matrices inside, AdamW for all else.
+
+Pretraining from scratch within minutes is unlike tuning an adapter, so this loop is apart from
+``models.training``. Muon (orthogonalised momentum, in torch since 2.9) needs about half as many
+steps as AdamW on these networks; the measurements are in docs/LOG.md.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+WARMUP = 0.05
+CLIP = 1.0
+# Muon's step has a fixed size whatever the gradient's, so its rate is another quantity than AdamW's.
+MUON_PER_ADAM = 7.0
+BETAS = (0.9, 0.98)
+MAX_THREADS = 2
+OUTER = ("embed", "lm_head", "classifier")
+
+OnStep = Callable[[int], None]
+
+
+def fit(
+    model: nn.Module,
+    next_loss: Callable[[], Tensor],
+    steps: int,
+    learning_rate: float,
+    on_step: OnStep,
+) -> tuple[float, ...]:
+    """Train ``model`` for ``steps`` steps: linear warm-up, then linear decay to 0.
+
+    Args:
+        model: Network in training mode, on the CPU.
+        next_loss: Forward pass on the next batch; a scalar.
+        steps: Optimizer steps.
+        learning_rate: AdamW peak; Muon's is ``MUON_PER_ADAM`` times as large.
+        on_step: Called with the number of steps done.
+
+    Returns:
+        One loss per step.
+    """
+    optimizers = _optimizers(model, learning_rate)
+    peaks = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
+    losses = []
+    for step in range(steps):
+        for optimizer, peak in zip(optimizers, peaks, strict=True):
+            optimizer.param_groups[0]["lr"] = peak * _factor(step, steps)
+        loss = next_loss()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        losses.append(float(loss.detach()))
+        on_step(step + 1)
+    return tuple(losses)
+
+
+def _optimizers(model: nn.Module, learning_rate: float) -> list[torch.optim.Optimizer]:
+    named = list(model.named_parameters())
+    inner = [p for name, p in named if p.ndim == 2 and not any(part in name for part in OUTER)]
+    inside = {id(parameter) for parameter in inner}
+    outer = [parameter for _, parameter in named if id(parameter) not in inside]
+    return [
+        torch.optim.Muon(inner, lr=MUON_PER_ADAM * learning_rate, weight_decay=0.0),
+        torch.optim.AdamW(outer, lr=learning_rate, betas=BETAS, weight_decay=0.01),
+    ]
+
+
+def _factor(step: int, steps: int) -> float:
+    warm = (step + 1) / (WARMUP * steps + 1)
+    return min(1.0, warm, 1 - step / steps)
+
+
+@contextmanager
+def training_threads() -> Iterator[None]:
+    """Use up to two threads inside, whatever was set before; more do not help such small matrices."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, min(MAX_THREADS, os.cpu_count() or 1)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
