@@ -1,7 +1,7 @@
-"""Private adaptation: QLoRA on D_u and what was downloaded; nothing of it leaves the device but numbers.
+"""Private adaptation: QLoRA on D_u and what was downloaded; only numbers leave the device.
 
-Seeds depend on the run's root seed and the user, not on the arm: arms differ in their data alone, so
-cdcda with nothing shared is direct_ft to the last byte, and paired comparisons carry less noise.
+Seeds depend on the run's root seed and the user, not on the arm: arms differ in their data alone,
+so cdcda with nothing shared is direct_ft to the last byte, and paired comparisons carry less noise.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The adapter store: one PEFT folder per user and arm, inside the user's own folder, written atomically.
+"""The adapter store: one PEFT folder per user and arm, inside the user's own folder.
 
 A stored adapter is complete when its marker file stands in it; a half-written one is never read.
 """

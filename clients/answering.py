@@ -1,7 +1,7 @@
 """Offline answering: the device answers its own queries and reports numbers.
 
-Evaluation decodes greedily; the gold answers lie on the device, so the server sees neither query nor
-answer. ``answer_text`` serves a user's free question from the same adapter.
+Evaluation decodes greedily; the gold answers lie on the device, so the server sees neither query
+nor answer. ``answer_text`` serves a user's free question from the same adapter.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The Flower ClientApp: four messages, each a few lines; the work lies in the modules beside it.
 
-Which user a node is comes from where the node's folder lies, never from the server: a real device is
-started with ``device-folder`` in its node config; a virtual client takes the folder of its partition.
+Which user a node is comes from where the node's folder lies, never from the server: a real device
+is started with ``device-folder`` in its node config; a virtual client takes the folder of its
+partition.
 """
 
 from __future__ import annotations

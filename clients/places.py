@@ -1,7 +1,7 @@
 """Where a virtual client finds the devices and the base models.
 
-The command line names the folders in the run config. Under ``flwr run`` nobody can: there the server
-sets the run up below the cache, in a folder named by Flower's run id, and both sides find it.
+The command line names the folders in the run config. Under ``flwr run`` nobody can: there the
+server sets the run up below the cache, in a folder named by Flower's run id; both sides find it.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The LaMP benchmark: records, tasks, files, metrics, and the miniature world that stands in for it."""
+"""The LaMP benchmark: records, tasks, files, metrics, and the miniature world."""

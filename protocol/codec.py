@@ -1,8 +1,8 @@
 """Frozen message records to Flower RecordDicts and back, field by field.
 
 Numbers travel in a MetricRecord named "numbers", texts and flags in a ConfigRecord named "texts",
-and a tuple of pairs in ConfigRecords "<field>.0", "<field>.1", ... with parallel lists id, input and
-response, each at most :data:`MAX_PART_BYTES` because the deployment engine posts a record whole.
+and a tuple of pairs in ConfigRecords "<field>.0", "<field>.1", ... with parallel lists id, input
+and response, each at most :data:`MAX_PART_BYTES` because the deployment engine posts a record whole.
 Every field states what it holds with :func:`holds`; the wire table is checked against that.
 """
 

@@ -33,9 +33,7 @@ def main(argv: Sequence[str]) -> int:
     values, words = read_words("answer", argv, ("run", "user", "arm", "runs"), free=True)
     if not words:
         raise ConfigError(f"answer: the query is missing\n{USAGE}")
-    run = find_run(
-        required("answer", values, "run", "runs/demo"), Path(values.get("runs", "runs"))
-    )
+    run = find_run(required("answer", values, "run", "runs/demo"), Path(values.get("runs", "runs")))
     device = find_device(run, required("answer", values, "user", "17"))
     console.print(answer(run, device, values.get("arm"), " ".join(words)), highlight=False)
     return 0

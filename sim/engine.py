@@ -1,9 +1,9 @@
 """The Flower simulation in this process: exit codes, restartable actors, all of Ray's settings.
 
-``flwr run`` serves the same apps (see sim.server_app), but its exit status is always 0 and it cannot
-make actors restartable; so the command line starts the simulation through flwr's own, private
-``_run_simulation``, pinned to flwr 1.41. Without ``max_restarts`` one dead actor poisons a whole run:
-the pool hands out the dead actor again and again.
+``flwr run`` serves the same apps (see sim.server_app), but its exit status is always 0 and it
+cannot make actors restartable; so the command line starts the simulation through flwr's own,
+private ``_run_simulation``, pinned to flwr 1.41. Without ``max_restarts`` one dead actor poisons a whole
+run: the pool hands out the dead actor again and again.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """``--dry-run``: what would run, and roughly what it would take. Nothing is trained or generated.
 
 Counts of users, records, steps and replies are exact but for the kept share, which only a run can
-tell; times come from a matrix product timed on this machine and are good to a factor of two or three.
+tell; times come from a matrix product timed on this machine and are good to a factor of two or
+three.
 """
 
 from __future__ import annotations
@@ -190,7 +191,7 @@ def _built_parameters(build: BuildConfig, which: str) -> float:
 
 
 def _adapter_bytes(config: Config) -> int:
-    """Float32 LoRA on all linear layers; about 1.4 % of a model per 16 ranks at 0.5 B parameters."""
+    """Float32 LoRA on all linear layers; 1.8 % of a 0.5 B model per 16 ranks."""
     if config.model.build is not None:
         size = config.model.build.device
         per_layer = config.qlora.rank * (8 * size.width + 3 * (size.width + size.feed_forward))

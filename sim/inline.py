@@ -18,6 +18,7 @@ from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
+from typing_extensions import override
 
 from strategy.experiment import ServerInputs, run_experiment
 from strategy.progress import Progress
@@ -82,6 +83,7 @@ class InlineGrid(Grid):
             if message_id in self._replies
         ]
 
+    @override
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> list[Message]:
@@ -91,16 +93,16 @@ class InlineGrid(Grid):
     def _deliver(self, message: Message) -> str:
         _name(message)
         node = message.metadata.dst_node_id
-        travelled, context = pickle.loads(pickle.dumps((message, self._contexts[node])))  # noqa: S301
+        travelled, context = pickle.loads(pickle.dumps((message, self._contexts[node])))
         try:
             reply = self._app(message=travelled, context=context)
             self._contexts[node] = context
-        except Exception as error:  # noqa: BLE001 - as the Simulation Runtime does
+        except Exception as error:
             reason = f"{type(error)}:<'{error}'>\n{traceback.format_exc()}"
             reply = Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
         _name(reply)
         message_id = str(message.metadata.message_id)
-        self._replies[message_id] = pickle.loads(pickle.dumps(reply))  # noqa: S301
+        self._replies[message_id] = pickle.loads(pickle.dumps(reply))
         return message_id
 
 

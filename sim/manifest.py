@@ -50,7 +50,7 @@ def commit() -> str:
 
 def _git(root: Path, *arguments: str) -> str:
     result = subprocess.run(
-        ["git", "-C", str(root), *arguments],  # noqa: S607
+        ["git", "-C", str(root), *arguments],
         check=True,
         capture_output=True,
         text=True,

@@ -1,4 +1,4 @@
-"""From a configuration to a run folder that is ready to start: data, models, devices, server inputs.
+"""From a configuration to a run folder that is ready to start.
 
 Everything that can be refused is refused here, before any model is loaded.
 """
@@ -6,7 +6,6 @@ Everything that can be refused is refused here, before any model is loaded.
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from storage import atomic
 from strategy import public
 from strategy.experiment import ServerInputs
 from strategy.methods import make_arms
-from strategy.progress import Progress
+from strategy.progress import Progress, StepProgress
 from strategy.public import PublicUsers
 
 
@@ -92,7 +91,9 @@ def _with_models(
             "nli": {"path": config.model.nli.path, "revision": config.model.nli.revision},
         }
         return config, {"name": config.model.name, **names}
-    from models.miniature import build, read_report
+    from models.miniature import build
 
-    built = build(config, data, Path(config.paths.cache), progress.phase)
-    return replace(built), {"name": config.model.name, **read_report(built)}
+    with StepProgress(progress) as steps:
+        built = build(config, data, Path(config.paths.cache), steps)
+    report = json.loads((Path(built.model.device.path).parent / "report.json").read_text())
+    return built, {"name": config.model.name, **report}

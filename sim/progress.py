@@ -1,4 +1,4 @@
-"""Progress in the terminal: phases, users per phase, time left. Without a terminal, one line a phase."""
+"""Progress in the terminal: phases, users per phase, time left; else one line a phase."""
 
 from __future__ import annotations
 

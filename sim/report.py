@@ -57,7 +57,8 @@ def main(argv: Sequence[str]) -> int:
     root = Path(compose(()).paths.runs)
     if "run" in values:
         folder = find_run(required("report", values, "run", "demo"), root).path
-        show(*write_report([folder]), console)
+        for results in write_report([folder]):
+            show(results, console)
         return 0
     names = [name.strip() for name in values["runs"].strip("[]()").split(",")]
     runs = [read_run(find_run(name, root).path) for name in names if name]

@@ -1,4 +1,4 @@
-"""``python -m sim``: compose, check, set up, simulate, report. Exit status 0 all well, 3 partial."""
+"""``python -m sim``: compose, check, set up, simulate, report."""
 
 from __future__ import annotations
 

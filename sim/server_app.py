@@ -1,10 +1,11 @@
-"""The ServerApp of the public route: ``flwr run .`` from the repository's root.
+r"""The ServerApp of the public route: ``flwr run .`` from the repository's root.
 
-    flwr run . --stream --federation-config "num-supernodes=20" \\
+    flwr run . --stream --federation-config "num-supernodes=20" \
         --run-config 'overrides="task=lamp_4 users=20"'
 
 It composes the configuration, sets the run up below the cache and runs the same experiment as
-``python -m sim``; the report is written at the end. Relative paths count from the SuperLink's folder.
+``python -m sim``; the report is written at the end. Relative paths count from the SuperLink's
+folder.
 """
 
 from __future__ import annotations

@@ -29,7 +29,8 @@ def read_words(
         elif free and not word.startswith("-"):
             rest.append(word)
         else:
-            raise ConfigError(f"{command}: expected key=value, got '{word}'. {suggestion(key, known)}")
+            hint = suggestion(key, known)
+            raise ConfigError(f"{command}: expected key=value, got '{word}'. {hint}")
     return values, rest
 
 

@@ -1,4 +1,4 @@
-"""Content hashes: what names a cache entry or a message is what it holds, never when it was made."""
+"""Content hashes: entries and messages are named by what they hold, never by when."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Append-only JSON lines: each record is one flushed line; a torn last line is recognised and left out."""
+"""Append-only JSON lines, each flushed; a torn last line is recognised and left out."""
 
 from __future__ import annotations
 
@@ -58,8 +58,12 @@ def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
         value = json.loads(line)
     except ValueError as error:
-        raise RunError(f"{path.name} line {number}: expected a JSON object, got a broken line; "
-                       "the file was changed by hand or by a faulty disk") from error
+        raise RunError(
+            f"{path.name} line {number}: expected a JSON object, got a broken line; "
+            "the file was changed by hand or by a faulty disk"
+        ) from error
     if not isinstance(value, dict):
-        raise RunError(f"{path.name} line {number}: expected a JSON object, got {type(value).__name__}")
+        raise RunError(
+            f"{path.name} line {number}: expected a JSON object, got {type(value).__name__}"
+        )
     return value

@@ -1,1 +1,1 @@
-"""The cloud: roster, base model, augmentation, filters, ledger, and the Flower strategy that runs the arms."""
+"""The cloud: roster, base model, augmentation, filters, ledger, and the Flower strategy."""

@@ -17,7 +17,9 @@ from typing import Any
 from storage.hashing import hash_bytes
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS entries (key TEXT PRIMARY KEY, value TEXT NOT NULL, check_sum TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS entries (
+  key TEXT PRIMARY KEY, value TEXT NOT NULL, check_sum TEXT NOT NULL
+);
 CREATE TABLE IF NOT EXISTS holders (key TEXT NOT NULL, user TEXT NOT NULL, PRIMARY KEY (key, user));
 CREATE INDEX IF NOT EXISTS holders_by_user ON holders (user);
 """
@@ -43,7 +45,7 @@ class Cache:
             for batch in _batches(sorted(set(keys))):
                 marks = ",".join("?" * len(batch))
                 rows = connection.execute(
-                    f"SELECT key, value, check_sum FROM entries WHERE key IN ({marks})",  # noqa: S608
+                    f"SELECT key, value, check_sum FROM entries WHERE key IN ({marks})",
                     batch,
                 )
                 found.update(

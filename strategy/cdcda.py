@@ -1,4 +1,4 @@
-"""The CDCDA-PLM strategy: one Flower round per arm, no global arrays, private adapters stay private.
+"""The CDCDA-PLM strategy: one Flower round per arm, no global arrays, adapters stay private.
 
 A round sends train.adapt to every user of the arm (kept pairs down, numbers up) and then
 evaluate.answer to those that adapted. Shares were collected and augmented before the first round,
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
+from typing_extensions import override
 
 from lamp.records import Pair
 from protocol.codec import WireMessage, decode, encode
@@ -97,6 +98,7 @@ class CdcdaPlm(Strategy):
         names = ", ".join(plan.arm.name for plan in self._plans)
         logger.info("CDCDA-PLM: %d users, arms: %s", len(self._standing.nodes), names)
 
+    @override
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
@@ -122,6 +124,7 @@ class CdcdaPlm(Strategy):
         losses = [reply.losses[-1] for _, reply in adapted if reply.losses]
         return None, MetricRecord({"users": len(adapted), "last-loss": _mean(losses)})
 
+    @override
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:

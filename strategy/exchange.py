@@ -1,9 +1,9 @@
 """A Grid that retries, accounts and reports: every message of the strategy goes through it.
 
 Replies come in completion order and error replies may name another node as their source, so a reply
-is matched by the message it answers. A message that fails is sent once more (``retries``); what still
-fails is kept as a :class:`Failure` under the user's id, and the others' results are untouched. The
-clock that ends waiting starts with the last sign of life, never with the sending.
+is matched by the message it answers. A message that fails is sent once more (``retries``); what
+still fails is kept as a :class:`Failure` under the user's id, and the others' results are
+untouched. The clock that ends waiting starts with the last sign of life, never with the sending.
 """
 
 from __future__ import annotations

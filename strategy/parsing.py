@@ -36,8 +36,8 @@ class Parsed:
 def parse_reply(task: Task, text: str) -> Parsed:
     """Read one reply of the cloud model.
 
-    A task whose pairs have no response (LaMP-7) needs none, and one that came is dropped. A response
-    outside the task's label set is rejected; case and a final full stop are forgiven.
+    A task whose pairs have no response (LaMP-7) needs none, and one that came is dropped. A
+    response outside the task's label set is rejected; case and a final full stop are forgiven.
     """
     match = _REPLY.search(_printable(text))
     if match is None:

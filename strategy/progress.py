@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Protocol, Self
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +40,33 @@ class LoggedProgress:
     def note(self, text: str) -> None:
         """Log ``text``."""
         logger.warning("%s", text)
+
+
+class StepProgress:
+    """Turns calls with (phase, steps done, steps in all) into phases, one after the other."""
+
+    def __init__(self, progress: Progress) -> None:
+        """Tell ``progress``."""
+        self._progress, self._open = progress, ExitStack()
+        self._name, self._done = "", 0
+        self._phase: Phase = _Silent()
+
+    def __enter__(self) -> Self:
+        """Start with no phase open."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the last phase."""
+        self._open.close()
+
+    def __call__(self, name: str, done: int, total: int) -> None:
+        """Note that ``done`` of ``total`` steps of the phase ``name`` are done."""
+        if name != self._name:
+            self._open.close()
+            self._phase = self._open.enter_context(self._progress.phase(name, total))
+            self._name, self._done = name, 0
+        self._phase.advance(done - self._done)
+        self._done = done
 
 
 class _Silent:

@@ -1,4 +1,4 @@
-"""The roster: which node is whose device. Node ids are random for each run, so the nodes are asked."""
+"""The roster: which node is whose device; node ids are random, so the nodes are asked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LaMP-1 and LaMP-5 in the world: papers in a scholar's own fields, under titles in their own style."""
+"""LaMP-1 and LaMP-5 in the world: papers in a scholar's own fields, titles in their own style."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
 
 from conf.errors import ConfigError
 from conf.schema import BuildConfig, TransformerSize
-from models.chat import IGNORED, Encoded
+from models.chat import IGNORED, Encoded, pad_id
 from models.miniature.corpus import Draw
 from models.miniature.optimise import OnStep, fit
 from models.miniature.tokenizer import MAX_LENGTH
@@ -64,11 +64,17 @@ def check_heads(what: str, size: TransformerSize) -> None:
 
 
 def train_causal(
-    model: Qwen2ForCausalLM, draw: Draw, steps: int, config: BuildConfig, seed: int, on_step: OnStep
+    model: Qwen2ForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    draw: Draw,
+    steps: int,
+    config: BuildConfig,
+    seed: int,
+    on_step: OnStep,
 ) -> tuple[float, ...]:
     """Train ``model`` in float32 on examples of ``draw``. Returns one loss per step."""
     done = [0]
-    pad = int(model.config.pad_token_id)
+    pad = pad_id(tokenizer)
 
     def step_done(step: int) -> None:
         done[0] = step

@@ -165,7 +165,7 @@ def cloud_draw(corpus: Corpus, tokenizer: PreTrainedTokenizerBase) -> Draw:
 
 
 def _paraphrase(pair: Pair, rng: random.Random, progress: float) -> Pair:
-    """The pair in other words; early in training word for word, so that copying is learned first."""
+    """The pair in other words; early in training word for word: copying is learned first."""
     seed = rng.getrandbits(32)
     return (
         pair if progress < COPY_SHARE else replace(pair, input=world.paraphrase(pair.input, seed))
@@ -175,7 +175,7 @@ def _paraphrase(pair: Pair, rng: random.Random, progress: float) -> Pair:
 def device_draw(corpus: Corpus, tokenizer: PreTrainedTokenizerBase) -> Draw:
     """Examples for the device: plain text, pairs, queries."""
 
-    def draw(rng: random.Random, progress: float) -> Encoded:
+    def draw(rng: random.Random, _: float) -> Encoded:
         kind = rng.random()
         if kind < DEVICE_TEXT:
             return _plain(tokenizer, rng.choice(corpus.pairs))

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
-from conf.errors import ConfigError, DataError
+from conf.errors import DataError
 from conf.schema import BuildConfig, TransformerSize
 from conf.seeds import derive_seed
 from lamp import world
@@ -135,8 +135,8 @@ def new_nli(
         attention_probs_dropout_prob=0.0,
         initializer_range=INITIAL_SPREAD,
         pad_token_id=tokenizer.pad_token_id,
-        id2label=dict(enumerate(world.LABELS)),
-        label2id={label: i for i, label in enumerate(world.LABELS)},
+        id2label={i: str(label) for i, label in enumerate(world.LABELS)},
+        label2id={str(label): i for i, label in enumerate(world.LABELS)},
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -152,9 +152,11 @@ def _favour_equal_words(model: BertForSequenceClassification, embeddings: Tensor
     words = inputs.word_embeddings.weight
     if embeddings is not None and embeddings.shape == words.shape:
         words.copy_(embeddings / embeddings.std() * INITIAL_SPREAD)
-    for layer in model.bert.encoder.layer:
-        # query = key: a token attends to what is like it
-        layer.attention.self.key.weight.copy_(layer.attention.self.query.weight)
+    weights = dict(model.named_parameters())
+    for name in weights:
+        if name.endswith("self.key.weight"):
+            # query = key: a token attends to what is like it
+            weights[name].copy_(weights[name.replace("key", "query")])
 
 
 def train_nli(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 WARMUP = 0.05
 CLIP = 1.0
-# Muon's step has a fixed size whatever the gradient's, so its rate is another quantity than AdamW's.
+# Muon's step has a fixed size whatever the gradient's: its rate is another quantity than AdamW's.
 MUON_PER_ADAM = 7.0
 BETAS = (0.9, 0.98)
 MAX_THREADS = 2
@@ -51,7 +51,7 @@ def fit(
         for optimizer, peak in zip(optimizers, peaks, strict=True):
             optimizer.param_groups[0]["lr"] = peak * _factor(step, steps)
         loss = next_loss()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), CLIP)
         for optimizer in optimizers:
             optimizer.step()
@@ -79,7 +79,7 @@ def _factor(step: int, steps: int) -> float:
 
 @contextmanager
 def training_threads() -> Iterator[None]:
-    """Use up to two threads inside, whatever was set before; more do not help such small matrices."""
+    """Use up to two threads inside; more do not help such small matrices."""
     before = torch.get_num_threads()
     torch.set_num_threads(max(1, min(MAX_THREADS, os.cpu_count() or 1)))
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
@@ -55,7 +56,7 @@ def _answers(
         return []
     ids = [encode_prompt(tokenizer, prompt, None, MAX_TOKENS) for prompt in prompts]
     padded = tokenizer.pad({"input_ids": ids}, padding_side="left", return_tensors="pt")
-    sampling = {"do_sample": False}
+    sampling: dict[str, Any] = {"do_sample": False}
     if temperature:
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
     with torch.random.fork_rng(devices=[]):

@@ -199,7 +199,7 @@ def test_adapter_that_does_not_fit_is_refused_and_changes_nothing(model, tmp_pat
     for number, (change, message) in enumerate(cases):
         folder = shutil.copytree(tmp_path / "good", tmp_path / f"bad{number}")
         damage(folder, **change)
-        with pytest.raises(ModelError, match=rf"adapter bad{number}: .*{message}; train it again"):
+        with pytest.raises(ModelError, match=rf"adapter bad{number}: .*{message}.*; train it"):
             lora.load(model, folder)
     assert all(torch.equal(weight, before[name]) for name, weight in state(model).items())
 

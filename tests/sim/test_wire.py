@@ -169,7 +169,7 @@ def test_every_message_of_every_method_holds_only_what_the_table_allows(recorded
 
 
 def test_no_serialised_byte_holds_an_unshared_record_a_query_or_a_gold_answer(recorded):
-    grid, run, _ = recorded
+    grid, _, _ = recorded
     up = b"".join(serialise(content) for _, content in grid.up)
     down = b"".join(serialise(content) for _, content in grid.down)
     shared = {
@@ -198,8 +198,11 @@ def test_no_adapter_weight_crosses_the_wire(recorded):
 
 def test_kept_pairs_reach_only_the_user_they_were_made_for(recorded):
     grid, _, _ = recorded
-    by_node = {metadata.src_node_id: body_of(DEVICE_TO_SERVER, metadata, content).user_id
-               for metadata, content in grid.up if metadata.message_type == "query.hello"}  # fmt: skip
+    by_node = {
+        metadata.src_node_id: body_of(DEVICE_TO_SERVER, metadata, content).user_id
+        for metadata, content in grid.up
+        if metadata.message_type == "query.hello"
+    }
     kept = {
         by_node[metadata.dst_node_id]: body_of(SERVER_TO_DEVICE, metadata, content).kept
         for metadata, content in grid.down

@@ -10,10 +10,15 @@ from storage.hashing import hash_json
 
 
 def test_a_failed_folder_leaves_nothing_behind(tmp_path):
-    with pytest.raises(ValueError, match="stop"), atomic.new_folder(tmp_path / "made") as folder:
+    with pytest.raises(ValueError, match="stop"):
+        _fail_in_folder(tmp_path / "made")
+    assert list(tmp_path.iterdir()) == []
+
+
+def _fail_in_folder(path):
+    with atomic.new_folder(path) as folder:
         (folder / "half").write_text("x")
         raise ValueError("stop")
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_finished_folder_is_complete_and_replaces_the_old_one(tmp_path):

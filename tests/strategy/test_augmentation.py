@@ -20,7 +20,7 @@ RECORDS = tuple(
 
 
 class Writer:
-    """Writes a readable reply out of its seed, so that replies differ by sample and not by order."""
+    """Writes a readable reply out of its seed: replies differ by sample and not by order."""
 
     identity = "writer"
 

@@ -1,4 +1,4 @@
-"""Failing messages are sent again; what still fails stands under its user's id, others untouched."""
+"""Failing messages are sent again; what still fails stands under its user's id."""
 
 from __future__ import annotations
 

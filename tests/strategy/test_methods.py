@@ -26,7 +26,7 @@ def test_only_methods_that_depend_on_the_ratio_get_one_arm_for_each():
 
 
 def test_an_unknown_method_names_the_nearest_one():
-    with pytest.raises(ConfigError, match="unknown 'cdca'. Did you mean 'cdcda'"):
+    with pytest.raises(ConfigError, match=r"unknown 'cdca'\. Did you mean 'cdcda'"):
         make_arms(["cdca"], None)
 
 
