@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 MARKER = "COMPLETE.json"
@@ -21,15 +21,15 @@ MARKER = "COMPLETE.json"
 def write_bytes(path: Path, content: bytes) -> None:
     """Write ``content`` to ``path`` atomically; missing parent folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{token_hex(4)}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:  # not mkstemp: its files ignore the user's umask
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -52,7 +52,8 @@ def new_folder(path: Path, marker: dict[str, Any] | None = None) -> Iterator[Pat
     first wins, and ours is dropped.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{token_hex(4)}")
+    temporary.mkdir()
     try:
         yield temporary
         write_json(temporary / MARKER, marker or {})

@@ -19,7 +19,7 @@ import pytest
 
 from conf.compose import compose, to_json
 from conf.schema import Config
-from lamp import tasks
+from lamp import metrics, tasks
 from storage import jsonlines
 from strategy.methods import Arm, make_arms
 
@@ -34,7 +34,8 @@ RATE = {"no_input": 0.02, "scf": 0.55, "tdf": 0.1, "lsf": 0.15}
 
 @cache
 def composed(task: str) -> Config:
-    return compose([f"task={task}"])
+    config = compose([f"task={task}"])
+    return replace(config, evaluation=replace(config.evaluation, bootstrap=300))
 
 
 def write_run(
@@ -184,8 +185,12 @@ def _cross(files: Files, arm: Arm, user: str) -> None:
 
 
 @pytest.fixture
-def make_run(tmp_path: Path) -> Callable[..., Path]:
-    """Write a run folder below a folder ``runs``: ``make_run("name", task="lamp_2", seed=1)``."""
+def make_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Write a run folder below a folder ``runs``: ``make_run("name", task="lamp_2", seed=1)``.
+
+    LaMP's own bootstrap median, which tests/lamp checks, is drawn from few resamples here.
+    """
+    monkeypatch.setattr(metrics, "COMPAT_RESAMPLES", 20)
 
     def make(name: str = "a-run", **settings: Any) -> Path:
         return write_run(tmp_path / "runs" / name, **settings)
