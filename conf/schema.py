@@ -313,6 +313,8 @@ class EvaluationConfig:
         exclude_contaminated: Leave out queries whose text stands in the user's own profile.
         batch_size: Queries answered at once.
         bertscore: Local model folder of BERTScore-F1; None reports 'n/a'.
+        rag_items: Records of the user's profile that the *_rag methods put into a prompt.
+        rag_max_tokens: Length of these records together, in tokens, split evenly over them.
         bootstrap: Resamples of every interval.
         confidence: Coverage of every interval.
     """
@@ -322,8 +324,30 @@ class EvaluationConfig:
     exclude_contaminated: bool = True
     batch_size: PositiveInt = 64
     bertscore: str | None = None
+    rag_items: PositiveInt = 4
+    rag_max_tokens: PositiveInt = 256
     bootstrap: PositiveInt = 2000
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class BaselinesConfig:
+    """Settings of the methods that cdcda is compared with.
+
+    Attributes:
+        eda_rate: Share of an input's words that one EDA operation changes; at least one word.
+        thesaurus: Where EDA finds synonyms: "wordnet" through nltk, or the miniature "world"'s own
+            words; "auto" takes the world's for data=miniature.
+        rkd_weight: Weight of the reverse KL beside the cross-entropy.
+        fedavg_rounds: Rounds of fedavg: every user trains, the server averages.
+        fedavg_epochs: Passes over a user's records in each of these rounds.
+    """
+
+    eda_rate: Annotated[float, Field(gt=0, le=1)] = 0.1
+    thesaurus: Literal["auto", "wordnet", "world"] = "auto"
+    rkd_weight: NonNegativeFloat = 1.0
+    fedavg_rounds: PositiveInt = 5
+    fedavg_epochs: PositiveInt = 1
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -401,6 +425,7 @@ class Config:
     evaluation: EvaluationConfig
     resources: ResourcesConfig
     paths: PathsConfig
+    baselines: BaselinesConfig = field(default_factory=BaselinesConfig)
     data: str = "miniature"
     part: Literal["train", "dev", "test"] = "dev"
     split: Literal["auto", "time", "user"] = "auto"

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from peft import PeftModel
 from transformers import (
     DynamicCache,
     LogitsProcessor,
@@ -52,7 +53,7 @@ class Generation:
 
 
 def generate(
-    model: PreTrainedModel,
+    model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[str],
     seeds: Sequence[int],
@@ -112,7 +113,7 @@ class _Decoder:
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: PreTrainedModel | PeftModel,
         tokenizer: PreTrainedTokenizerBase,
         sampling: SamplingConfig,
         system: str | None,
@@ -211,7 +212,9 @@ class _State:
         rows: (B,) which row of the batch each one is.
     """
 
-    def __init__(self, model: PreTrainedModel, input_ids: torch.Tensor, mask: torch.Tensor) -> None:
+    def __init__(
+        self, model: PreTrainedModel | PeftModel, input_ids: torch.Tensor, mask: torch.Tensor
+    ) -> None:
         self._model = model
         self._cache = DynamicCache(config=model.config)
         self.input_ids, self.mask = input_ids, mask
@@ -243,7 +246,7 @@ class _State:
 
 
 def _encode_all(
-    model: PreTrainedModel,
+    model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[str],
     sampling: SamplingConfig,

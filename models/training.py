@@ -1,7 +1,7 @@
 """The training loop: a frozen base, the parameters that require gradients, a linear schedule.
 
-Only scored positions reach the output layer, and nothing waits for the accelerator inside the loop.
-All randomness, batches and dropout, comes from one seed; no global generator is moved.
+Only scored positions reach the output layer, and no loss is read before the last step is on its
+way. All randomness, batches and dropout, comes from one seed; no global generator is moved.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from peft import PeftModel
 from torch import nn
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
@@ -91,7 +92,7 @@ def steps_for(n_records: int, batch_size: int, epochs: int) -> int:
 
 
 def train(
-    model: PreTrainedModel,
+    model: PreTrainedModel | PeftModel,
     tokenizer_pad_id: int,
     examples: Sequence[Encoded],
     schedule: Schedule,
@@ -166,7 +167,7 @@ def collate(examples: Sequence[Encoded], pad_id: int, device: torch.device | str
     return Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors))
 
 
-def batch_loss(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+def batch_loss(model: PreTrainedModel | PeftModel, batch: Batch) -> torch.Tensor:
     """Return the mean cross-entropy over the scored tokens of ``batch``, a float32 scalar.
 
     The output layer sees the scored positions only: at a vocabulary of 151,936 that is most of the
@@ -182,7 +183,7 @@ def batch_loss(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
 
 
 def _run(
-    model: PreTrainedModel,
+    model: PreTrainedModel | PeftModel,
     pad_id: int,
     examples: Sequence[Encoded],
     schedule: Schedule,
@@ -206,7 +207,7 @@ def _run(
 
 
 def _step(
-    model: PreTrainedModel,
+    model: PreTrainedModel | PeftModel,
     optimizer: torch.optim.Optimizer,
     trained: list[nn.Parameter],
     batch: Batch,
@@ -226,7 +227,7 @@ def _step(
 
 
 @contextmanager
-def _training_mode(model: PreTrainedModel, seed: int) -> Iterator[None]:
+def _training_mode(model: PreTrainedModel | PeftModel, seed: int) -> Iterator[None]:
     """Switch dropout on, drawing from ``seed``; the process's generators stay where they are."""
     on_gpu = model.device.type == "cuda"
     if on_gpu:

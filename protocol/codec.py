@@ -3,18 +3,21 @@
 Numbers travel in a MetricRecord named "numbers", texts and flags in a ConfigRecord named "texts",
 and a tuple of pairs in ConfigRecords "<field>.0", "<field>.1", ... with parallel lists id, input
 and response, each at most :data:`MAX_PART_BYTES` because the deployment engine posts a record whole.
+Named arrays travel in an ArrayRecord of the field's name, which a message without arrays leaves out.
 Every field states what it holds with :func:`holds`; the wire table is checked against that.
 """
 
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator, Sequence
-from dataclasses import field, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, field, fields
 from functools import lru_cache
 from typing import Any, ClassVar, Protocol, TypeVar, cast, get_args, get_origin, get_type_hints
 
-from flwr.app import ConfigRecord, MetricRecord, RecordDict
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from numpy.typing import NDArray
 
 from conf.errors import ProtocolError
 from lamp.records import Pair
@@ -33,11 +36,22 @@ class WireMessage(Protocol):
 
 
 M = TypeVar("M", bound=WireMessage)
+Arrays = Mapping[str, NDArray[Any]]
 
 
-def holds(content: str) -> Any:
-    """Declare what a message field holds, in the words of the wire table."""
-    return field(metadata={"holds": content})
+def holds(content: str, absent: Any = MISSING) -> Any:
+    """Declare what a message field holds, in the words of the wire table.
+
+    Args:
+        content: What the field holds.
+        absent: Its value where most messages have none.
+    """
+    return field(default=absent, metadata={"holds": content})
+
+
+def may_hold_arrays(content: str) -> Any:
+    """Declare a message field of named arrays that most messages leave empty."""
+    return field(default_factory=dict, metadata={"holds": content})
 
 
 def encode(message: WireMessage) -> RecordDict:
@@ -50,6 +64,8 @@ def encode(message: WireMessage) -> RecordDict:
         value, hint = getattr(message, each.name), hints[each.name]
         if _is_pairs(hint):
             records.update(_encode_pairs(each.name, value))
+        elif _is_arrays(hint):
+            records.update(_encode_arrays(each.name, value))
         elif _is_number(hint):
             numbers[each.name] = list(value) if isinstance(value, tuple) else value
         else:
@@ -76,7 +92,7 @@ def decode(kind: type[M], records: RecordDict) -> M:
             f"{kind.TYPE}: field {error.args[0]!r} is missing in the message; "
             "both sides must run the same version"
         ) from error
-    unknown = sorted((set(numbers) | set(texts)) - set(hints))
+    unknown = sorted((set(numbers) | set(texts) | set(records.array_records)) - set(hints))
     if unknown:
         raise ProtocolError(
             f"{kind.TYPE}: expected the fields {sorted(hints)}, got also {unknown}; "
@@ -90,6 +106,8 @@ def _decode_field(
 ) -> Any:
     if _is_pairs(hint):
         return tuple(_decode_pairs(name, records))
+    if _is_arrays(hint):
+        return _decode_arrays(name, records)
     source: Any = numbers if _is_number(hint) else texts
     value = source[name]
     if get_origin(hint) is tuple:
@@ -141,6 +159,18 @@ def _decode_pairs(name: str, records: RecordDict) -> Iterator[Pair]:
         raise KeyError(f"{name}.0")
 
 
+def _encode_arrays(name: str, arrays: Arrays) -> dict[str, ArrayRecord]:
+    if not arrays:
+        return {}
+    return {name: ArrayRecord({key: Array(np.asarray(value)) for key, value in arrays.items()})}
+
+
+def _decode_arrays(name: str, records: RecordDict) -> Arrays:
+    if name not in records.array_records:
+        return {}
+    return {key: array.numpy() for key, array in records.array_records[name].items()}
+
+
 def _clean(value: Any) -> Any:
     """Replace lone surrogates: they pass in the simulation and fail in the deployment engine."""
     if isinstance(value, str):
@@ -154,6 +184,10 @@ def _is_pairs(hint: Any) -> bool:
     return get_origin(hint) is tuple and get_args(hint)[0] is Pair
 
 
+def _is_arrays(hint: Any) -> bool:
+    return get_origin(hint) is Mapping
+
+
 def _is_number(hint: Any) -> bool:
     item = get_args(hint)[0] if get_origin(hint) is tuple else hint
     return item in (int, float)
@@ -164,6 +198,8 @@ def _hints(kind: type) -> dict[str, Any]:
     hints = get_type_hints(kind)
     hints.pop("TYPE", None)
     for name, hint in hints.items():
+        if _is_arrays(hint):
+            continue
         item = get_args(hint)[0] if get_origin(hint) is tuple else hint
         if isinstance(hint, types.UnionType) or item not in (int, float, str, bool, bytes, Pair):
             raise ProtocolError(f"{kind.__name__}.{name}: {hint} cannot cross the wire")

@@ -1,6 +1,6 @@
 """The messages of one run: query.hello, query.share, train.adapt, evaluate.answer.
 
-A device never sends a record that its consent does not cover, an adapter, or the text of a query
+A device never sends a record that its consent does not cover, an adapter (but for fedavg, whose point it is), or the text of a query
 or prediction, except where ``evaluation.ship_predictions`` asks for case studies and the ledger
 says so.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lamp.records import Pair
-from protocol.codec import holds
+from protocol.codec import Arrays, holds, may_hold_arrays
 
 PROTOCOL_VERSION = 1
 
@@ -66,13 +66,18 @@ class AdaptRequest:
     """Server offers kept synthetic pairs and asks the device to train its private adapter.
 
     Attributes:
-        arm: Name of the arm; names the adapter on the device.
+        arm: Name of the arm.
         base_id: Content id of M_base, which the device holds.
         settings: JSON of :class:`protocol.settings.DeviceSettings`.
         seed: The run's root seed.
-        kept: Synthetic pairs that passed the filters (or copies, for the controls).
+        kept: Synthetic pairs that were chosen for this user.
         extra_records: Train as many steps as if D_u had so many more records (the control
             that is matched in steps).
+        adapter: Names the adapter on the device; "" takes the arm's name.
+        recipe: JSON of :class:`protocol.recipe.Recipe`.
+        weights: Averaged LoRA weights to start from, float32, by the names of an adapter file.
+        logits: Teacher's logits by the shared pair's id, float16 of shape (scored tokens,
+            vocabulary), in the order of the completion's tokens.
     """
 
     TYPE: ClassVar[str] = "train.adapt"
@@ -82,11 +87,20 @@ class AdaptRequest:
     seed: int = holds("settings")
     kept: tuple[Pair, ...] = holds("kept pairs")
     extra_records: int = holds("settings")
+    adapter: str = holds("settings", "")
+    recipe: str = holds("settings", "{}")
+    weights: Arrays = may_hold_arrays("averaged weights")
+    logits: Arrays = may_hold_arrays("teacher logits")
+
+    @property
+    def adapter_name(self) -> str:
+        """Name under which the device keeps the adapter."""
+        return self.adapter or self.arm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdaptReply:
-    """What training took; the adapter itself stays on the device.
+    """What training took; the adapter itself stays on the device unless the recipe is federated.
 
     Attributes:
         user_id: Who trained.
@@ -99,6 +113,7 @@ class AdaptReply:
         seconds: Wall time of the training.
         peak_memory_bytes: What an NF4 device would need for weights, adapter and optimizer.
         adapter_bytes: Size of the stored adapter.
+        weights: LoRA weights, where the recipe is federated; else none.
     """
 
     TYPE: ClassVar[str] = "train.adapt"
@@ -112,6 +127,7 @@ class AdaptReply:
     seconds: float = holds("numbers")
     peak_memory_bytes: int = holds("numbers")
     adapter_bytes: int = holds("numbers")
+    weights: Arrays = may_hold_arrays("LoRA weights")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,10 +135,13 @@ class AnswerRequest:
     """Server asks the device to answer its own queries offline and to report numbers.
 
     Attributes:
-        arm: Name of the arm whose adapter answers.
-        base_id: Content id of M_base.
+        arm: Name of the arm.
+        base_id: Content id of the model that answers, M_base unless the arm takes another.
         settings: JSON of :class:`protocol.settings.DeviceSettings`.
-        adapted: Whether the arm has an adapter; without one M_base answers.
+        adapted: Whether an adapter answers; without one the model alone does.
+        adapter: Name of the adapter; "" takes the arm's name.
+        retrieved: Records of the user's own profile that stand in the prompt.
+        weights: Averaged LoRA weights; the device keeps them as its adapter and answers with them.
     """
 
     TYPE: ClassVar[str] = "evaluate.answer"
@@ -130,6 +149,14 @@ class AnswerRequest:
     base_id: str = holds("settings")
     settings: str = holds("settings")
     adapted: bool = holds("settings")
+    adapter: str = holds("settings", "")
+    retrieved: int = holds("settings", 0)
+    weights: Arrays = may_hold_arrays("averaged weights")
+
+    @property
+    def adapter_name(self) -> str | None:
+        """Name of the adapter that answers; None for the model alone."""
+        return (self.adapter or self.arm) if self.adapted else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,11 @@
 
     method                        device -> server                  server -> device
     device, direct_ft, ...        numbers                           M_base once
-    cdcda                         shared pairs, numbers             kept pairs, M_base once
+    device_zero_shot              numbers                           the device model once
+    cdcda, ...                    shared pairs, numbers             kept pairs, M_base once
+    rkd_ft                        shared pairs, numbers             teacher logits, M_base once
+    fedavg                        LoRA weights, numbers             averaged weights, M_base once
+    cloud, ..., unified           nothing crosses the wire: these oracles hold all data in the cloud
 
 Identity (user and query ids) and settings accompany every message. ``case studies`` (prediction and
 gold texts) cross only when ``evaluation.ship_predictions`` is set. A test holds the serialised
@@ -29,14 +33,34 @@ class Allowed:
     down: frozenset[str]
 
 
-_LOCAL = Allowed(up=frozenset(), down=frozenset({"M_base"}))
-_AUGMENTED = Allowed(up=frozenset({"shared pairs"}), down=frozenset({"kept pairs", "M_base"}))
+def _allowed(up: str = "", down: str = "") -> Allowed:
+    filled = (frozenset(each.split(", ")) if each else frozenset[str]() for each in (up, down))
+    return Allowed(*filled)
+
+
+_LOCAL = _allowed(down="M_base")
+_AUGMENTED = _allowed(up="shared pairs", down="kept pairs, M_base")
+_ORACLE = _allowed()
 
 WIRE_TABLE: dict[str, Allowed] = {
+    "cloud_zero_shot": _ORACLE,
+    "cloud": _ORACLE,
+    "cloud_rag": _ORACLE,
+    "device_zero_shot": _allowed(down="device model"),
     "device": _LOCAL,
+    "device_rag": _LOCAL,
     "direct_ft": _LOCAL,
+    "direct_ft_rag": _LOCAL,
     "direct_ft_matched": _LOCAL,
+    "copies_ft": _LOCAL,
+    "eda_ft": _LOCAL,
+    "rkd_ft": _allowed(up="shared pairs", down="teacher logits, M_base"),
     "cdcda": _AUGMENTED,
+    "cdcda_rag": _AUGMENTED,
+    "cdcda_random": _AUGMENTED,
+    "cdcda_unfiltered": _AUGMENTED,
+    "fedavg": _allowed(up="LoRA weights", down="averaged weights, M_base"),
+    "unified": _ORACLE,
 }
 
 
@@ -45,7 +69,7 @@ def contents(message: WireMessage) -> frozenset[str]:
     return frozenset(
         each.metadata["holds"]
         for each in fields(message)
-        if getattr(message, each.name) not in ((), "")
+        if getattr(message, each.name) not in ((), "", {})
     )
 
 

@@ -14,9 +14,9 @@ from typing import Any
 
 from conf.errors import RunError
 from lamp import metrics
-from sim import plots, sections
+from sim import cautions, filter_tables, plots, score_tables
 from sim.results import Results, as_line, summarise
-from sim.runfolder import Run
+from sim.run_records import Run
 from sim.tables import (
     Cell,
     Table,
@@ -107,15 +107,15 @@ def _section(results: Results, out: Path) -> dict[str, Any]:
     if figure is not None:
         plots.save(figure, picture)
     tables = {
-        "scores": sections.scores_table(results),
-        "differences": sections.differences_table(results),
+        "scores": score_tables.scores_table(results),
+        "differences": score_tables.differences_table(results),
         "kept": kept_over_seeds(results),
     }
     return {
         **{name: to_markdown(table) if table else "" for name, table in tables.items()},
         "title": f"{run.task.title}, {run.world}",
-        "warnings": sections.warnings(results),
-        "power": sections.power_notes(results),
+        "warnings": cautions.warnings(results),
+        "power": score_tables.power_notes(results),
         "picture": picture.name if figure is not None else "",
         "runs": ", ".join(f"{each.folder.name} (seed {each.config.seed})" for each in results.runs),
     }
@@ -127,7 +127,7 @@ def _slug(text: str) -> str:
 
 def kept_over_seeds(results: Results) -> Table | None:
     """The filters' table of every seed, one below the other."""
-    tables = [(run.config.seed, sections.kept_table(run)) for run in results.runs]
+    tables = [(run.config.seed, filter_tables.kept_table(run)) for run in results.runs]
     found = [(seed, table) for seed, table in tables if table is not None]
     if not found:
         return None
@@ -162,7 +162,7 @@ def effects_table(all_results: Sequence[Results]) -> Table | None:
     pairs = dict.fromkeys(
         (result.arm.name, reference.arm.name)
         for results in all_results
-        for result, reference in sections.compared_pairs(results)
+        for result, reference in score_tables.compared_pairs(results)
     )
     rows: list[list[Cell | str]] = [
         [f"{name} minus {other}", *(_effect(results, name, other) for results in all_results)]

@@ -23,11 +23,12 @@ from matplotlib.ticker import MaxNLocator
 
 from lamp import metrics
 from sim import statistics
-from sim.results import ArmResult, Results, effective_ratio, user_scores
-from sim.runfolder import ArmName, Run
-from sim.sections import LAMP_METRICS, ORACLES, REFERENCES
+from sim.results import ArmResult, Results
+from sim.run_records import ArmName, Run
+from sim.score_tables import LAMP_METRICS, ORACLES, REFERENCES
 from sim.statistics import Floats, Resampling
 from sim.tables import LOWER_IS_BETTER, metric_head, metric_title, number, signed
+from sim.user_table import effective_ratio, user_scores
 from storage import atomic
 
 DPI = 150

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from conf.compose import from_json, to_json
-from conf.errors import ConfigError, RunError
+from conf.errors import RunError
 from conf.schema import Config
 from lamp import dataset
+from lamp.bertscore import check_folder
 from lamp.dataset import LampData
 from sim import provision
 from sim.folders import RunFolder, new_run_folder
 from sim.manifest import make_manifest
+from sim.tracker import check_installed
 from storage import atomic
 from strategy import public
 from strategy.experiment import ServerInputs
@@ -33,14 +35,11 @@ def check(config: Config) -> LampData:
         DataError: If the data cannot be used.
     """
     make_arms(config.methods, config.ratios)
+    check_installed(config.trackers)
+    if config.evaluation.bertscore is not None:
+        check_folder(Path(config.evaluation.bertscore))
     data = dataset.load(config)
     provision.draw_preferences([user.user_id for user in data.targets], config.privacy, config.seed)
-    if (
-        config.model.build is None
-        and config.data == "miniature"
-        and config.users > len(data.targets)
-    ):
-        raise ConfigError(f"users: the miniature world has only {len(data.targets)} users")
     return data
 
 

@@ -19,11 +19,12 @@ from rich.table import Table as RichTable
 
 from conf.compose import compose
 from conf.errors import ConfigError
-from sim import combined, plots, sections
+from sim import cautions, combined, filter_tables, plots, run_tables, score_tables
 from sim.folders import find_run
-from sim.results import Results, summarise, write_results, write_users
-from sim.runfolder import Run, read_run
-from sim.tables import Table, percent, to_markdown, to_rich
+from sim.results import Results, summarise, write_results
+from sim.run_records import Run, read_run
+from sim.tables import Table, percent, plural, to_markdown, to_rich
+from sim.user_table import write_users
 from sim.words import read_words, required
 from storage import atomic
 
@@ -96,19 +97,19 @@ def print_report(folders: Sequence[Path], console: Console) -> None:
 def render_report(results: Results, pictures: Sequence[str]) -> str:
     """Fill the template of one run; ``pictures`` names those that were drawn."""
     run = results.runs[0]
-    accuracy = sections.nli_accuracy(run)
+    accuracy = run_tables.nli_accuracy(run)
     tables = {
-        "scores": sections.scores_table(results),
-        "differences": sections.differences_table(results),
-        "outside": sections.outside_lamp_table(results),
-        "kept": sections.kept_table(run),
-        "rejections": sections.rejections_table(run),
-        "training": sections.training_table(run),
-        "wire": sections.wire_table(run),
-        "failures": sections.failures_table(run),
-        "data": sections.data_table(run),
-        "models": sections.models_table(run),
-        "time": sections.time_table(run),
+        "scores": score_tables.scores_table(results),
+        "differences": score_tables.differences_table(results),
+        "outside": score_tables.outside_lamp_table(results),
+        "kept": filter_tables.kept_table(run),
+        "rejections": filter_tables.rejections_table(run),
+        "training": run_tables.training_table(run),
+        "wire": run_tables.wire_table(run),
+        "failures": run_tables.failures_table(run),
+        "data": run_tables.data_table(run),
+        "models": run_tables.models_table(run),
+        "time": run_tables.time_table(run),
     }
     return render(
         "report.md",
@@ -116,9 +117,9 @@ def render_report(results: Results, pictures: Sequence[str]) -> str:
             **{name: markdown(table) for name, table in tables.items()},
             "title": title(run),
             "facts": facts(run),
-            "warnings": sections.warnings(results),
-            "power": sections.power_notes(results),
-            "notes": sections.data_notes(run),
+            "warnings": cautions.warnings(results),
+            "power": score_tables.power_notes(results),
+            "notes": run_tables.data_notes(run),
             "nli": "The NLI model's accuracy on held-out pairs is not known."
             if accuracy is None
             else f"The NLI model is right on {percent(accuracy, 1)} of held-out pairs.",
@@ -140,7 +141,7 @@ def facts(run: Run) -> list[str]:
     config = run.config
     found = [
         f"run {run.folder.name}",
-        sections.plural(config.users, "target user"),
+        plural(config.users, "target user"),
         f"privacy {config.privacy.kind}",
         f"models {config.model.name}",
         f"seed {config.seed}",
@@ -174,14 +175,14 @@ def _environment() -> jinja2.Environment:
 def show(results: Results, console: Console) -> None:
     """Print the table, what to beware of, and where everything lies."""
     run = results.runs[0]
-    users = sections.plural(run.config.users, "user")
+    users = plural(run.config.users, "user")
     console.print(f"\n[bold]{escape(title(run))}[/bold], {users}")
     _print_scores(results, console)
     for line in _kept_lines(run):
         console.print(escape(line), highlight=False)
-    if (accuracy := sections.nli_accuracy(run)) is not None:
+    if (accuracy := run_tables.nli_accuracy(run)) is not None:
         console.print(f"NLI model on held-out pairs: {percent(accuracy, 1)} right", highlight=False)
-    for warning in sections.warnings(results):
+    for warning in cautions.warnings(results):
         console.print(f"[bold yellow]![/bold yellow] {escape(warning)}", highlight=False)
     for failure in run.failures[:SHOWN_FAILURES]:
         place = f"user {failure.user}, {failure.arm or 'all arms'}, {failure.phase}"
@@ -211,8 +212,8 @@ def _print_scores(results: Results, console: Console) -> None:
 
 def _fitting(results: Results, console: Console) -> RichTable:
     """The richest table that fits; failing all, the leanest, which then folds."""
-    shown = to_rich(sections.scores_table(results), stacked=False)
-    for table in sections.narrower_tables(results):
+    shown = to_rich(score_tables.scores_table(results), stacked=False)
+    for table in score_tables.narrower_tables(results):
         if _natural_width(shown, console) <= console.width:
             break
         shown = to_rich(table, stacked=True)
@@ -225,7 +226,7 @@ def _natural_width(table: RichTable, console: Console) -> int:
 
 
 def _kept_lines(run: Run) -> list[str]:
-    table = sections.kept_table(run)
+    table = filter_tables.kept_table(run)
     if table is None:
         return []
     lines = []

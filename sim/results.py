@@ -8,8 +8,6 @@ remain.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +23,7 @@ from conf.seeds import derive_seed
 from lamp import metrics
 from lamp.tasks import Task
 from sim import statistics
-from sim.runfolder import Answer, ArmName, Run
+from sim.run_records import Answer, ArmName, Run
 from sim.statistics import Difference, Estimate, Floats, Resampling
 from storage import atomic
 from strategy.methods import METHODS
@@ -275,23 +273,7 @@ def _sums(task: Task, answers: Sequence[Answer]) -> Floats:
     disclosed = next((answer for answer in answers if answer.query is None), None)
     if disclosed is None:
         return metrics.sums(task, [answer.score for answer in answers])
-    return _disclosed_sums(task, disclosed)
-
-
-def _disclosed_sums(task: Task, answer: Answer) -> Floats:
-    """What ``evaluation.disclose=sums`` sends, in the columns of :func:`lamp.metrics.sums`.
-
-    Counts per label are not sent: they are nan, and macro-F1 is then left out.
-    """
-    given = answer.sums or {}
-    head = (float(answer.queries), answer.queries - given.get("parsed", 0.0))
-    if task.kind == "classification":
-        return np.array((*head, given.get("correct", np.nan), *[np.nan] * 3 * len(task.labels)))
-    if task.kind == "rating":
-        names: tuple[str, ...] = ("absolute_error", "squared_error")
-    else:
-        names = metrics.TEXT_METRICS
-    return np.array((*head, *(given.get(name, np.nan) for name in names)))
+    return np.asarray(disclosed.sums, dtype=np.float64)
 
 
 def arm_numbers(run: Run, arm: str) -> dict[str, float]:
@@ -348,94 +330,3 @@ def _difference_json(difference: Difference) -> dict[str, Any]:
         "users": difference.users,
         "queries": difference.queries,
     }
-
-
-USER_COLUMNS = (
-    "arm",
-    "method",
-    "user_id",
-    "group",
-    "ratio",
-    "queries",
-    "unparsed",
-    "shared",
-    "generated",
-    "kept",
-    "records",
-    "synthetic",
-    "steps",
-    "first_loss",
-    "last_loss",
-    "train_seconds",
-    "failed",
-)
-
-
-def write_users(run: Run) -> None:
-    """Write users.csv into the run folder: one row per arm and user of the roster."""
-    rows = [row for arm in run.arms for row in user_rows(run, arm)]
-    names = list(dict.fromkeys(key for row in rows for key in row))
-    columns = [*USER_COLUMNS, *(name for name in names if name not in USER_COLUMNS)]
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    atomic.write_text(run.folder / "users.csv", buffer.getvalue())
-
-
-def user_rows(run: Run, arm: ArmName) -> list[dict[str, Any]]:
-    """What one arm did for each user; ``ratio`` is the share of an arm that shares."""
-    scores, failed = user_scores(run, arm.name), failed_users(run, arm)
-    users = dict.fromkeys((*run.roster, *scores))
-    return [
-        {
-            "arm": arm.name,
-            "method": arm.method,
-            "user_id": user,
-            **_preference_cells(run, arm, user),
-            **_training_cells(run, arm.name, user),
-            **scores.get(user, {"queries": 0}),
-            "failed": int(user in failed),
-        }
-        for user in users
-    ]
-
-
-def user_scores(run: Run, arm: str) -> dict[str, dict[str, float | int]]:
-    """Each user's own metrics: queries, unparsed and the task's means (no macro-F1)."""
-    found: dict[str, dict[str, float | int]] = {}
-    for user, scored in scored_users(run, arm).items():
-        sums, values = scored.sums, metrics.metrics_of_sums(run.task, scored.sums)
-        found[user] = {"queries": int(sums[0]), "unparsed": int(sums[1])} | {
-            name: float(value)
-            for name, value in values.items()
-            if name not in ("f1", "parse_failure_rate") and np.isfinite(value)
-        }
-    return found
-
-
-def effective_ratio(run: Run, arm: ArmName, user: str) -> float | None:
-    """The share that took effect: what the server asked for, as far as the user allows it."""
-    preference = run.preferences.get(user)
-    if preference is None:
-        return None
-    return preference.ratio if arm.ratio is None else min(arm.ratio, preference.ratio)
-
-
-def _preference_cells(run: Run, arm: ArmName, user: str) -> dict[str, Any]:
-    ratio, preference = effective_ratio(run, arm, user), run.preferences.get(user)
-    if ratio is None or preference is None:
-        return {}
-    return {"group": preference.group, "ratio": ratio}
-
-
-def _training_cells(run: Run, arm: str, user: str) -> dict[str, Any]:
-    cells: dict[str, Any] = {}
-    if augmented := run.augmentations.get((arm, user)):
-        cells |= {name: getattr(augmented, name) for name in ("shared", "generated", "kept")}
-    if adapted := run.adaptations.get((arm, user)):
-        cells |= {name: getattr(adapted, name) for name in ("records", "synthetic", "steps")}
-        cells["train_seconds"] = round(adapted.seconds, 3)
-        if adapted.losses:
-            cells |= {"first_loss": adapted.losses[0], "last_loss": adapted.losses[-1]}
-    return cells

@@ -15,6 +15,7 @@ from sim.engine import simulate
 from sim.folders import RunFolder, locked
 from sim.prepare import check, prepare, server_inputs
 from sim.progress import TerminalProgress
+from sim.tracker import track_arms
 from storage import jsonlines
 
 EXIT_OK = 0
@@ -46,7 +47,8 @@ def run(config: Config, console: Console) -> int:
     console.print(_headline(config), highlight=False)
     folder = prepare(config, progress)
     with locked(folder):
-        simulate(folder, server_inputs(folder), progress)
+        with track_arms(config.trackers, folder.path) as on_arm:
+            simulate(folder, server_inputs(folder), progress, on_arm)
         write_report([folder.path])
     print_report([folder.path], console)
     console.print(f"\n{time.perf_counter() - started:.0f} s; all files in {folder.path}")

@@ -179,6 +179,11 @@ def count(value: float) -> str:
     return f"{round(value):,}"
 
 
+def plural(number_of: int, noun: str) -> str:
+    """Write "1 user", "2 users"."""
+    return f"{count(number_of)} {noun}" if number_of == 1 else f"{count(number_of)} {noun}s"
+
+
 def many(value: int, most: int) -> str:
     """A whole number up to ``most``, beyond it only "over ..."."""
     return f"over {count(most)}" if value > most else count(value)

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from conf.errors import ConfigError
 from sim.results import arm_numbers
-from sim.runfolder import read_run
+from sim.run_records import read_run
 
 PROJECT = "cdcda-plm"
 

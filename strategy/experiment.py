@@ -87,6 +87,7 @@ def run_experiment(
     base = _timed(log, "base model", lambda: ensure_base(config, inputs.public, progress))
     nodes = call_roll(accounted, wait_for_nodes(grid, config.users, NODES_LIMIT_S))
     accounted.know({node: user for user, node in nodes.items()})
+    log.roster(nodes)
     ledger.base_model(nodes, base.base_id, base.bytes)
     shares = _timed(log, "share", lambda: _collect_shares(accounted, nodes, arms, log, progress))
     plans = _timed(log, "augment", lambda: _plan(arms, shares, config, cloud, log, progress))

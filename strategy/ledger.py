@@ -111,8 +111,8 @@ def _num_pairs(content: RecordDict) -> int:
 
 
 def _filled_fields(content: RecordDict) -> tuple[str, ...]:
-    names = set()
-    for key, record in content.items():
+    names = set(content.array_records)
+    for key, record in (*content.config_records.items(), *content.metric_records.items()):
         if isinstance(record.get("id"), list):
             if record["id"]:
                 names.add(key.rsplit(".", 1)[0])

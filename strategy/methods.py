@@ -1,48 +1,178 @@
 """The methods as small records, and the arms of an experiment: method x share ratio.
 
-A method says what its devices train on; no method has a path of its own through the strategy.
+A method says what its devices train on, what stands in the prompt and whose model answers; no method
+has a path of its own through the strategy.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from conf.errors import ConfigError
 
 
-@dataclass(frozen=True, slots=True)
+Added = Literal["nothing", "kept", "copies", "eda", "logits"]
+Choice = Literal["filtered", "random", "all"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
-    """One method of DESIGN's table.
+    """One method of DESIGN's table; the fields say all that parts it from the others.
 
     Attributes:
         name: Name in configuration, tables and ledger.
-        adapts: Whether each device trains an adapter; without one M_base answers.
-        downloads: Whether the devices share records and train on the kept pairs too.
-        matches_steps: Train on D_u alone, as many steps as with the kept pairs.
         about: One line for tables and help.
+        oracle: Whether it reads every history outside the wire: all data in the cloud.
+        answers: Whose model answers: the device's small one or the cloud's large one.
+        tuned: Whether that model is tuned on the public users.
+        adapts: Whether an adapter is trained: one per user, for an oracle one for all.
+        added: What the adapter is trained on beside D_u: kept synthetic pairs, the device's own
+            copies or EDA variants of what it would share, or the teacher's logits on shared pairs.
+        choice: Which of the readable synthetic pairs are kept.
+        matches_steps: Train on D_u alone, as many steps as with the kept pairs.
+        federated: Whether the adapters are averaged over the users, round after round.
+        retrieves: Whether records of the user's own profile stand in the prompt (RAG).
+        adapter_of: Method whose adapter answers; "" for the method's own.
     """
 
     name: str
-    adapts: bool
-    downloads: bool
-    matches_steps: bool
     about: str
+    oracle: bool = False
+    answers: Literal["device", "cloud"] = "device"
+    tuned: bool = True
+    adapts: bool = False
+    added: Added = "nothing"
+    choice: Choice = "filtered"
+    matches_steps: bool = False
+    federated: bool = False
+    retrieves: bool = False
+    adapter_of: str = ""
+
+    @property
+    def downloads(self) -> bool:
+        """Whether the devices train on synthetic pairs from the cloud."""
+        return self.added == "kept"
+
+    @property
+    def distils(self) -> bool:
+        """Whether the devices train on the teacher's logits."""
+        return self.added == "logits"
+
+    @property
+    def shares(self) -> bool:
+        """Whether records leave the devices, through consent."""
+        return self.downloads or self.distils
 
     @property
     def needs_augmentation(self) -> bool:
         """Whether the cloud has to augment for this method (for its data or its step count)."""
         return self.downloads or self.matches_steps
 
+    @property
+    def needs_shares(self) -> bool:
+        """Whether the server has to ask for records for this method."""
+        return self.shares or self.needs_augmentation
+
+    @property
+    def depends_on_ratio(self) -> bool:
+        """Whether another share ratio makes another arm."""
+        return self.added != "nothing" or self.matches_steps
+
+
+def _with_rag(method: Method) -> Method:
+    """The method with records of the user's profile in the prompt; its adapter is the same."""
+    return replace(
+        method,
+        name=f"{method.name}_rag",
+        about=f"{method.name} with records of the user's own profile in the prompt (BM25)",
+        retrieves=True,
+        adapter_of=method.name if method.adapts else "",
+    )
+
+
+_DEVICE = Method(name="device", about="M_base, the small model tuned on public users")
+_DIRECT_FT = Method(name="direct_ft", about="adapter on D_u only", adapts=True)
+_CDCDA = replace(
+    _DIRECT_FT,
+    name="cdcda",
+    about="adapter on D_u and the kept synthetic pairs",
+    added="kept",
+)
+_CLOUD = Method(
+    name="cloud",
+    about="M_cloud, the large model tuned on public users",
+    oracle=True,
+    answers="cloud",
+)
 
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        Method("device", False, False, False, "M_base, the small model tuned on public users"),
-        Method("direct_ft", True, False, False, "adapter on D_u only"),
-        Method("direct_ft_matched", True, False, True, "direct_ft with as many steps as cdcda"),
-        Method("cdcda", True, True, False, "adapter on D_u and the kept synthetic pairs"),
+        replace(
+            _CLOUD, name="cloud_zero_shot", about="the large model as it comes", tuned=False
+        ),
+        _CLOUD,
+        _with_rag(_CLOUD),
+        replace(
+            _DEVICE, name="device_zero_shot", about="the small model as it comes", tuned=False
+        ),
+        _DEVICE,
+        _with_rag(_DEVICE),
+        _DIRECT_FT,
+        _with_rag(_DIRECT_FT),
+        replace(
+            _DIRECT_FT,
+            name="direct_ft_matched",
+            about="direct_ft with as many steps as cdcda",
+            matches_steps=True,
+        ),
+        replace(
+            _DIRECT_FT,
+            name="copies_ft",
+            about="adapter on D_u and k copies of each record that the user would share",
+            added="copies",
+        ),
+        replace(
+            _DIRECT_FT,
+            name="eda_ft",
+            about="adapter on D_u and k EDA variants of each record that the user would share",
+            added="eda",
+        ),
+        replace(
+            _DIRECT_FT,
+            name="rkd_ft",
+            about="direct_ft and per-token reverse KL to M_cloud on shared pairs (off-policy)",
+            added="logits",
+        ),
+        _CDCDA,
+        _with_rag(_CDCDA),
+        replace(
+            _CDCDA,
+            name="cdcda_random",
+            about="cdcda with as many synthetic pairs as the filters keep, drawn at random (RS)",
+            choice="random",
+        ),
+        replace(
+            _CDCDA,
+            name="cdcda_unfiltered",
+            about="cdcda with every readable synthetic pair (-DS)",
+            choice="all",
+        ),
+        replace(
+            _DIRECT_FT,
+            name="fedavg",
+            about="one adapter for all users: FedAvg over the users' LoRA weights",
+            federated=True,
+        ),
+        Method(
+            name="unified",
+            about="one adapter for all users, trained in the cloud on pooled data",
+            oracle=True,
+            adapts=True,
+        ),
     )
 }
 
@@ -65,6 +195,18 @@ class Arm:
     def asked_ratio(self) -> float:
         """The ratio in the share request."""
         return 1.0 if self.ratio is None else self.ratio
+
+    @property
+    def adapter(self) -> str:
+        """Name of the adapter that answers, shared by arms that train the same; "" for none."""
+        if not self.method.adapts:
+            return ""
+        return arm_name(self.method.adapter_of or self.method.name, self.ratio)
+
+
+def arm_name(method: str, ratio: float | None) -> str:
+    """Name of a method's arm, e.g. "cdcda" or "cdcda@0.5"."""
+    return method if ratio is None else f"{method}@{ratio:g}"
 
 
 def find_method(name: str) -> Method:
@@ -92,8 +234,6 @@ def make_arms(methods: Sequence[str], ratios: Sequence[float] | None) -> tuple[A
         raise ConfigError(f"methods: each at most once, got {', '.join(methods)}")
     arms: list[Arm] = []
     for method in map(find_method, methods):
-        if method.needs_augmentation and ratios is not None:
-            arms += [Arm(f"{method.name}@{ratio:g}", method, ratio) for ratio in ratios]
-        else:
-            arms.append(Arm(method.name, method, None))
+        own = ratios if ratios is not None and method.depends_on_ratio else (None,)
+        arms += [Arm(arm_name(method.name, ratio), method, ratio) for ratio in own]
     return tuple(arms)

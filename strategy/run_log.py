@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from protocol.messages import AdaptReply, AnswerReply
-from storage import jsonlines
+from storage import atomic, jsonlines
 from strategy.exchange import Failure
 from strategy.filters import Selection
 
@@ -32,6 +32,12 @@ class RunLog:
     def ledger_path(self) -> Path:
         """Where the ledger lies."""
         return self.folder / "ledger.jsonl"
+
+    def roster(self, users: Iterable[str]) -> None:
+        """Note whose devices take part."""
+        atomic.write_json(
+            self.folder / "roster.json", [{"user_id": user} for user in sorted(users)]
+        )
 
     def phase(self, arm: str, phase: str, seconds: float, **facts: Any) -> None:
         """Note the end of a phase."""

@@ -131,11 +131,19 @@ def knows(texts: Sequence[str]) -> bool:
     return read > KNOWN_SHARE * len(texts)
 
 
-def nli_pairs(texts: Sequence[str], seed: int, n: int) -> list[tuple[str, str, Label]]:
+def nli_pairs(
+    texts: Sequence[str], seed: int, n: int, word_share: float = grammar.WORD_SHARE
+) -> list[tuple[str, str, Label]]:
     """Write ``n`` premises and hypotheses about ``texts``, a third of each label.
 
     Entailment: the facts, or all but one of them, in other words. Contradiction: some facts with a
-    concept exchanged. Neutral: a fact more than the premise states.
+    concept exchanged. Neutral: a fact or two that the premise does not state.
+
+    Args:
+        texts: Texts of the world; premises state the facts of one of them, or some of these.
+        seed: Seed of all choices.
+        n: Number of pairs.
+        word_share: So many of the words that premise and hypothesis share become synonyms.
 
     Raises:
         ConfigError: If no text of the world is among ``texts``.
@@ -150,7 +158,7 @@ def nli_pairs(texts: Sequence[str], seed: int, n: int) -> list[tuple[str, str, L
     pairs: list[tuple[str, str, Label]] = []
     for number in range(n):
         label = LABELS[number % len(LABELS)]
-        pairs.append((*rng.choice(premises).hypothesis(label, rng), label))
+        pairs.append((*rng.choice(premises).pair(label, word_share, rng), label))
     return pairs
 
 

@@ -25,6 +25,11 @@ SLOT = re.compile(r"\{(\w+)\}")
 WORD_SHARE = 0.4
 PATTERN_SHARE = 0.4
 ORDER_SHARE = 0.5
+# NLI pairs: how often only some of the facts are taken, how often the hypothesis leaves one out,
+# and how often what no frame reads is kept.
+EXCERPT_SHARE = 0.5
+PART_SHARE = 0.25
+STYLE_SHARE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +233,7 @@ def _reword(domain: Domain, sentence: Sentence, rng: random.Random) -> Sentence:
 
 
 def _bare_words(text: str) -> list[str]:
-    return [word.rstrip(",") for word in text.split()]
+    return [word.rstrip(".,") for word in text.split()]
 
 
 def change_fact(domain: Domain, fact: Fact, rng: random.Random) -> Fact:
@@ -243,54 +248,95 @@ def change_fact(domain: Domain, fact: Fact, rng: random.Random) -> Fact:
 
 @dataclass(frozen=True)
 class Premise:
-    """What one text says, for writing hypotheses about it."""
+    """What one text says, for writing hypotheses about it.
+
+    Attributes:
+        domain: Domain of the text.
+        facts: What the text states.
+        words: Concept -> the word that the text has for it.
+        lead: Sentences in front that no frame reads, such as a tweet's opening.
+        tail: Such sentences at the end.
+        spellings: Plain word -> the text's spelling of it.
+    """
 
     domain: Domain
-    text: str
     facts: tuple[Fact, ...]
+    words: Mapping[Concept, str]
+    lead: tuple[str, ...]
+    tail: tuple[str, ...]
+    spellings: Mapping[str, str]
 
-    def hypothesis(self, label: Label, rng: random.Random) -> tuple[str, str]:
-        """A (premise, hypothesis) pair of the given label; see :func:`nli_pairs`."""
-        if label == "entailment":
-            return self._entailed(rng)
-        if label == "contradiction":
-            return self._contradicted(rng)
-        return self._open(rng)
+    def pair(self, label: Label, word_share: float, rng: random.Random) -> tuple[str, str]:
+        """A (premise, hypothesis) pair of the given label.
 
-    def _entailed(self, rng: random.Random) -> tuple[str, str]:
-        if len(self.facts) > 1 and rng.random() < 0.25:
-            fewer = rng.sample(self.facts, len(self.facts) - 1)
-            return self.text, self._say(fewer, rng)
-        return self.text, paraphrase((self.domain,), self.text, rng)
-
-    def _contradicted(self, rng: random.Random) -> tuple[str, str]:
+        Args:
+            label: What the pair is to be.
+            word_share: So many of the words that both have are exchanged for synonyms.
+            rng: Source of all choices.
+        """
         facts = list(self.facts)
-        for place in rng.sample(range(len(facts)), rng.choice((1, 1, len(facts)))):
-            facts[place] = change_fact(self.domain, facts[place], rng)
-        return self.text, self._reworded(facts, rng)
+        rng.shuffle(facts)
+        if rng.random() < EXCERPT_SHARE:
+            facts = facts[: rng.randint(1, len(facts))]
+        known, told = self._choose(label, facts, rng)
+        return self._say(known, 0.0, rng), self._say(told, word_share, rng)
 
-    def _open(self, rng: random.Random) -> tuple[str, str]:
-        """The hypothesis tells something on which the premise is silent."""
-        if len(self.facts) == 1:
-            return self.text, self._say([*self.facts, self._news(rng)], rng)
-        silent = rng.randint(1, max(1, len(self.facts) // 2))
-        known = rng.sample(self.facts, len(self.facts) - silent)
-        return self._say(known, rng), paraphrase((self.domain,), self.text, rng)
+    def _choose(
+        self, label: Label, facts: list[Fact], rng: random.Random
+    ) -> tuple[list[Fact], list[Fact]]:
+        """Facts of the premise and of the hypothesis."""
+        if label == "contradiction":
+            return facts, self._contradict(facts, rng)
+        # a part of what is known, and for "neutral" a fact more: as long as an entailed text
+        some = rng.sample(facts, max(1, len(facts) - (rng.random() < PART_SHARE)))
+        if label == "entailment":
+            return facts, some
+        if len(facts) == 1:
+            return facts, [self._news(facts, rng), *facts[: rng.randrange(2)]]
+        known = rng.sample(facts, len(facts) - rng.randint(1, len(facts) // 2))
+        unknown = [fact for fact in facts if fact not in known]
+        return known, [*unknown, *rng.sample(known, rng.randint(len(known) - 1, len(known)))]
 
-    def _news(self, rng: random.Random) -> Fact:
-        names = {fact.frame for fact in self.facts}
+    def _contradict(self, facts: Sequence[Fact], rng: random.Random) -> list[Fact]:
+        told = list(facts)
+        for place in rng.sample(range(len(told)), rng.choice((1, 1, len(told)))):
+            told[place] = change_fact(self.domain, told[place], rng)
+        return told
+
+    def _news(self, facts: Sequence[Fact], rng: random.Random) -> Fact:
+        """A fact of another frame than ``facts``."""
+        names = {fact.frame for fact in facts}
         frame = rng.choice([frame for frame in self.domain.frames if frame.name not in names])
         return Fact(frame.name, tuple(self.domain.draw(slot, rng) for slot in frame.slots))
 
-    def _say(self, facts: Sequence[Fact], rng: random.Random) -> str:
-        return join(self.domain.say_anyhow(fact, rng).text for fact in facts)
+    def _say(self, facts: Sequence[Fact], word_share: float, rng: random.Random) -> str:
+        def choose(concept: Concept) -> str:
+            own = self.words.get(concept)
+            keep = own is not None and rng.random() >= word_share
+            return own if own is not None and keep else rng.choice(self.domain.words(concept))
 
-    def _reworded(self, facts: Sequence[Fact], rng: random.Random) -> str:
-        return paraphrase((self.domain,), self._say(facts, rng), rng)
+        said = []
+        for fact in facts:
+            pattern = rng.randrange(len(self.domain.frame_by_name[fact.frame].patterns))
+            said.append(self.domain.say(fact, pattern, choose).text)
+        rng.shuffle(said)
+        if rng.random() < STYLE_SHARE:
+            said = [*self.lead, *said, *self.tail]
+        return spell(join(said), self.spellings)
 
 
 def read_premise(domains: Sequence[Domain], text: str) -> Premise | None:
     """Read ``text`` as a premise; None when no domain finds a fact in it."""
     domain = best_domain(domains, text)
-    facts = tuple(facts_of(read_text(domain, text)))
-    return Premise(domain, text, facts) if facts else None
+    sentences = read_text(domain, text)
+    places = [i for i, sentence in enumerate(sentences) if sentence.fact is not None]
+    if not places:
+        return None
+    return Premise(
+        domain=domain,
+        facts=tuple(facts_of(sentences)),
+        words={domain.concept_of[w]: w for w in _bare_words(text) if w in domain.concept_of},
+        lead=tuple(sentence.text for sentence in sentences[: places[0]]),
+        tail=tuple(sentence.text for sentence in sentences[places[-1] + 1 :]),
+        spellings=seen_spellings(domain, text),
+    )

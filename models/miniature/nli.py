@@ -108,7 +108,6 @@ def nli_tokenizer(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast
 def new_nli(
     size: TransformerSize,
     tokenizer: PreTrainedTokenizerFast,
-    embeddings: Tensor | None,
     seed: int,
 ) -> BertForSequenceClassification:
     """An encoder with random weights, made so that it finds equal words at once.
@@ -116,8 +115,6 @@ def new_nli(
     Args:
         size: Size of the encoder.
         tokenizer: Tokenizer of :func:`nli_tokenizer`.
-        embeddings: (V, H) word embeddings of the trained cloud, in which synonyms lie close;
-            None, or another width, starts from random ones.
         seed: Seed of the weights.
 
     Raises:
@@ -141,17 +138,13 @@ def new_nli(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = BertForSequenceClassification(config)
-    _favour_equal_words(model, embeddings)
+    _favour_equal_words(model)
     return model
 
 
 @torch.no_grad()
-def _favour_equal_words(model: BertForSequenceClassification, embeddings: Tensor | None) -> None:
-    inputs = model.bert.embeddings
-    inputs.position_embeddings.weight.mul_(POSITION_SPREAD)
-    words = inputs.word_embeddings.weight
-    if embeddings is not None and embeddings.shape == words.shape:
-        words.copy_(embeddings / embeddings.std() * INITIAL_SPREAD)
+def _favour_equal_words(model: BertForSequenceClassification) -> None:
+    model.bert.embeddings.position_embeddings.weight.mul_(POSITION_SPREAD)
     weights = dict(model.named_parameters())
     for name in weights:
         if name.endswith("self.key.weight"):

@@ -7,7 +7,6 @@ steps as AdamW on these networks; the measurements are in docs/LOG.md.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -19,7 +18,6 @@ CLIP = 1.0
 # Muon's step has a fixed size whatever the gradient's: its rate is another quantity than AdamW's.
 MUON_PER_ADAM = 7.0
 BETAS = (0.9, 0.98)
-MAX_THREADS = 2
 OUTER = ("embed", "lm_head", "classifier")
 
 OnStep = Callable[[int], None]
@@ -78,10 +76,10 @@ def _factor(step: int, steps: int) -> float:
 
 
 @contextmanager
-def training_threads() -> Iterator[None]:
-    """Use up to two threads inside; more do not help such small matrices."""
+def one_thread() -> Iterator[None]:
+    """Use one thread for the matrix products of the calling thread."""
     before = torch.get_num_threads()
-    torch.set_num_threads(max(1, min(MAX_THREADS, os.cpu_count() or 1)))
+    torch.set_num_threads(1)
     try:
         yield
     finally:

@@ -61,6 +61,8 @@ def _answers(
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(0, "report"))
-        output = model.generate(**padded, max_new_tokens=MAX_NEW_TOKENS, **sampling)
+        output = model.generate(  # type: ignore[misc]
+            **padded, max_new_tokens=MAX_NEW_TOKENS, **sampling
+        )
     start = padded["input_ids"].shape[1]
     return list(tokenizer.batch_decode(output[:, start:], skip_special_tokens=True))

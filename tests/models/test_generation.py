@@ -9,7 +9,7 @@ from transformers import LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
 from conf.errors import ModelError
 from conf.schema import CausalModelConfig, QLoraConfig, SamplingConfig
-from models import lora
+from models import generation, lora
 from models.chat import encode_prompt
 from models.generation import Generation, generate, inverse_cdf
 from models.loading import load_causal, load_device_base, load_tokenizer
@@ -96,13 +96,16 @@ def test_samples_of_one_prompt_differ_by_seed_alone(loaded):
     assert [mixed[0], mixed[2]] == replies[:2]
 
 
-def test_rows_that_finish_early_leave_the_others_unchanged(loaded):
-    hot = SamplingConfig(temperature=5.0, max_new_tokens=40)
-    seeds = list(range(24))
-    together = sample(loaded, ["bridge"] * 24, seeds, hot, batch_size=24)
-    ends = {reply.tokens for reply in together if reply.finished}
-    assert len(ends) > 2  # rows left the batch at several steps
-    assert together == [sample(loaded, ["bridge"], [seed], hot)[0] for seed in seeds]
+@pytest.mark.parametrize("drop_share", [0.01, 1.0])  # at once, and never
+def test_rows_that_finish_early_leave_the_others_unchanged(loaded, monkeypatch, drop_share):
+    monkeypatch.setattr(generation, "DROP_SHARE", drop_share)
+    hot = SamplingConfig(temperature=5.0, max_new_tokens=30)
+    seeds = list(range(80))
+    together = sample(loaded, ["bridge"] * 80, seeds, hot, batch_size=80)
+    early = [seed for seed in seeds if together[seed].finished]
+    assert len({together[seed].tokens for seed in early}) > 3
+    for seed in (*early, 0, 79):
+        assert sample(loaded, ["bridge"], [seed], hot) == [together[seed]]
 
 
 def test_finished_says_whether_the_reply_ended_by_itself(loaded):
@@ -179,6 +182,14 @@ def test_generating_does_not_hinder_training_after_it(qwen2_folder):
 def test_bfloat16_repeats_itself_at_fixed_batches(qwen2_folder):
     loaded = load(qwen2_folder, "bfloat16")
     assert sample(loaded) == sample(loaded)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_gives_the_same_texts_in_float32(qwen2_folder, loaded):
+    config = CausalModelConfig(path=str(qwen2_folder), dtype="float32")
+    on_gpu = (load_causal(config, "cuda:0"), loaded[1])
+    assert sample(on_gpu, sampling=GREEDY) == sample(loaded, sampling=GREEDY)
 
 
 def test_no_global_generator_is_moved(loaded):

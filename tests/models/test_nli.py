@@ -11,7 +11,8 @@ from conf.errors import ModelError
 from conf.schema import NliModelConfig
 from models.nli import NliScorer, entailment_index
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"the a film council votes bridge is fine not".split()]
+WORDS = ("the", "a", "film", "council", "votes", "bridge", "is", "fine", "not")
+VOCABULARY = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS)
 PAIRS = [
     ("the film is fine", "a film"),
     ("the council votes", "the council votes not the bridge"),
@@ -22,7 +23,9 @@ PAIRS = [
 
 def write_folder(folder, labels: dict[int, str]):
     """A small BERT classifier with random weights, in Hugging Face layout."""
-    backend = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="[UNK]"))
+    backend = Tokenizer(
+        models.WordLevel({w: i for i, w in enumerate(VOCABULARY)}, unk_token="[UNK]")
+    )
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     backend.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
@@ -37,7 +40,7 @@ def write_folder(folder, labels: dict[int, str]):
         sep_token="[SEP]",
     )
     config = BertConfig(
-        vocab_size=len(WORDS),
+        vocab_size=len(VOCABULARY),
         hidden_size=32,
         num_hidden_layers=2,
         num_attention_heads=2,

@@ -8,7 +8,7 @@ from conf.errors import ModelError
 from conf.schema import QLoraConfig
 from models import lora
 from models.loading import load_device_base
-from models.quantisation import DequantisedLinear, device_memory_bytes, dequantise, require_nf4
+from models.quantisation import DequantisedLinear, dequantise, device_memory_bytes, require_nf4
 
 IDS = torch.arange(48).view(2, 24)
 
@@ -53,6 +53,25 @@ def test_twin_has_the_adapter_gradients_of_the_nf4_model(qwen2_folder, dtype):
     assert max(gradient.abs().max() for gradient in nf4.values()) > 1e-3
     for name, gradient in nf4.items():
         torch.testing.assert_close(twin[name], gradient, rtol=0, atol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_twin_agrees_with_the_nf4_model_on_a_gpu(qwen2_folder):
+    """A fused GPU kernel may add in another order: bfloat16 tolerance."""
+    logits, gradients = [], []
+    for once in (False, True):
+        base = load_device_base(qwen2_folder, QLoraConfig(dequantise_once=once), "cuda:0")
+        model = adapted(base).train()
+        with torch.autocast("cuda", torch.bfloat16):
+            out = model(input_ids=IDS.cuda(), labels=IDS.cuda())
+        out.loss.backward()
+        logits.append(out.logits.float())
+        gradients.append([w.grad for w in lora.lora_parameters(model).values()])
+    scale = logits[0].abs().max()
+    assert (logits[0] - logits[1]).abs().max() < 0.03 * scale
+    for nf4, twin in zip(*gradients, strict=True):
+        assert (nf4 - twin).norm() < 0.05 * nf4.norm() + 1e-6
 
 
 def test_twin_weights_are_what_nf4_can_express(qwen2_folder):

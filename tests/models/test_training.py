@@ -159,10 +159,10 @@ def test_what_was_trained_before_leaves_no_trace(model, examples):
 
 
 def test_no_global_generator_is_read_or_moved(model, examples):
-    torch_before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    torch_before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
     _, first = fit(model, examples)
     assert torch.equal(torch.get_rng_state(), torch_before)
-    assert (np.random.get_state()[1] == numpy_before).all()  # noqa: NPY002
+    assert (np.random.get_state()[1] == numpy_before).all()
     with torch.random.fork_rng():
         torch.manual_seed(12345)
         _, again = fit(model, examples)
@@ -206,6 +206,16 @@ def test_nf4_and_its_twin_train_the_same_adapter(qwen2_folder, examples):
         trained.append(fit(model, examples)[1])
     for name, weight in trained[0].items():
         torch.testing.assert_close(trained[1][name], weight, rtol=0, atol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dequantise_once", [False, True])
+def test_training_on_a_gpu_lowers_the_loss(qwen2_folder, examples, dequantise_once):
+    qlora = QLoraConfig(dequantise_once=dequantise_once)
+    model = lora.attach(load_device_base(qwen2_folder, qlora, "cuda:0"), qlora, seed=0)
+    report, _ = fit(model, examples, replace(SCHEDULE, steps=30))
+    assert report.losses[-1] < 0.5 * report.losses[0]
 
 
 def test_gradient_clipping_bounds_the_step(model, examples):

@@ -8,7 +8,7 @@ import pytest
 from sim import plots
 from sim.plots import Points
 from sim.results import summarise
-from sim.runfolder import read_run
+from sim.run_records import read_run
 from sim.statistics import Resampling
 
 PNG = b"\x89PNG"

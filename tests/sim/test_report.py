@@ -9,9 +9,9 @@ import pytest
 from rich.console import Console
 
 from conf.errors import ConfigError, RunError
-from sim import report, sections
+from sim import cautions, filter_tables, report, score_tables
 from sim.results import summarise
-from sim.runfolder import read_run
+from sim.run_records import read_run
 from storage import jsonlines
 
 
@@ -55,17 +55,17 @@ def test_report_links_only_pictures_that_exist(make_run):
 def test_nearly_no_kept_candidate_is_warned_of(make_run):
     text = written(make_run(users=6, kept_rate=0.002))
     assert "cdcda: the filters kept 0 of" in text
-    assert "SCF let 0.0% of the candidates pass" in text
+    assert "cdcda: 0.0% of the candidates passed SCF." in text
 
 
 def test_healthy_filters_are_not_warned_of(make_run):
     results = summarise([read_run(make_run(users=12))])
-    assert sections.warnings(results) == []
+    assert cautions.warnings(results) == []
 
 
 def test_weak_nli_model_is_warned_of(make_run):
     results = summarise([read_run(make_run(users=12, nli=0.4))])
-    assert sections.warnings(results) == ["The NLI model is right on 40.0% of held-out pairs only."]
+    assert cautions.warnings(results) == ["The NLI model is right on 40.0% of held-out pairs only."]
 
 
 def test_failures_are_listed_by_user(make_run):
@@ -76,7 +76,7 @@ def test_failures_are_listed_by_user(make_run):
 
 def test_few_users_are_warned_of(make_run):
     results = summarise([read_run(make_run(users=1))])
-    (warning,) = sections.warnings(results)
+    (warning,) = cautions.warnings(results)
     assert warning.endswith("cdcda: 1 user; so there is no interval.")
 
 
@@ -85,7 +85,7 @@ def test_identical_scores_are_not_sold_as_certainty(make_run):
     lines = [{**line, "rouge1": 0.5} for line in jsonlines.read(folder / "answers.jsonl")]
     (folder / "answers.jsonl").unlink()
     jsonlines.append(folder / "answers.jsonl", lines)
-    (warning,) = sections.warnings(summarise([read_run(folder)]))
+    (warning,) = cautions.warnings(summarise([read_run(folder)]))
     assert "not because nothing is uncertain" in warning
 
 
@@ -97,14 +97,14 @@ def test_no_query_at_all_still_gives_a_report(make_run):
 
 def test_power_note_says_what_the_users_can_tell(make_run):
     results = summarise([read_run(make_run(users=12))])
-    note = sections.power_notes(results)[-1]
+    note = score_tables.power_notes(results)[-1]
     assert re.match(r"cdcda against direct_ft, 12 users: ROUGE-1 \+0\.\d+, better; ", note)
     assert "is found with 80% power" in note
 
 
 def test_arms_of_different_ratios_are_not_held_against_each_other(make_run):
     run = read_run(make_run(users=3, methods=("direct_ft_matched", "cdcda"), ratios=(0.5, 1.0)))
-    pairs = sections.compared_pairs(summarise([run]))
+    pairs = score_tables.compared_pairs(summarise([run]))
     assert [(a.arm.name, b.arm.name) for a, b in pairs] == [
         ("cdcda@0.5", "direct_ft_matched@0.5"),
         ("cdcda@1", "direct_ft_matched@1"),
@@ -113,8 +113,8 @@ def test_arms_of_different_ratios_are_not_held_against_each_other(make_run):
 
 def test_pass_shares_multiply_to_the_kept_share(make_run):
     run = read_run(make_run(users=12))
-    (row,) = sections.kept_table(run).rows
-    cells = dict(zip(sections.kept_table(run).head, (cell.text for cell in row), strict=True))
+    (row,) = filter_tables.kept_table(run).rows
+    cells = dict(zip(filter_tables.kept_table(run).head, (cell.text for cell in row), strict=True))
     gates = [cells[name] for name in cells if name.startswith(("Readable", "Pass"))]
     product = 1.0
     for gate in gates:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from conf.errors import RunError
-from sim.runfolder import ArmName, read_run
+from sim.run_records import ArmName, read_run
 from storage import jsonlines
 
 

@@ -50,7 +50,7 @@ class Answer:
     rougeL: float | None = None  # noqa: N815 - the metric's own name
     bertscore: float | None = None
     queries: int = 1
-    sums: dict[str, float] | None = None
+    sums: tuple[float, ...] | None = None  # as lamp.metrics.sums has them
 
     @property
     def score(self) -> QueryScore:

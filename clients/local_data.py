@@ -1,0 +1,43 @@
+"""What a device adds to D_u by itself, from the records that it would share; nothing leaves it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from clients import consent
+from clients.folder import Device
+from conf.seeds import derive_seed
+from lamp import eda
+from lamp.records import Pair
+from protocol.recipe import Recipe
+
+
+def added_pairs(device: Device, recipe: Recipe, seed: int) -> tuple[Pair, ...]:
+    """Make the pairs that ``recipe`` adds: copies or EDA variants, k of each covered record.
+
+    Raises:
+        DataError: If EDA needs WordNet and it is not on the device.
+    """
+    if recipe.local == "nothing":
+        return ()
+    make = {"copies": _copies, "eda": _variants}[recipe.local]
+    covered = consent.grant(device, [recipe.ratio]).pairs
+    return tuple(made for pair in covered for made in make(pair, device.user_id, recipe, seed))
+
+
+def _copies(pair: Pair, _user: str, recipe: Recipe, _seed: int) -> Iterator[Pair]:
+    for number in range(recipe.k):
+        yield replace(pair, id=f"{pair.id}/copy-{number}")
+
+
+def _variants(pair: Pair, user: str, recipe: Recipe, seed: int) -> Iterator[Pair]:
+    texts = eda.variants(
+        pair.input,
+        recipe.k,
+        derive_seed(seed, user, pair.id, "eda"),
+        eda.thesaurus(recipe.thesaurus),
+        recipe.eda_rate,
+    )
+    for number, text in enumerate(texts):
+        yield Pair(id=f"{pair.id}/eda-{number}", input=text, response=pair.response)

@@ -1,0 +1,72 @@
+"""How one adapter is trained, apart from D_u and from what the message brings, as JSON.
+
+A method differs from another in such a record, never in a message kind or a path of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from functools import lru_cache
+from typing import Literal
+
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from conf.errors import ProtocolError
+from conf.schema import STRICT, Fraction
+
+Local = Literal["nothing", "copies", "eda"]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Recipe:
+    """What a device does besides training on D_u and the kept pairs.
+
+    Attributes:
+        local: What the device adds to D_u by itself, made from the records that it would share:
+            copies of them, or EDA variants.
+        ratio: Share ratio that the device would be asked for; its policy bounds it as ever.
+        k: Copies or variants of each such record.
+        eda_rate: Share of an input's words that one EDA operation changes.
+        thesaurus: Where EDA finds synonyms.
+        distillation: Weight of the reverse KL to the teacher's logits in the message.
+        epochs: Passes over the records; None takes the settings' own.
+        federated: Send the adapter's weights back; start from the message's weights, in round 0
+            from weights that are the same for all users.
+        round: Round of the federated training.
+    """
+
+    local: Local = "nothing"
+    ratio: Fraction = 1.0
+    k: PositiveInt = 1
+    eda_rate: Fraction = 0.1
+    thesaurus: Literal["wordnet", "world"] = "wordnet"
+    distillation: NonNegativeFloat = 0.0
+    epochs: PositiveInt | None = None
+    federated: bool = False
+    round: NonNegativeInt = 0
+
+
+def recipe_to_json(recipe: Recipe) -> str:
+    """Write what differs from the plain recipe as compact JSON; "{}" is the plain one."""
+    plain = asdict(PLAIN)
+    changed = {key: value for key, value in asdict(recipe).items() if value != plain[key]}
+    return json.dumps(changed, sort_keys=True, separators=(",", ":"))
+
+
+@lru_cache(maxsize=64)
+def recipe_from_json(text: str) -> Recipe:
+    """Read a recipe that came over the wire.
+
+    Raises:
+        ProtocolError: If the JSON is broken or a key is unknown or out of bounds.
+    """
+    try:
+        return _ADAPTER.validate_python(json.loads(text))
+    except (ValueError, ValidationError) as error:
+        raise ProtocolError(f"recipe: expected a Recipe as JSON, got {error}") from error
+
+
+PLAIN = Recipe()
+_ADAPTER = TypeAdapter(Recipe)

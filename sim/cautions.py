@@ -1,0 +1,89 @@
+"""What a reader must know before believing a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lamp import metrics
+from sim.filter_tables import (
+    READING,
+    augmentations_of,
+    gates,
+    other_reasons,
+    reason_title,
+    total_of,
+)
+from sim.results import ArmResult, Results, failed_users
+from sim.run_records import Run
+from sim.run_tables import nli_accuracy
+from sim.tables import count, percent, plural
+
+NEAR_ZERO_KEPT = 0.01
+LOW_PASS = 0.05  # a filter that lets fewer candidates pass decides alone
+MANY_UNPARSED = 0.1
+FEW_USERS = 10
+WEAK_NLI = 0.7
+
+
+def warnings(results: Results) -> list[str]:
+    """What a reader must know before believing the table."""
+    found = list(_few_users_warnings(results))
+    found += [text for result in results.arms for text in _arm_warnings(results, result)]
+    for run in results.runs:
+        seed = f" (seed {run.config.seed})" if len(results.runs) > 1 else ""
+        found += [text + seed for text in (*_filter_warnings(run), *_nli_warnings(run))]
+    return list(dict.fromkeys(found))
+
+
+def _few_users_warnings(results: Results) -> Iterator[str]:
+    by_users: dict[int, list[str]] = {}
+    for result in results.arms:
+        if 0 < result.users < FEW_USERS:
+            by_users.setdefault(result.users, []).append(result.arm.name)
+    for users, names in by_users.items():
+        effect = "so there is no interval" if users == 1 else "intervals over so few are rough"
+        yield f"{', '.join(names)}: {plural(users, 'user')}; {effect}."
+
+
+def _arm_warnings(results: Results, result: ArmResult) -> Iterator[str]:
+    name, users = result.arm.name, {user for run in results.runs for user in run.roster}
+    if not result.users:
+        yield f"{name}: no user has a scored query."
+        return
+    if result.users < len(users):
+        failed = {user for run in results.runs for user in failed_users(run, result.arm)}
+        why = f"; {len(failed)} with a failed message" if failed else ""
+        yield f"{name}: {result.users} of {len(users)} users are scored{why}."
+    rate = result.metrics.get("parse_failure_rate")
+    if rate is not None and rate.value > MANY_UNPARSED:
+        yield f"{name}: {percent(rate.value, 1)} of the answers are unreadable and count as wrong."
+    main = result.metrics.get(metrics.headline(results.task)[0])
+    if main is not None and main.low is not None and main.low == main.high:
+        yield (
+            f"{name}: all users have the same score; its interval has no width because nothing "
+            "varied, not because nothing is uncertain."
+        )
+
+
+def _filter_warnings(run: Run) -> Iterator[str]:
+    for arm in run.arms:
+        lines = augmentations_of(run, arm.name)
+        total = total_of(lines) if lines else None
+        if total is None or not total.generated:
+            continue
+        if total.kept < NEAR_ZERO_KEPT * total.generated:
+            yield (
+                f"{arm.name}: the filters kept {count(total.kept)} of {count(total.generated)} "
+                f"candidates ({percent(total.kept, total.generated)}); the method hardly differs "
+                "from direct_ft."
+            )
+        for gate, reached, passed in gates(total, other_reasons(run)):
+            if reached and passed < LOW_PASS * reached:
+                let = "could be read" if gate == READING else f"passed {reason_title(gate)}"
+                yield f"{arm.name}: {percent(passed, reached)} of the candidates {let}."
+
+
+def _nli_warnings(run: Run) -> Iterator[str]:
+    accuracy = nli_accuracy(run)
+    if accuracy is not None and accuracy < WEAK_NLI:
+        yield f"The NLI model is right on {percent(accuracy, 1)} of held-out pairs only."

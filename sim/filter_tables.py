@@ -1,0 +1,107 @@
+"""Tables of the augmentation: what was shared, generated, let through by each filter, and kept."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+
+from sim.run_records import Augmentation, Run
+from sim.tables import Cell, Table, count, make_table, percent
+from strategy import filters, parsing
+
+READING = "reading"  # the gate before the filters
+FILTER_TITLES = {filters.SEMANTIC: "SCF", filters.DIVERSITY: "TDF", filters.LENGTH: "LSF"}
+READING_TITLES = {
+    parsing.NO_INPUT: "no input",
+    parsing.NO_RESPONSE: "no response",
+    parsing.EMPTY_INPUT: "empty input",
+    parsing.LABEL_OUTSIDE_SET: "label outside the set",
+}
+
+
+def kept_table(run: Run) -> Table | None:
+    """Per arm: what was shared, generated, readable, let through by each filter, and kept."""
+    rows = []
+    others = other_reasons(run)
+    for arm in run.arms:
+        lines = augmentations_of(run, arm.name)
+        if not lines:
+            continue
+        total = total_of(lines)
+        rows.append(
+            [
+                arm.name,
+                str(sum(line.shared > 0 for line in lines)),
+                count(total.shared),
+                count(total.generated),
+                *(percent(passed, reached) for _, reached, passed in gates(total, others)),
+                count(total.kept),
+                percent(total.kept, total.generated),
+            ]
+        )
+    passes = ["Readable", *(f"Pass {reason_title(name)}" for name in (*FILTER_TITLES, *others))]
+    head = ["Method", "Users who share", "Shared", "Generated", *passes, "Kept", "Kept share"]
+    return make_table(head, rows) if rows else None
+
+
+def rejections_table(run: Run) -> Table | None:
+    """Per arm and reason: rejected candidates and their share of all that were generated."""
+    arms = [arm for arm in run.arms if augmentations_of(run, arm.name)]
+    totals = {arm.name: total_of(augmentations_of(run, arm.name)) for arm in arms}
+    reasons = (*READING_TITLES, *FILTER_TITLES, *other_reasons(run))
+    rows: list[list[Cell | str]] = [
+        [
+            reason_title(reason),
+            *(_rejected_cell(total, reason) for total in totals.values()),
+        ]
+        for reason in reasons
+        if any(total.rejected.get(reason) for total in totals.values())
+    ]
+    return make_table(["Rejected because of", *totals], rows) if rows else None
+
+
+def _rejected_cell(total: Augmentation, reason: str) -> Cell:
+    rejected = total.rejected.get(reason, 0)
+    return Cell(count(rejected), f"({percent(rejected, total.generated)})")
+
+
+def augmentations_of(run: Run, arm: str) -> list[Augmentation]:
+    """What became of each user's shared records in one arm."""
+    return [line for (name, _), line in run.augmentations.items() if name == arm]
+
+
+def total_of(lines: Sequence[Augmentation]) -> Augmentation:
+    """Add several users of one arm up."""
+    rejected: Counter[str] = Counter()
+    for line in lines:
+        rejected.update(line.rejected)
+    return Augmentation(
+        arm=lines[0].arm,
+        user="",
+        shared=sum(line.shared for line in lines),
+        generated=sum(line.generated for line in lines),
+        kept=sum(line.kept for line in lines),
+        rejected=dict(rejected),
+    )
+
+
+def other_reasons(run: Run) -> list[str]:
+    """Reasons of filters beyond the paper's three; they stand behind these."""
+    known = {*READING_TITLES, *FILTER_TITLES}
+    named = {reason for line in run.augmentations.values() for reason in line.rejected}
+    return sorted(named - known)
+
+
+def reason_title(reason: str) -> str:
+    """Title of a rejection's reason."""
+    return FILTER_TITLES.get(reason) or READING_TITLES.get(reason) or reason
+
+
+def gates(total: Augmentation, others: Iterable[str]) -> Iterator[tuple[str, int, int]]:
+    """Yield (gate, candidates that reached it, candidates that passed), in the filters' order."""
+    reached = total.generated
+    passed = reached - sum(total.rejected.get(reason, 0) for reason in READING_TITLES)
+    yield READING, reached, passed
+    for reason in (*FILTER_TITLES, *others):
+        reached, passed = passed, passed - total.rejected.get(reason, 0)
+        yield reason, reached, passed

@@ -1,0 +1,177 @@
+"""Tables of what a run did: training, time, bytes, failures, data, models."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import fmean, median
+from typing import Any
+
+from sim.run_records import BASE_MODEL, DOWN, UP, Crossing, Run
+from sim.tables import NOT_AVAILABLE, Table, count, duration, make_table, number, size
+
+
+def training_table(run: Run) -> Table | None:
+    """Per arm: what the adapters' training took, mean over users."""
+    rows = []
+    for arm in run.arms:
+        lines = [line for (name, _), line in run.adaptations.items() if name == arm.name]
+        if not lines:
+            continue
+        ends = [(line.losses[0], line.losses[-1]) for line in lines if line.losses]
+        seconds = sum(line.seconds for line in lines)
+        rows.append(
+            [
+                arm.name,
+                str(len(lines)),
+                _mean(line.records for line in lines),
+                _mean(line.synthetic for line in lines),
+                _mean(line.steps for line in lines),
+                f"{fmean(a for a, _ in ends):.2f} to {fmean(b for _, b in ends):.2f}"
+                if ends
+                else NOT_AVAILABLE,
+                duration(seconds / len(lines)),
+                count(sum(line.tokens for line in lines) / seconds) if seconds else NOT_AVAILABLE,
+                size(max(line.peak_memory_bytes for line in lines)),
+                size(max(line.adapter_bytes for line in lines)),
+            ]
+        )
+    head = (
+        "Method",
+        "Users",
+        "Own records",
+        "Synthetic",
+        "Steps",
+        "Loss, first to last",
+        "Time per user",
+    )
+    return make_table((*head, "Tokens/s", "Device memory", "Adapter"), rows) if rows else None
+
+
+def _mean(values: Iterable[float]) -> str:
+    return f"{fmean(values):.1f}"
+
+
+def time_table(run: Run) -> Table | None:
+    """Wall time per arm and phase; shared phases stand first."""
+    seconds: dict[str, dict[str, float]] = {}
+    for line in run.phases:
+        by_phase = seconds.setdefault(line.arm, {})
+        by_phase[line.phase] = by_phase.get(line.phase, 0.0) + line.seconds
+    rows = [
+        [arm or "all arms", phase, duration(spent)]
+        for arm, by_phase in seconds.items()
+        for phase, spent in by_phase.items()
+        if spent
+    ]
+    total = sum(line.seconds for line in run.phases)
+    return (
+        make_table(("Method", "Phase", "Time"), [*rows, ["sum", "", duration(total)]], 2)
+        if rows
+        else None
+    )
+
+
+def wire_table(run: Run) -> Table | None:
+    """Bytes and records that crossed the wire, per arm and direction."""
+    groups: dict[str, list[Crossing]] = {}
+    for line in run.crossings:
+        title = "M_base, once" if line.kind == BASE_MODEL else line.arm or "all arms"
+        groups.setdefault(title, []).append(line)
+    if len(groups) > 1:
+        groups["sum"] = list(run.crossings)
+    head = ("Method", "Messages", "Device to server", "Records up", "Server to device")
+    rows = [[title, *_wire_cells(lines)] for title, lines in groups.items()]
+    return make_table((*head, "Records down", "Sent again"), rows) if rows else None
+
+
+def _wire_cells(lines: Sequence[Crossing]) -> list[str]:
+    first = [line for line in lines if not line.redelivery]
+    up, down = ([line for line in first if line.direction == way] for way in (UP, DOWN))
+    return [
+        count(len(lines)),
+        size(sum(line.bytes for line in up)),
+        count(sum(line.records for line in up)),
+        size(sum(line.bytes for line in down)),
+        count(sum(line.records for line in down)),
+        size(sum(line.bytes for line in lines if line.redelivery)),
+    ]
+
+
+def failures_table(run: Run) -> Table | None:
+    """Every message that got no good reply, by user."""
+    answered = {arm: {answer.user for answer in rows} for arm, rows in run.answers.items()}
+    rows = [
+        [
+            failure.user,
+            failure.arm or "all arms",
+            failure.phase,
+            failure.kind,
+            failure.reason,
+            "yes" if failure.user in answered.get(failure.arm, set()) else "no",
+        ]
+        for failure in sorted(run.failures, key=lambda each: (each.user, each.arm, each.phase))
+    ]
+    head = ("User", "Method", "Message", "Kind", "Reason", "Scored all the same")
+    return make_table(head, rows, left=6) if rows else None
+
+
+def data_table(run: Run) -> Table:
+    """What the users bring: queries, histories, allowed shares, and the manifest's own figures."""
+    per_user = Counter(answer.user for answer in _widest(run) for _ in range(answer.queries))
+    histories = {user: line.records for (_, user), line in run.adaptations.items()}
+    ratios = [each.ratio for each in run.preferences.values()]
+    rows = [["Target users", str(len(run.roster))], ["Scored queries", count(per_user.total())]]
+    part = run.manifest.get("data", {})
+    rows += [["Split", str(part["split"])]] if "split" in part else []
+    rows += _spread_row("Queries per user", per_user.values(), count)
+    rows += _spread_row("Records per user (D_u)", histories.values(), count)
+    rows += _spread_row("Largest share allowed", ratios, lambda value: f"{value:.2f}")
+    rows += _scalars(part)
+    return make_table(("Figure", "Value"), rows)
+
+
+def _widest(run: Run) -> Sequence[Any]:
+    """The answers of the arm that has most of them."""
+    return max(run.answers.values(), key=len, default=())
+
+
+def _spread_row(
+    title: str, values: Iterable[float], write: Callable[[float], str]
+) -> list[list[str]]:
+    known = sorted(values)
+    if not known:
+        return []
+    ends = f"{write(known[0])} to {write(known[-1])}, median {write(median(known))}"
+    return [[title, write(known[0]) if known[0] == known[-1] else ends]]
+
+
+def models_table(run: Run) -> Table | None:
+    """Held-out figures of the models, where the manifest has them."""
+    rows = [
+        [name, *row]
+        for name, figures in run.manifest.get("models", {}).items()
+        if isinstance(figures, dict)
+        for row in _scalars(figures)
+    ]
+    return make_table(("Model", "Figure", "Value"), rows, left=2) if rows else None
+
+
+def _scalars(figures: Mapping[str, Any]) -> list[list[str]]:
+    """Rows for the numbers of a manifest part; texts may be folders and are left out."""
+    return [
+        [name.replace("_", " "), count(value) if isinstance(value, int) else number(value)]
+        for name, value in figures.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    ]
+
+
+def data_notes(run: Run) -> list[str]:
+    """What loading the data had to say."""
+    return [str(note) for note in run.manifest.get("data", {}).get("notes", ())]
+
+
+def nli_accuracy(run: Run) -> float | None:
+    """Accuracy of the NLI model on held-out pairs, where the manifest states it."""
+    value = run.manifest.get("models", {}).get("nli", {}).get("held_out_accuracy")
+    return float(value) if isinstance(value, int | float) else None

@@ -1,0 +1,189 @@
+"""Tables of what was scored: methods with intervals, paired differences, power."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from lamp import metrics
+from sim.results import ArmResult, Results
+from sim.statistics import MOST_USERS, Difference, user_mean_name
+from sim.tables import (
+    NOT_AVAILABLE,
+    Cell,
+    Table,
+    count,
+    difference_cell,
+    estimate_cell,
+    make_table,
+    many,
+    metric_head,
+    metric_title,
+    number,
+    percent,
+    plural,
+    probability,
+    signed,
+    tone,
+)
+
+LAMP_METRICS: dict[str, tuple[str, ...]] = {
+    "classification": ("accuracy", "f1"),
+    "rating": ("mae", "rmse"),
+    "text": metrics.TEXT_METRICS,
+}
+# what an effect is measured against, the most telling first
+REFERENCES = ("direct_ft", "device", "direct_ft_matched", "copies_ft", "eda_ft", "rkd_ft", "cloud")
+SHOWN_REFERENCES = REFERENCES[:2]
+MOST_DIFFERENCE_ROWS = 24  # beyond, only the headline metric is listed; results.jsonl has all
+ORACLES = frozenset({"cloud_zero_shot", "cloud", "cloud_rag", "unified"})
+ORACLE_MARK = " (all data in the cloud)"
+
+
+def scores_table(results: Results) -> Table:
+    """One row per arm: LaMP's metrics with intervals, and the headline against the references."""
+    return _scores(results, LAMP_METRICS[results.task.kind], SHOWN_REFERENCES, ("Users", "Queries"))
+
+
+def narrower_tables(results: Results) -> Iterator[Table]:
+    """The scores for ever narrower terminals; the last is as narrow as they get."""
+    names = LAMP_METRICS[results.task.kind]
+    same = len({result.users for result in results.arms}) == 1  # the title then says how many
+    counts = () if same else ("Users",)
+    yield _scores(results, names, SHOWN_REFERENCES, counts)
+    yield _scores(results, names[:1], SHOWN_REFERENCES, counts)
+    yield _scores(results, names[:1], SHOWN_REFERENCES[:1], counts)
+
+
+def _scores(
+    results: Results, names: Sequence[str], references: Sequence[str], counts: Sequence[str]
+) -> Table:
+    headline = metrics.headline(results.task)[0]
+    against = [arm for name in references if (arm := results.arm(name))]
+    head = ["Method", *counts, *map(metric_head, names)]
+    head += [f"{metric_title(headline)} vs {arm.arm.name}" for arm in against]
+    rows = []
+    for result in results.arms:
+        numbers = {"Users": str(result.users), "Queries": count(result.queries)}
+        row = [Cell(arm_title(result)), *(Cell(numbers[name]) for name in counts)]
+        row += [estimate_cell(result.metrics.get(name)) for name in names]
+        row += [_against(result, reference, headline) for reference in against]
+        rows.append([*row, Cell(_unparsed(result))])
+    return make_table([*head, "Unparsed"], rows)
+
+
+def arm_title(result: ArmResult) -> str:
+    """Name of an arm; oracles are marked."""
+    return result.arm.name + (ORACLE_MARK if result.arm.method in ORACLES else "")
+
+
+def _against(result: ArmResult, reference: ArmResult, metric: str) -> Cell:
+    if result.arm == reference.arm:
+        return Cell("-")
+    return difference_cell(metric, result.differences.get(reference.arm.name, {}).get(metric))
+
+
+def _unparsed(result: ArmResult) -> str:
+    rate = result.metrics.get("parse_failure_rate")
+    return NOT_AVAILABLE if rate is None else percent(rate.value, 1)
+
+
+def outside_lamp_table(results: Results) -> Table | None:
+    """Figures that LaMP does not report: means over users, and its bootstrap median with a seed."""
+    names = ("lamp_compat_rouge1", "lamp_compat_rougeL", user_mean_name(results.task))
+    shown = [name for name in names if any(name in result.metrics for result in results.arms)]
+    rows: list[list[Cell | str]] = [
+        [arm_title(result), *(estimate_cell(result.metrics.get(name)) for name in shown)]
+        for result in results.arms
+    ]
+    return make_table(["Method", *map(metric_head, shown)], rows) if shown else None
+
+
+Pair = tuple[ArmResult, ArmResult]
+
+
+def compared_pairs(results: Results) -> list[Pair]:
+    """Each arm against each reference, once; arms of different ratios are not compared."""
+    pairs: list[Pair] = []
+    seen: set[frozenset[str]] = set()
+    for method in REFERENCES:
+        for reference in (each for each in results.arms if each.arm.method == method):
+            for result in results.arms:
+                names = frozenset({result.arm.name, reference.arm.name})
+                ratios = {result.arm.ratio, reference.arm.ratio} - {None}
+                if len(names) == 2 and names not in seen and len(ratios) < 2:
+                    seen.add(names)
+                    pairs.append((result, reference))
+    return pairs
+
+
+def differences_table(results: Results) -> Table | None:
+    """Paired differences with interval, p value and what the users at hand could detect."""
+    pairs, names = compared_pairs(results), LAMP_METRICS[results.task.kind]
+    if len(pairs) * len(names) > MOST_DIFFERENCE_ROWS:
+        names = (metrics.headline(results.task)[0],)
+    several = len(results.runs) > 1
+    rows = [
+        [
+            result.arm.name,
+            reference.arm.name,
+            metric_head(name),
+            *_difference_cells(name, found),
+            *([_same_sign(found)] if several else []),
+        ]
+        for result, reference in pairs
+        for name in names
+        if (found := result.differences.get(reference.arm.name, {}).get(name))
+    ]
+    head = ["Method", "Against", "Metric", "Difference", "p", "Users", "Detectable", "Users needed"]
+    head += ["Seeds with this sign"] if several else []
+    return make_table(head, rows, left=3) if rows else None
+
+
+def _difference_cells(name: str, found: Difference) -> list[Cell | str]:
+    return [
+        difference_cell(name, found),
+        probability(found.p),
+        str(found.users),
+        number(found.detectable),
+        _needed(found),
+    ]
+
+
+def _needed(found: Difference) -> str:
+    if found.users_needed is None:
+        return NOT_AVAILABLE
+    return many(found.users_needed, MOST_USERS)
+
+
+def _same_sign(found: Difference) -> str:
+    agreeing = sum(each * found.value > 0 for each in found.per_seed)
+    return f"{agreeing} of {len(found.per_seed)}"
+
+
+def power_notes(results: Results) -> list[str]:
+    """Say for each method against the first reference what these users can and cannot tell."""
+    name = metrics.headline(results.task)[0]
+    reference = next((arm for each in REFERENCES if (arm := results.arm(each))), None)
+    if reference is None:
+        return []
+    return [
+        _power_note(result.arm.name, reference.arm.name, name, found)
+        for result in results.arms
+        if (found := result.differences.get(reference.arm.name, {}).get(name))
+    ]
+
+
+def _power_note(arm: str, reference: str, name: str, found: Difference) -> str:
+    head = f"{arm} against {reference}, {plural(found.users, 'user')}: "
+    if found.low is None:
+        return head + "one user alone gives no interval."
+    if found.detectable is None:
+        return head + "every user has the same difference, so there is no variance to judge by."
+    observed = f"{metric_title(name)} {signed(found.value)}"
+    limit = f"a true difference of {number(found.detectable)} is found with 80% power"
+    judged = tone(name, found)
+    if judged != "plain":
+        return f"{head}{observed}, {judged}; {limit}."
+    needed = found.users_needed
+    more = f"; {_needed(found)} users would resolve this difference" if needed else ""
+    return f"{head}{observed}, not resolved; {limit}{more}."

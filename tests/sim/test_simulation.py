@@ -1,0 +1,106 @@
+"""The real thing on Ray: the command runs from data to report, and a killed device does not end it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from storage import jsonlines
+
+ROOT = Path(__file__).resolve().parents[2]
+LIMIT_S = 240
+
+pytestmark = pytest.mark.slow
+
+
+def words(model: Path, folder: Path, *more: str) -> list[str]:
+    """A run of seconds: random networks instead of built ones, few users, short answers."""
+    return [
+        "model=qwen2.5",
+        *(f"model.{which}.path={model}" for which in ("cloud", "device", "nli")),
+        *(f"model.{which}.dtype=float32" for which in ("cloud", "device")),
+        "world=small",
+        "users=4",
+        "task.max_new_tokens=4",
+        "qlora.base_max_records=32",
+        "qlora.epochs=1",
+        "augmenter.k=1",
+        "augmenter.sampling.max_new_tokens=4",
+        f"paths.cache={folder / 'cache'}",
+        f"paths.runs={folder / 'runs'}",
+        "name=run",
+        *more,
+    ]
+
+
+def start(arguments: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "sim", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_a_run_goes_from_data_to_report(qwen2_folder, tmp_path):
+    process = start(words(qwen2_folder, tmp_path))
+    output, _ = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 0, output
+    run = tmp_path / "runs" / "run"
+    assert "ROUGE-1" in output
+    assert str(run) in output.replace("\n", "")
+    arms = {line["arm"] for line in jsonlines.read(run / "results.jsonl")}
+    assert arms == {"device", "direct_ft", "direct_ft_matched", "cdcda"}
+    assert (run / "report.md").read_text(encoding="utf-8").startswith("# LaMP-4")
+    assert sorted(path.name for path in (run / "plots").glob("*.png"))
+    manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["packages"]["flwr"] == "1.41.0"
+
+
+def test_a_killed_device_process_costs_nobody_a_result(qwen2_folder, tmp_path):
+    process = start(words(qwen2_folder, tmp_path, "methods=[direct_ft,cdcda]"))
+    ledger = tmp_path / "runs" / "run" / "ledger.jsonl"
+    try:
+        wait_for_adaptation(process, ledger)
+        os.kill(device_process(process.pid), signal.SIGKILL)
+        output, _ = process.communicate(timeout=LIMIT_S)
+    finally:
+        process.kill()
+    assert process.returncode == 0, output
+    answered = {
+        (line["arm"], line["user"]) for line in jsonlines.read(ledger.with_name("answers.jsonl"))
+    }
+    assert len(answered) == 2 * 4
+
+
+def wait_for_adaptation(process: subprocess.Popen[str], ledger: Path) -> None:
+    end = time.monotonic() + LIMIT_S
+    while process.poll() is None and time.monotonic() < end:
+        if any(line["kind"] == "train.adapt" for line in jsonlines.read(ledger)):
+            return
+        time.sleep(0.05)
+    raise AssertionError("no device was asked to adapt")
+
+
+def device_process(driver: int) -> int:
+    """The pid of one Ray actor below ``driver``."""
+    for pid in descendants(driver):
+        title = Path(f"/proc/{pid}/cmdline").read_bytes()
+        if b"ClientAppActor" in title:
+            return pid
+    raise AssertionError("no device process")
+
+
+def descendants(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    found = [int(child) for child in children]
+    return found + [deeper for child in found for deeper in descendants(child)]
