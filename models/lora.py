@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -115,15 +115,28 @@ def load(peft_model: PeftModel, folder: Path) -> None:
             adapter are not the slot's.
     """
     _require_same_config(peft_model, folder)
+    fill(peft_model, _read_weights(folder), folder.name)
+
+
+def fill(peft_model: PeftModel, tensors: Mapping[str, torch.Tensor], origin: str) -> None:
+    """Copy matrices into the slot if they fit; else change nothing.
+
+    Args:
+        peft_model: Base with the slot.
+        tensors: Matrices by the names of :func:`lora_parameters`.
+        origin: Where they come from, for the message.
+
+    Raises:
+        ModelError: If names or shapes are not the slot's.
+    """
     weights = lora_parameters(peft_model)
-    tensors = _read_weights(folder)
     if tensors.keys() != weights.keys():
         odd = sorted(tensors.keys() ^ weights.keys())
-        raise _unfit(folder, "the slot's matrices", f"{len(odd)} other or missing ({odd[0]})")
+        raise _unfit(origin, "the slot's matrices", f"{len(odd)} other or missing ({odd[0]})")
     for name, tensor in tensors.items():
         if tensor.shape != weights[name].shape:
             expected, got = tuple(weights[name].shape), tuple(tensor.shape)
-            raise _unfit(folder, f"{name} of shape {expected}", f"{got}")
+            raise _unfit(origin, f"{name} of shape {expected}", f"{got}")
     with torch.no_grad():
         for name, weight in weights.items():
             weight.copy_(tensors[name])
@@ -166,22 +179,22 @@ def _require_same_config(peft_model: PeftModel, folder: Path) -> None:
     try:
         found = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise _unfit(folder, f"a readable {CONFIG_FILE}", type(error).__name__) from error
+        raise _unfit(folder.name, f"a readable {CONFIG_FILE}", type(error).__name__) from error
     expected = _config(peft_model)
     for key in _SAME:
         got = found.get(key) if isinstance(found, dict) else None
         if (sorted(got) if isinstance(got, list) else got) != expected[key]:
-            raise _unfit(folder, f"{key}={expected[key]}", f"{got}")
+            raise _unfit(folder.name, f"{key}={expected[key]}", f"{got}")
 
 
 def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(folder / WEIGHTS_FILE)
     except (OSError, SafetensorError) as error:
-        raise _unfit(folder, f"a readable {WEIGHTS_FILE}", type(error).__name__) from error
+        raise _unfit(folder.name, f"a readable {WEIGHTS_FILE}", type(error).__name__) from error
 
 
-def _unfit(folder: Path, expected: str, got: str) -> ModelError:
+def _unfit(origin: str, expected: str, got: str) -> ModelError:
     return ModelError(
-        f"adapter {folder.name}: expected {expected}, got {got}; train it again on this base"
+        f"adapter {origin}: expected {expected}, got {got}; train it again on this base"
     )

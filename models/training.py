@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from conf.seeds import derive_seed
 from models.chat import IGNORED, Encoded
 
 OnStep = Callable[[int, int], None]
+Objective = Callable[[PreTrainedModel, "Batch", Sequence[int]], torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +100,7 @@ def train(
     schedule: Schedule,
     seed: int,
     on_step: OnStep | None = None,
+    objective: Objective | None = None,
 ) -> TrainReport:
     """Train the parameters of ``model`` that require gradients; the model is left in eval mode.
 
@@ -113,6 +116,7 @@ def train(
             follow each other, each in its own order.
         seed: Seed of batches and dropout.
         on_step: Called after each step with the steps done and their total.
+        objective: Loss of a batch, given the indices of its examples; None is :func:`batch_loss`.
 
     Raises:
         ModelError: If there are steps to take but no examples, or a loss is not finite.
@@ -123,7 +127,9 @@ def train(
         raise ModelError(f"training: expected examples for {schedule.steps} steps, got none")
     started = time.perf_counter()
     with _training_mode(model, seed):
-        losses, tokens = _run(model, tokenizer_pad_id, examples, schedule, seed, on_step)
+        losses, tokens = _run(
+            model, tokenizer_pad_id, examples, schedule, seed, on_step, objective or _plain
+        )
     _require_finite(losses, schedule)
     seconds = time.perf_counter() - started
     return TrainReport(losses, len(losses), tokens, seconds, _peak_memory(model.device))
@@ -170,16 +176,26 @@ def collate(examples: Sequence[Encoded], pad_id: int, device: torch.device | str
 def batch_loss(model: PreTrainedModel | PeftModel, batch: Batch) -> torch.Tensor:
     """Return the mean cross-entropy over the scored tokens of ``batch``, a float32 scalar.
 
+    return cross_entropy(scored_logits(model, batch), batch.targets)
+
+
+def scored_logits(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+    """Return the (S, V) float32 logits at the scored positions of ``batch``.
+
     The output layer sees the scored positions only: at a vocabulary of 151,936 that is most of the
     memory of a step.
     """
-    logits = model(
+    logits: torch.Tensor = model(
         input_ids=batch.input_ids,
         attention_mask=batch.attention_mask,
         logits_to_keep=batch.scored,
         use_cache=False,
-    ).logits  # (S, V)
-    return cross_entropy(logits.float(), batch.targets)
+    ).logits
+    return logits.float()
+
+
+def _plain(model: PreTrainedModel, batch: Batch, _chosen: Sequence[int]) -> torch.Tensor:
+    return batch_loss(model, batch)
 
 
 def _run(
@@ -189,6 +205,7 @@ def _run(
     schedule: Schedule,
     seed: int,
     on_step: OnStep | None,
+    objective: Objective,
 ) -> tuple[tuple[float, ...], int]:
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(
@@ -198,7 +215,10 @@ def _run(
     losses, tokens = [], 0
     for done, (rate, chosen) in enumerate(zip(learning_rates(schedule), order, strict=True), 1):
         rows = [examples[index] for index in chosen]
-        loss = _step(model, optimizer, trained, collate(rows, pad_id, model.device), rate, schedule)
+        batch = collate(rows, pad_id, model.device)
+        loss = _step(
+            model, optimizer, trained, partial(objective, model, batch, chosen), rate, schedule
+        )
         losses.append(loss)  # stays on the device: reading it here would wait for the step
         tokens += sum(len(row.input_ids) for row in rows)
         if on_step is not None:
@@ -210,7 +230,7 @@ def _step(
     model: PreTrainedModel | PeftModel,
     optimizer: torch.optim.Optimizer,
     trained: list[nn.Parameter],
-    batch: Batch,
+    objective: Callable[[], torch.Tensor],
     rate: float,
     schedule: Schedule,
 ) -> torch.Tensor:
@@ -218,7 +238,7 @@ def _step(
         group["lr"] = rate
     mixed = model.dtype == torch.bfloat16
     with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=mixed):
-        loss = batch_loss(model, batch)
+        loss = objective()
     loss.backward()
     nn.utils.clip_grad_norm_(trained, schedule.clip)
     optimizer.step()
