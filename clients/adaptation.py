@@ -1,76 +1,151 @@
 """Private adaptation: QLoRA on D_u and what was downloaded; only numbers leave the device.
 
+The one exception is a federated recipe, whose adapter goes to the server to be averaged.
+
 Seeds depend on the run's root seed and the user, not on the arm: arms differ in their data alone,
 so cdcda with nothing shared is direct_ft to the last byte, and paired comparisons carry less noise.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
 from clients import adapters
 from clients.base import Base
 from clients.folder import Device
-from conf.schema import QLoraConfig
+from clients.local_data import added_pairs
 from conf.seeds import derive_seed
 from lamp import tasks
 from models import lora, training
-from models.chat import Encoded, encode_example
+from models.chat import Encoded, encode_pairs
+from models.distillation import distilled
 from models.quantisation import device_memory_bytes
+from protocol.codec import Arrays
 from protocol.messages import AdaptReply, AdaptRequest
+from protocol.recipe import Recipe, recipe_from_json
 from protocol.settings import DeviceSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """What one user's adapter is trained on, before any weight moves.
+
+    Attributes:
+        examples: D_u first, then what is added to it.
+        schedule: Steps, batches and rates.
+        adapter_seed: Seed of a fresh adapter.
+        batch_seed: Seed of batches and dropout.
+        start: Weights to start from instead of a fresh adapter.
+        objective: Loss with a teacher; None is the cross-entropy.
+    """
+
+    examples: Sequence[Encoded]
+    schedule: training.Schedule
+    adapter_seed: int
+    batch_seed: int
+    start: Mapping[str, torch.Tensor] | None
+    objective: training.Objective | None
 
 
 def adapt(
     device: Device, base: Base, request: AdaptRequest, settings: DeviceSettings
 ) -> AdaptReply:
     """Train and store the adapter of one arm (Eq. 5: cross-entropy on D_u and the kept pairs)."""
-    examples = _examples(device, base, request, settings)
-    lora.reset(base.model, derive_seed(request.seed, device.user_id, "adapter"))
+    what = prepare(device, base, request, settings)
+    if what.start:
+        lora.fill(base.model, what.start, f"for {request.arm}")
+    else:
+        lora.reset(base.model, what.adapter_seed)
     report = training.train(
         base.model,
         base.tokenizer.pad_token_id,
-        examples,
-        user_schedule(settings.qlora, len(examples) + request.extra_records),
-        seed=derive_seed(request.seed, device.user_id, "batches"),
+        what.examples,
+        what.schedule,
+        seed=what.batch_seed,
+        objective=what.objective,
     )
-    adapter_bytes = adapters.store(
-        device, request.arm, base.model, {"base_id": request.base_id, "steps": report.steps}
+    return finish(device, base, request, what, report)
+
+
+def prepare(
+    device: Device, base: Base, request: AdaptRequest, settings: DeviceSettings
+) -> Training:
+    """Gather what the request and its recipe ask for."""
+    recipe, user = recipe_from_json(request.recipe), device.user_id
+    examples = _examples(device, base, request, settings)
+    own = () if recipe.federated else (user,)  # a federated adapter starts alike on all devices
+    later = (recipe.round,) if recipe.round else ()
+    epochs = recipe.epochs or settings.qlora.epochs
+    return Training(
+        examples=examples,
+        schedule=training.user_schedule(
+            replace(settings.qlora, epochs=epochs), len(examples) + request.extra_records
+        ),
+        adapter_seed=derive_seed(request.seed, *own, "adapter"),
+        batch_seed=derive_seed(request.seed, user, "batches", *later),
+        start=_tensors(request.weights) or None,
+        objective=_objective(device, request, recipe, examples),
     )
+
+
+def finish(
+    device: Device,
+    base: Base,
+    request: AdaptRequest,
+    what: Training,
+    report: training.TrainReport,
+) -> AdaptReply:
+    """Store the slot's adapter and tell what training took."""
+    facts = {"base_id": request.base_id, "steps": report.steps}
+    federated = recipe_from_json(request.recipe).federated
     return AdaptReply(
         user_id=device.user_id,
         arm=request.arm,
         steps=report.steps,
         records=len(device.history.pairs),
-        synthetic=len(request.kept),
+        synthetic=len(what.examples) - len(device.history.pairs),
         losses=report.losses,
         tokens=report.tokens,
         seconds=report.seconds,
         peak_memory_bytes=device_memory_bytes(base.model),
-        adapter_bytes=adapter_bytes,
+        adapter_bytes=adapters.store(device, request.adapter_name, base.model, facts),
+        weights=_numpy(lora.lora_parameters(base.model)) if federated else {},
     )
 
 
-def user_schedule(qlora: QLoraConfig, num_records: int) -> training.Schedule:
-    """The training schedule of one user's adapter."""
-    return training.Schedule(
-        steps=training.steps_for(num_records, qlora.batch_size, qlora.epochs),
-        batch_size=qlora.batch_size,
-        learning_rate=qlora.learning_rate,
-        warmup=qlora.warmup,
-        clip=qlora.clip,
-        weight_decay=qlora.weight_decay,
-    )
+def _objective(
+    device: Device, request: AdaptRequest, recipe: Recipe, examples: Sequence[Encoded]
+) -> training.Objective | None:
+    """The loss with the teacher's logits, where the message brings them; D_u stands first."""
+    if not request.logits:
+        return None
+    teacher = {
+        index: torch.from_numpy(request.logits[pair.id])
+        for index, pair in enumerate(device.history.pairs)
+        if pair.id in request.logits
+    }
+    return distilled(examples, teacher, recipe.distillation)
+
+
+def _numpy(weights: Mapping[str, torch.Tensor]) -> Arrays:
+    return {name: weight.detach().cpu().numpy() for name, weight in weights.items()}
+
+
+def _tensors(arrays: Arrays) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 def _examples(
     device: Device, base: Base, request: AdaptRequest, settings: DeviceSettings
 ) -> list[Encoded]:
-    task = tasks.task(settings.task)
-    return [
-        encode_example(
-            base.tokenizer,
-            *tasks.training_prompt(task, pair),
-            system=settings.system_prompt,
-            max_len=settings.qlora.max_seq_len,
-        )
-        for pair in (*device.history.pairs, *request.kept)
-    ]
+    made = added_pairs(device, recipe_from_json(request.recipe), request.seed)
+    return encode_pairs(
+        base.tokenizer,
+        tasks.task(settings.task),
+        (*device.history.pairs, *request.kept, *made),
+        system=settings.system_prompt,
+        max_len=settings.qlora.max_seq_len,
+    )

@@ -3,7 +3,8 @@
 The records are ordered once by a keyed hash under the device's secret. A ratio r covers the first
 round-half-up(r * n) of them, so a smaller share always lies inside a larger one, and whatever a
 server asks, however often, the union of what it gets is one prefix of that order. Withdrawn records
-never leave. The server learns neither n nor the policy.
+never leave. A share reply tells neither n nor the policy; the numbers that a device reports after
+training tell n (docs/architecture.md).
 """
 
 from __future__ import annotations

@@ -425,7 +425,7 @@ class Config:
     evaluation: EvaluationConfig
     resources: ResourcesConfig
     paths: PathsConfig
-    baselines: BaselinesConfig = field(default_factory=BaselinesConfig)
+    baselines: BaselinesConfig
     data: str = "miniature"
     part: Literal["train", "dev", "test"] = "dev"
     split: Literal["auto", "time", "user"] = "auto"

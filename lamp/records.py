@@ -1,7 +1,8 @@
 """The records that cross folder borders: who has written what, and what is asked of them.
 
 Words: a *profile item* is one entry of LaMP's file; a *pair* is what training sees of it, (input
-x, response y); D_u is the tuple of a user's pairs; a *query* is a scored question with its gold answer.
+x, response y); D_u is the tuple of a user's pairs; a *query* is a scored question with its gold
+answer.
 """
 
 from __future__ import annotations

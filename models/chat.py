@@ -9,12 +9,15 @@ the ids equal ``apply_chat_template``'s. Text is never trimmed, also where a tem
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
 from transformers import PreTrainedTokenizerBase
 
 from conf.errors import ModelError
+from lamp.records import Pair
+from lamp.tasks import Task, training_prompt
 
 IGNORED = -100  # label of a token that the loss leaves out
 _SENTINEL = "\ue000user text\ue001"
@@ -96,6 +99,20 @@ def encode_example(
     reply = [*encode_text(tokenizer, completion), parts.end_of_turn][:room]
     asked = _with_newest(parts, encode_text(tokenizer, prompt), room - len(reply))
     return Encoded(asked + reply, [IGNORED] * len(asked) + reply)
+
+
+def encode_pairs(
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    pairs: Iterable[Pair],
+    system: str | None,
+    max_len: int,
+) -> list[Encoded]:
+    """Encode records of D_u, or synthetic ones, as training examples of ``task``."""
+    return [
+        encode_example(tokenizer, *training_prompt(task, pair), system=system, max_len=max_len)
+        for pair in pairs
+    ]
 
 
 def stop_ids(tokenizer: PreTrainedTokenizerBase, system: str | None) -> tuple[int, ...]:

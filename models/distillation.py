@@ -3,7 +3,7 @@
     L = CE(batch) + weight * 1/|M| sum_{t in M} sum_v p_S(v) [log p_S(v) - log p_T(v)]
 
 M are the scored tokens of the batch's taught examples. The texts are given, not sampled from the
-student, so this is the off-policy form (REFERENCE: TRL's GKD with beta 1 and lambda 0), not MiniLLM
+student, so this is the off-policy form (as in TRL's GKD with beta 1 and lambda 0), not MiniLLM
 proper. Teacher and student must have the same vocabulary; the sum goes over all of it.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+from peft import PeftModel
 from torch.nn.functional import cross_entropy, log_softmax
 from transformers import PreTrainedModel
 
@@ -55,7 +56,9 @@ def distilled(
                 f"{tuple(logits.shape)}; teacher and student must encode the text alike"
             )
 
-    def objective(model: PreTrainedModel, batch: Batch, chosen: Sequence[int]) -> torch.Tensor:
+    def objective(
+        model: PreTrainedModel | PeftModel, batch: Batch, chosen: Sequence[int]
+    ) -> torch.Tensor:
         student = scored_logits(model, batch)
         loss = cross_entropy(student, batch.targets)
         rows = student.split(batch.scored.sum(dim=1).tolist())
@@ -72,7 +75,7 @@ def distilled(
 
 @torch.inference_mode()
 def teacher_logits(
-    model: PreTrainedModel, examples: Sequence[Encoded], pad_id: int, batch_size: int
+    model: PreTrainedModel | PeftModel, examples: Sequence[Encoded], pad_id: int, batch_size: int
 ) -> list[torch.Tensor]:
     """Return each example's logits at its scored positions: (scored tokens, V) float16, on the CPU.
 

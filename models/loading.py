@@ -46,6 +46,19 @@ def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedT
     return tokenizer
 
 
+def vocabulary_rows(path: str | Path, revision: str | None = None) -> int:
+    """Return how many rows the output layer of a checkpoint has; more than it has tokens.
+
+    Raises:
+        ModelError: If there is no such checkpoint.
+    """
+    source = local_or_hub(path)
+    config = attempt(
+        source, "a config.json", lambda: AutoConfig.from_pretrained(source, revision=revision)
+    )
+    return int(config.vocab_size)
+
+
 def load_causal(config: CausalModelConfig, device: str = "cpu") -> PreTrainedModel:
     """Load a causal language model in ``config.dtype``, in eval mode.
 

@@ -60,24 +60,30 @@ def attach(model: PreTrainedModel, qlora: QLoraConfig, seed: int) -> PeftModel:
 
 
 def reset(peft_model: PeftModel, seed: int) -> None:
-    """Make the slot a fresh adapter: A from ``seed``, B zero, no gradients.
+    """Make the slot a fresh adapter: A from ``seed``, B zero, no gradients."""
+    state = fresh(peft_model, seed)
+    with torch.no_grad():
+        for name, weight in lora_parameters(peft_model).items():
+            weight.grad = None
+            weight.copy_(state[name])
+
+
+def fresh(peft_model: PeftModel, seed: int) -> dict[str, torch.Tensor]:
+    """Draw an untrained adapter that fits the slot: A from ``seed``, B zero; float32, on the CPU.
 
     A is uniform in ``[-1/sqrt(d_in), 1/sqrt(d_in)]``: PEFT's ``kaiming_uniform_(a=sqrt(5))``. The
     numbers are drawn on the CPU in one go, so a seed means the same adapter on every device.
     """
-    weights = lora_parameters(peft_model)
-    matrices_a = [weight for name, weight in weights.items() if ".lora_A." in name]
+    shapes = {name: weight.shape for name, weight in lora_parameters(peft_model).items()}
+    sizes = [shape.numel() for name, shape in shapes.items() if ".lora_A." in name]
     generator = torch.Generator().manual_seed(seed)
-    drawn = torch.rand(sum(a.numel() for a in matrices_a), generator=generator).mul_(2).sub_(1)
-    with torch.no_grad():
-        for matrix, values in zip(
-            matrices_a, drawn.split([a.numel() for a in matrices_a]), strict=True
-        ):
-            matrix.copy_(values.view_as(matrix) / math.sqrt(matrix.shape[1]))
-        for name, weight in weights.items():
-            weight.grad = None
-            if ".lora_B." in name:
-                weight.zero_()
+    drawn = iter(torch.rand(sum(sizes), generator=generator).mul_(2).sub_(1).split(sizes))
+    return {
+        name: next(drawn).view(shape) / math.sqrt(shape[1])
+        if ".lora_A." in name
+        else torch.zeros(shape)
+        for name, shape in shapes.items()
+    }
 
 
 def lora_parameters(peft_model: PeftModel) -> dict[str, nn.Parameter]:
@@ -96,11 +102,19 @@ def save(peft_model: PeftModel, folder: Path) -> None:
     Equal weights give equal bytes. Unlike PEFT's own ``save_pretrained`` this writes no model card
     and no path of the base model: the folder may be copied anywhere.
     """
+    save_state(peft_model, lora_parameters(peft_model), folder)
+
+
+def save_state(peft_model: PeftModel, state: Mapping[str, torch.Tensor], folder: Path) -> None:
+    """Write an adapter that need not be in the slot, as :func:`save` would if it were.
+
+    Args:
+        peft_model: Base with the slot that the adapter fits.
+        state: Matrices by the names of :func:`lora_parameters`.
+        folder: Where to; made if missing.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {
-        name: weight.detach().cpu().contiguous()
-        for name, weight in lora_parameters(peft_model).items()
-    }
+    tensors = {name: weight.detach().cpu().contiguous() for name, weight in state.items()}
     save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     config = _config(peft_model) | {"base_model_name_or_path": None, "inference_mode": True}
     text = json.dumps(config, indent=2, sort_keys=True)

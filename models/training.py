@@ -23,11 +23,12 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from conf.errors import ModelError
+from conf.schema import QLoraConfig
 from conf.seeds import derive_seed
 from models.chat import IGNORED, Encoded
 
 OnStep = Callable[[int, int], None]
-Objective = Callable[[PreTrainedModel, "Batch", Sequence[int]], torch.Tensor]
+Objective = Callable[[PreTrainedModel | PeftModel, "Batch", Sequence[int]], torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +94,18 @@ def steps_for(n_records: int, batch_size: int, epochs: int) -> int:
     return math.ceil(n_records / batch_size) * epochs
 
 
+def user_schedule(qlora: QLoraConfig, n_records: int) -> Schedule:
+    """Return the schedule of an adapter on ``n_records`` records."""
+    return Schedule(
+        steps=steps_for(n_records, qlora.batch_size, qlora.epochs),
+        batch_size=qlora.batch_size,
+        learning_rate=qlora.learning_rate,
+        warmup=qlora.warmup,
+        clip=qlora.clip,
+        weight_decay=qlora.weight_decay,
+    )
+
+
 def train(
     model: PreTrainedModel | PeftModel,
     tokenizer_pad_id: int,
@@ -122,7 +135,7 @@ def train(
         ModelError: If there are steps to take but no examples, or a loss is not finite.
     """
     if not schedule.steps:
-        return TrainReport((), 0, 0, 0.0, _peak_memory(model.device))
+        return TrainReport((), 0, 0, 0.0, peak_memory(model.device))
     if not examples:
         raise ModelError(f"training: expected examples for {schedule.steps} steps, got none")
     started = time.perf_counter()
@@ -130,9 +143,9 @@ def train(
         losses, tokens = _run(
             model, tokenizer_pad_id, examples, schedule, seed, on_step, objective or _plain
         )
-    _require_finite(losses, schedule)
+    require_finite(losses, schedule)
     seconds = time.perf_counter() - started
-    return TrainReport(losses, len(losses), tokens, seconds, _peak_memory(model.device))
+    return TrainReport(losses, len(losses), tokens, seconds, peak_memory(model.device))
 
 
 def learning_rates(schedule: Schedule) -> list[float]:
@@ -174,12 +187,11 @@ def collate(examples: Sequence[Encoded], pad_id: int, device: torch.device | str
 
 
 def batch_loss(model: PreTrainedModel | PeftModel, batch: Batch) -> torch.Tensor:
-    """Return the mean cross-entropy over the scored tokens of ``batch``, a float32 scalar.
-
+    """Return the mean cross-entropy over the scored tokens of ``batch``, a float32 scalar."""
     return cross_entropy(scored_logits(model, batch), batch.targets)
 
 
-def scored_logits(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+def scored_logits(model: PreTrainedModel | PeftModel, batch: Batch) -> torch.Tensor:
     """Return the (S, V) float32 logits at the scored positions of ``batch``.
 
     The output layer sees the scored positions only: at a vocabulary of 151,936 that is most of the
@@ -194,7 +206,9 @@ def scored_logits(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     return logits.float()
 
 
-def _plain(model: PreTrainedModel, batch: Batch, _chosen: Sequence[int]) -> torch.Tensor:
+def _plain(
+    model: PreTrainedModel | PeftModel, batch: Batch, _chosen: Sequence[int]
+) -> torch.Tensor:
     return batch_loss(model, batch)
 
 
@@ -261,7 +275,12 @@ def _training_mode(model: PreTrainedModel | PeftModel, seed: int) -> Iterator[No
             model.eval()
 
 
-def _require_finite(losses: Sequence[float], schedule: Schedule) -> None:
+def require_finite(losses: Sequence[float], schedule: Schedule) -> None:
+    """Check the losses of a training.
+
+    Raises:
+        ModelError: If one is not finite.
+    """
     for step, loss in enumerate(losses, 1):
         if not math.isfinite(loss):
             raise ModelError(
@@ -274,7 +293,8 @@ def _padded(rows: Sequence[Sequence[int]], width: int, fill: int) -> torch.Tenso
     return torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows])
 
 
-def _peak_memory(device: torch.device) -> int:
+def peak_memory(device: torch.device) -> int:
+    """Return the most bytes so far: on a GPU since the last reset, on a CPU of the process."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -2,8 +2,8 @@
 
 Numbers travel in a MetricRecord named "numbers", texts and flags in a ConfigRecord named "texts",
 and a tuple of pairs in ConfigRecords "<field>.0", "<field>.1", ... with parallel lists id, input
-and response, each at most :data:`MAX_PART_BYTES` because the deployment engine posts a record whole.
-Named arrays travel in an ArrayRecord of the field's name, which a message without arrays leaves out.
+and response, each at most :data:`MAX_PART_BYTES`, as the deployment engine posts a record whole.
+Named arrays travel in an ArrayRecord of the field's name; a message without arrays leaves it out.
 Every field states what it holds with :func:`holds`; the wire table is checked against that.
 """
 
@@ -44,14 +44,11 @@ def holds(content: str, absent: Any = MISSING) -> Any:
 
     Args:
         content: What the field holds.
-        absent: Its value where most messages have none.
+        absent: Its value where most messages have none; ``dict`` for no arrays.
     """
+    if absent is dict:
+        return field(default_factory=dict, metadata={"holds": content})
     return field(default=absent, metadata={"holds": content})
-
-
-def may_hold_arrays(content: str) -> Any:
-    """Declare a message field of named arrays that most messages leave empty."""
-    return field(default_factory=dict, metadata={"holds": content})
 
 
 def encode(message: WireMessage) -> RecordDict:

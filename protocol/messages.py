@@ -1,8 +1,8 @@
 """The messages of one run: query.hello, query.share, train.adapt, evaluate.answer.
 
-A device never sends a record that its consent does not cover, an adapter (but for fedavg, whose point it is), or the text of a query
-or prediction, except where ``evaluation.ship_predictions`` asks for case studies and the ledger
-says so.
+A device never sends a record that its consent does not cover, an adapter (but for fedavg, which is
+about that), or the text of a query or prediction, except where ``evaluation.ship_predictions`` asks
+for case studies and the ledger says so.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lamp.records import Pair
-from protocol.codec import Arrays, holds, may_hold_arrays
+from protocol.codec import Arrays, holds
 
 PROTOCOL_VERSION = 1
 
@@ -89,8 +89,8 @@ class AdaptRequest:
     extra_records: int = holds("settings")
     adapter: str = holds("settings", "")
     recipe: str = holds("settings", "{}")
-    weights: Arrays = may_hold_arrays("averaged weights")
-    logits: Arrays = may_hold_arrays("teacher logits")
+    weights: Arrays = holds("averaged weights", dict)
+    logits: Arrays = holds("teacher logits", dict)
 
     @property
     def adapter_name(self) -> str:
@@ -127,7 +127,7 @@ class AdaptReply:
     seconds: float = holds("numbers")
     peak_memory_bytes: int = holds("numbers")
     adapter_bytes: int = holds("numbers")
-    weights: Arrays = may_hold_arrays("LoRA weights")
+    weights: Arrays = holds("LoRA weights", dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +151,7 @@ class AnswerRequest:
     adapted: bool = holds("settings")
     adapter: str = holds("settings", "")
     retrieved: int = holds("settings", 0)
-    weights: Arrays = may_hold_arrays("averaged weights")
+    weights: Arrays = holds("averaged weights", dict)
 
     @property
     def adapter_name(self) -> str | None:

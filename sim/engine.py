@@ -2,14 +2,15 @@
 
 ``flwr run`` serves the same apps (see sim.server_app), but its exit status is always 0 and it
 cannot make actors restartable; so the command line starts the simulation through flwr's own,
-private ``_run_simulation``, pinned to flwr 1.41. Without ``max_restarts`` one dead actor poisons a whole
-run: the pool hands out the dead actor again and again.
+private ``_run_simulation``, pinned to flwr 1.41. Without ``max_restarts`` one dead actor poisons a
+whole run: the pool hands out the dead actor again and again.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,14 +35,16 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # transformers' own bars would cut through ours
     "NO_PROXY": "127.0.0.1,localhost",
 }
 
 
 def set_environment() -> None:
-    """Set what Flower and Ray read at start-up, where the user has not set it."""
+    """Set what libraries read when they are imported, where the user has not set it."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", message="`torch.jit.script_method` is deprecated")
 
 
 def simulate(

@@ -65,22 +65,23 @@ class Estimate:
 def estimate(config: Config, data: LampData) -> Estimate:
     """Count what would be done and guess the time."""
     rate = matrix_rate() * UTILISATION
-    shared = _shared_by_arm(config, data)
-    arms = tuple(
-        _estimate_arm(config, data, arm, shared[arm.name], rate)
-        for arm in make_arms(config.methods, config.ratios)
-    )
+    covered = _covered_by_arm(config, data)
+    trained: set[str] = set()  # arms with the same adapter train it once
+    arms = []
+    for arm in make_arms(config.methods, config.ratios):
+        trains = arm.method.adapts and arm.adapter not in trained
+        arms.append(_estimate_arm(config, data, arm, covered[arm.name], rate, trains))
+        trained.add(arm.adapter)
     replies = max((each.replies for each in arms), default=0)
     tokens = int(replies * _reply_tokens(config, data))
     generate_s = tokens * _parameters(config, "cloud") * FLOPS_GENERATE / rate
     build_s = BUILD_S if config.model.build is not None else 0.0
     return Estimate(
-        arms=arms,
+        arms=tuple(arms),
         replies=replies,
         tokens=tokens,
         seconds=START_S + build_s + generate_s + sum(each.seconds for each in arms),
-        disk_bytes=int(sum(each.arm.method.adapts for each in arms) * len(data.targets))
-        * _adapter_bytes(config),
+        disk_bytes=len(trained - {""}) * len(data.targets) * _adapter_bytes(config),
     )
 
 
@@ -118,7 +119,8 @@ def matrix_rate(size: int = 768, repeats: int = 3) -> float:
     return repeats * 2.0 * size**3 / (time.perf_counter() - started)
 
 
-def _shared_by_arm(config: Config, data: LampData) -> dict[str, dict[str, int]]:
+def _covered_by_arm(config: Config, data: LampData) -> dict[str, dict[str, int]]:
+    """Per arm and user the records that consent covers, whether they are shared or stay."""
     preferences = provision.draw_preferences(
         [user.user_id for user in data.targets], config.privacy, config.seed
     )
@@ -127,7 +129,7 @@ def _shared_by_arm(config: Config, data: LampData) -> dict[str, dict[str, int]]:
             user.user_id: shared_count(
                 min(arm.asked_ratio, preferences[user.user_id].ratio), len(user.pairs)
             )
-            if arm.method.needs_augmentation
+            if arm.method.depends_on_ratio
             else 0
             for user in data.targets
         }
@@ -136,31 +138,44 @@ def _shared_by_arm(config: Config, data: LampData) -> dict[str, dict[str, int]]:
 
 
 def _estimate_arm(
-    config: Config, data: LampData, arm: Arm, shared: dict[str, int], rate: float
+    config: Config, data: LampData, arm: Arm, covered: dict[str, int], rate: float, trains: bool
 ) -> ArmEstimate:
     tokens_per_record = _record_tokens(config, data.targets)
+    added = _added_per_record(arm, config)
     steps = sum(
-        _steps(config, len(user.pairs) + KEPT_SHARE * config.augmenter.k * shared[user.user_id])
+        _steps(config, arm, len(user.pairs) + added * covered[user.user_id])
         for user in data.targets
-        if arm.method.adapts
+        if trains
     )
     flops = steps * config.qlora.batch_size * tokens_per_record * FLOPS_TRAIN
     queries = sum(len(user.queries) for user in data.targets)
     flops += queries * tokens_per_record * FLOPS_GENERATE
     workers = max(1, (config.resources.num_cpus or 2) / config.resources.client_cpus)
-    seconds = (flops * _parameters(config, "device") / rate + steps * STEP_OVERHEAD_S) / workers
+    parameters = _parameters(config, arm.method.answers)
+    seconds = (flops * parameters / rate + steps * STEP_OVERHEAD_S) / workers
+    shared = sum(covered.values()) if arm.method.needs_shares else 0
     return ArmEstimate(
         arm=arm,
         records=sum(len(user.pairs) for user in data.targets),
-        shared=sum(shared.values()),
-        replies=sum(shared.values()) * config.augmenter.k,
+        shared=shared,
+        replies=shared * config.augmenter.k if arm.method.needs_augmentation else 0,
         steps=steps,
         seconds=seconds + 2 * len(data.targets) * MESSAGE_S,
     )
 
 
-def _steps(config: Config, records: float) -> int:
-    return -(-int(records) // config.qlora.batch_size) * config.qlora.epochs
+def _added_per_record(arm: Arm, config: Config) -> float:
+    """Training records that one covered record brings beside itself."""
+    if arm.method.needs_augmentation:
+        return KEPT_SHARE * config.augmenter.k
+    return config.augmenter.k if arm.method.added in ("copies", "eda") else 0
+
+
+def _steps(config: Config, arm: Arm, records: float) -> int:
+    batches = -(-int(records) // config.qlora.batch_size)
+    if arm.method.federated:
+        return batches * config.baselines.fedavg_rounds * config.baselines.fedavg_epochs
+    return batches * config.qlora.epochs
 
 
 def _record_tokens(config: Config, users: tuple[UserHistory, ...]) -> float:

@@ -14,6 +14,7 @@ from conf.errors import RunError
 from sim.folders import find_run
 from sim.words import read_words, required
 from storage import jsonlines
+from strategy.ledger import ORACLE, UP
 
 USAGE = "usage: python -m sim ledger run=<folder or name> [user=<id>] [runs=<folder of runs>]"
 GROUPED = ("direction", "kind", "arm")
@@ -73,12 +74,24 @@ def _table(title: str, entries: Sequence[dict[str, Any]]) -> Table:
 
 
 def _answer(user: str, entries: Sequence[dict[str, Any]]) -> str:
+    if oracles := sorted({entry["arm"] for entry in entries if entry["direction"] == ORACLE}):
+        return f"{_sent(user, entries)} The oracles {', '.join(oracles)} read the whole history."
+    return _sent(user, entries)
+
+
+def _sent(user: str, entries: Sequence[dict[str, Any]]) -> str:
     shares = [entry for entry in entries if entry["kind"] == "query.share" and entry["records"]]
+    weights = [entry for entry in entries if entry["direction"] == UP and _holds_weights(entry)]
+    sent = f" LoRA weights were sent in {len(weights)} message(s)." if weights else ""
     if not shares:
-        return f"User {user} never sent a record."
+        return f"User {user} never sent a record.{sent}"
     distinct = {entry["hash"] for entry in shares}
     largest = max(entry["records"] for entry in shares)
     return (
         f"User {user} sent {largest} records in {len(distinct)} distinct message(s); "
-        "nothing else of the history left the device."
+        f"no other record left the device.{sent}"
     )
+
+
+def _holds_weights(entry: dict[str, Any]) -> bool:
+    return "weights" in entry.get("fields", ())

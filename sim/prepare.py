@@ -6,15 +6,18 @@ Everything that can be refused is refused here, before any model is loaded.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from clients import folder as device_folder
 from conf.compose import from_json, to_json
 from conf.errors import RunError
 from conf.schema import Config
-from lamp import dataset
+from lamp import dataset, eda
 from lamp.bertscore import check_folder
 from lamp.dataset import LampData
+from lamp.records import UserHistory
 from sim import provision
 from sim.folders import RunFolder, new_run_folder
 from sim.manifest import make_manifest
@@ -22,7 +25,8 @@ from sim.tracker import check_installed
 from storage import atomic
 from strategy import public
 from strategy.experiment import ServerInputs
-from strategy.methods import make_arms
+from strategy.methods import has_oracle, make_arms
+from strategy.planning import thesaurus_of
 from strategy.progress import Progress, StepProgress
 from strategy.public import PublicUsers
 
@@ -34,7 +38,9 @@ def check(config: Config) -> LampData:
         ConfigError: If methods, ratios or policies do not fit.
         DataError: If the data cannot be used.
     """
-    make_arms(config.methods, config.ratios)
+    arms = make_arms(config.methods, config.ratios)
+    if any(arm.method.added == "eda" for arm in arms):
+        eda.thesaurus(thesaurus_of(config))
     check_installed(config.trackers)
     if config.evaluation.bertscore is not None:
         check_folder(Path(config.evaluation.bertscore))
@@ -76,7 +82,15 @@ def server_inputs(folder: RunFolder) -> ServerInputs:
         config=config,
         run_folder=folder.path,
         public=PublicUsers(Path(server["public"]), server["content_hash"]),
+        histories=_histories(folder) if has_oracle(config.methods) else None,
     )
+
+
+def _histories(folder: RunFolder) -> Callable[[], list[UserHistory]]:
+    """How an oracle reads the users' histories: from their devices' folders, past the wire."""
+    return lambda: [
+        device_folder.read(path).history for path in device_folder.device_folders(folder.devices)
+    ]
 
 
 def _with_models(

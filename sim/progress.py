@@ -20,35 +20,33 @@ from strategy.progress import Phase
 
 
 class TerminalProgress:
-    """Shows one bar for each running phase and leaves one line when it ends."""
+    """Shows one bar for each running phase and leaves one line when it ends.
+
+    Phases may run side by side; they share one live display.
+    """
 
     def __init__(self, console: Console) -> None:
         """Write to ``console``."""
         self._console = console
+        self._bars: Progress | None = None
+        self._running = 0
 
     @contextmanager
     def phase(self, name: str, total: int) -> Iterator[Phase]:
         """Show a bar of ``total`` steps until the block ends."""
+        counter = _Counter()
         if total == 0:
-            yield _Counter()
+            yield counter
             return
         started = time.perf_counter()
-        bar = Progress(
-            TextColumn("  {task.description:<28}"),
-            BarColumn(bar_width=30),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=self._console,
-            transient=True,
-            disable=not self._console.is_terminal,
-        )
-        counter = _Counter()
-        with bar:
-            task = bar.add_task(name, total=total)
-            counter.on_advance = lambda steps: bar.advance(task, steps)
+        bars = self._start()
+        task = bars.add_task(name, total=total)
+        counter.on_advance = lambda steps: bars.advance(task, steps)
+        try:
             yield counter
+        finally:
+            bars.remove_task(task)
+            self._stop(bars)
         seconds = time.perf_counter() - started
         self._console.print(
             f"  {name:<28} {counter.done:>6}  [dim]{seconds:7.1f} s[/dim]", highlight=False
@@ -57,6 +55,33 @@ class TerminalProgress:
     def note(self, text: str) -> None:
         """Say one thing that the user should know."""
         self._console.print(f"  [yellow]note[/yellow] {text}", highlight=False)
+
+    def _start(self) -> Progress:
+        self._running += 1
+        if self._bars is None:
+            self._bars = _bars(self._console)
+            self._bars.start()
+        return self._bars
+
+    def _stop(self, bars: Progress) -> None:
+        self._running -= 1
+        if not self._running:
+            bars.stop()
+            self._bars = None
+
+
+def _bars(console: Console) -> Progress:
+    return Progress(
+        TextColumn("  {task.description:<28}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
 
 
 class _Counter:

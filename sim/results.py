@@ -167,7 +167,7 @@ def _summarise_arm(
 def failed_users(run: Run, arm: ArmName) -> frozenset[str]:
     """Users with a failed message in ``arm``, or in the sharing before it where the arm shares."""
     method = METHODS.get(arm.method)
-    stages = {arm.name, ""} if method is None or method.downloads else {arm.name}
+    stages = {arm.name, ""} if method is None or method.needs_shares else {arm.name}
     return frozenset(failure.user for failure in run.failures if failure.arm in stages)
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from conf.compose import compose
 from conf.schema import Config
-from sim.engine import simulate
+from sim.engine import set_environment, simulate
 from sim.folders import RunFolder, locked
 from sim.prepare import check, prepare, server_inputs
 from sim.progress import TerminalProgress
@@ -40,6 +40,7 @@ def main(overrides: Sequence[str], dry_run: bool = False) -> int:
 
 def run(config: Config, console: Console) -> int:
     """Set up, simulate and report one experiment."""
+    set_environment()  # before anything imports transformers
     from sim.report import print_report, write_report
 
     started = time.perf_counter()

@@ -25,6 +25,7 @@ from sim.tables import (
     signed,
     tone,
 )
+from strategy.methods import METHODS
 
 LAMP_METRICS: dict[str, tuple[str, ...]] = {
     "classification": ("accuracy", "f1"),
@@ -35,7 +36,7 @@ LAMP_METRICS: dict[str, tuple[str, ...]] = {
 REFERENCES = ("direct_ft", "device", "direct_ft_matched", "copies_ft", "eda_ft", "rkd_ft", "cloud")
 SHOWN_REFERENCES = REFERENCES[:2]
 MOST_DIFFERENCE_ROWS = 24  # beyond, only the headline metric is listed; results.jsonl has all
-ORACLES = frozenset({"cloud_zero_shot", "cloud", "cloud_rag", "unified"})
+ORACLES = frozenset(method.name for method in METHODS.values() if method.oracle)
 ORACLE_MARK = " (all data in the cloud)"
 
 

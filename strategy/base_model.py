@@ -1,7 +1,9 @@
-"""M_base: the small model tuned on the public users, merged, quantised to NF4, cached by content.
+"""M_base and M_cloud: the two models tuned on the public users, cached by content.
 
-Order: LoRA tuning in the device model's own precision, merge, then quantise. What every device
-downloads once is the quantised folder; its content id names it in messages and ledger.
+M_base is the small model: LoRA tuning in its own precision, merge, then NF4. What every device
+downloads once is the quantised folder; its content id names it in messages and ledger. M_cloud is
+the large model, which stays in the cloud; only its adapter is stored. Both learn from the same
+public records with the same settings.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from conf.schema import Config
+from conf.schema import CausalModelConfig, Config
 from conf.seeds import derive_seed
 from lamp import tasks
 from lamp.records import UserHistory
@@ -64,16 +66,46 @@ def ensure_base(config: Config, public: PublicUsers, progress: Progress) -> Base
     return BaseModel(base_id, folder, facts["bytes"], tuple(facts["losses"]))
 
 
-def _base_id(config: Config, public: PublicUsers) -> str:
+def ensure_untuned(config: Config) -> BaseModel:
+    """Take the device model as it comes, in NF4, from the cache, or quantise and store it."""
+    base_id = hash_json({**_identity(config, config.model.device), "untuned": True})
+    folder = bases_root(Path(config.paths.cache)) / base_id
+    if not atomic.is_complete(folder):
+        _build_untuned(config, folder)
+    facts = json.loads((folder / atomic.MARKER).read_text(encoding="utf-8"))
+    return BaseModel(base_id, folder, facts["bytes"], ())
+
+
+def ensure_cloud(config: Config, public: PublicUsers, progress: Progress) -> Path:
+    """Take M_cloud's adapter folder from the cache, or tune the large model and store it."""
+    key = {
+        **_identity(config, config.model.cloud),
+        "task": asdict(config.task),
+        "public": public.content_hash,
+        "seed": config.seed,
+    }
+    folder = Path(config.paths.cache) / "clouds" / hash_json(key)
+    if not atomic.is_complete(folder):
+        _build_cloud(config, public, folder, progress)
+    return folder
+
+
+def _identity(config: Config, model: CausalModelConfig) -> dict[str, Any]:
     qlora = asdict(config.qlora)
+    return {
+        "version": VERSION,
+        "model": model_identity(model.path, model.revision),
+        "dtype": model.dtype,
+        "system": model.system_prompt,
+        "qlora": {key: value for key, value in qlora.items() if key.startswith(_SHAPES_BASE)},
+    }
+
+
+def _base_id(config: Config, public: PublicUsers) -> str:
     return hash_json(
         {
-            "version": VERSION,
-            "device": model_identity(config.model.device.path, config.model.device.revision),
-            "dtype": config.model.device.dtype,
-            "system": config.model.device.system_prompt,
+            **_identity(config, config.model.device),
             "task": asdict(config.task),
-            "qlora": {key: value for key, value in qlora.items() if key.startswith(_SHAPES_BASE)},
             "public": public.content_hash,
             "seed": config.seed,
         }
@@ -83,29 +115,59 @@ def _base_id(config: Config, public: PublicUsers) -> str:
 def _build(config: Config, public: PublicUsers, folder: Path, progress: Progress) -> None:
     from models import loading
 
-    examples = _examples(config, public_users.read(public))
-    device, qlora = config.resources.cloud_device, config.qlora
-    tokenizer = loading.load_tokenizer(config.model.device.path, config.model.device.revision)
-    tuned, losses = _tune(config, tokenizer, examples, device, progress)
-    marker: dict[str, Any] = {"losses": list(losses)}
+    model = config.model.device
+    tokenizer = loading.load_tokenizer(model.path, model.revision)
+    tuned, losses = _tune(config, model, "base", tokenizer, public, progress)
+    _store(config, tuned.merge_and_unload(), tokenizer, folder, {"losses": list(losses)})
+
+
+def _build_untuned(config: Config, folder: Path) -> None:
+    from models import loading
+
+    model = config.model.device
+    tokenizer = loading.load_tokenizer(model.path, model.revision)
+    loaded = loading.load_causal(model, config.resources.cloud_device)
+    _store(config, loaded, tokenizer, folder, {})
+
+
+def _build_cloud(config: Config, public: PublicUsers, folder: Path, progress: Progress) -> None:
+    from models import loading, lora
+
+    model = config.model.cloud
+    tokenizer = loading.load_tokenizer(model.path, model.revision)
+    tuned, losses = _tune(config, model, "cloud", tokenizer, public, progress)
+    with atomic.new_folder(folder, {"losses": list(losses)}) as made:
+        lora.save(tuned, made)
+
+
+def _store(
+    config: Config, model: Any, tokenizer: Any, folder: Path, marker: dict[str, Any]
+) -> None:
+    """Quantise ``model`` and store it as devices download it."""
+    from models import loading
+
     with TemporaryDirectory() as plain, atomic.new_folder(folder, marker) as made:
-        tuned.save_pretrained(plain)
+        model.save_pretrained(plain)
         tokenizer.save_pretrained(made)
-        marker["bytes"] = loading.quantise_folder(plain, made, qlora, device)
+        marker["bytes"] = loading.quantise_folder(
+            plain, made, config.qlora, config.resources.cloud_device
+        )
 
 
 def _tune(
     config: Config,
+    which: CausalModelConfig,
+    purpose: str,
     tokenizer: Any,
-    examples: Sequence[tuple[str, str]],
-    device: str,
+    public: PublicUsers,
     progress: Progress,
 ) -> tuple[Any, tuple[float, ...]]:
-    """LoRA-tune the device model on the public records and merge the adapter into it."""
+    """LoRA-tune a model on the public records; the adapter is still apart from it."""
     from models import loading, lora, training
     from models.chat import encode_example
 
-    qlora, system = config.qlora, config.model.device.system_prompt
+    examples = _examples(config, public_users.read(public))
+    qlora, system = config.qlora, which.system_prompt
     encoded = [
         encode_example(tokenizer, *example, system=system, max_len=qlora.max_seq_len)
         for example in examples
@@ -119,18 +181,20 @@ def _tune(
         weight_decay=qlora.weight_decay,
     )
     model = lora.attach(
-        loading.load_causal(config.model.device, device), qlora, derive_seed(config.seed, "base")
+        loading.load_causal(which, config.resources.cloud_device),
+        qlora,
+        derive_seed(config.seed, purpose),
     )
-    with progress.phase("base model", schedule.steps) as phase:
+    with progress.phase(f"M_{purpose}", schedule.steps) as phase:
         report = training.train(
             model,
             tokenizer.pad_token_id,
             encoded,
             schedule,
-            seed=derive_seed(config.seed, "base", "batches"),
+            seed=derive_seed(config.seed, purpose, "batches"),
             on_step=_advance(phase),
         )
-    return model.merge_and_unload(), report.losses
+    return model, report.losses
 
 
 def _advance(phase: Phase) -> Any:

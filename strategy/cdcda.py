@@ -2,7 +2,9 @@
 
 A round sends train.adapt to every user of the arm (kept pairs down, numbers up) and then
 evaluate.answer to those that adapted. Shares were collected and augmented before the first round,
-for all arms at once, so an arm differs from another only in a small record.
+for all arms at once, so an arm differs from another only in a small record. An adapter that serves
+several arms is trained once. A federated arm takes several rounds; between them Flower's FedAvg
+averages the adapters.
 
 Reference: Zhong et al., arXiv 2508.21313 (CDCDA-PLM).
 """
@@ -20,28 +22,16 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from typing_extensions import override
 
-from lamp.records import Pair
-from protocol.codec import WireMessage, decode, encode
+from protocol.codec import Arrays, WireMessage, decode, encode
 from protocol.messages import AdaptReply, AdaptRequest, AnswerReply, AnswerRequest
+from protocol.recipe import recipe_to_json
+from strategy.averaging import arrays_of, average
 from strategy.exchange import TTL_S, AccountedGrid
-from strategy.methods import Arm
+from strategy.planning import ArmPlan
 from strategy.progress import Phase, Progress
 from strategy.run_log import RunLog
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class ArmPlan:
-    """One arm, ready to run.
-
-    Attributes:
-        arm: Method and ratio.
-        kept: Per user the synthetic pairs that passed the filters.
-    """
-
-    arm: Arm
-    kept: Mapping[str, Sequence[Pair]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +40,11 @@ class Standing:
 
     Attributes:
         nodes: Node id by user id.
-        base_id: Content id of M_base.
         settings: Device settings as JSON.
         seed: Root seed.
     """
 
     nodes: Mapping[str, int]
-    base_id: str
     settings: str
     seed: int
 
@@ -85,17 +73,17 @@ class CdcdaPlm(Strategy):
         self._progress, self._on_arm = progress, on_arm
         self._running = ExitStack()
         self._started = 0.0
-        self._adapted: frozenset[str] = frozenset()
+        self._trained: dict[tuple[str, int], frozenset[str]] = {}
         self._grid: AccountedGrid | None = None
 
     @property
     def num_rounds(self) -> int:
-        """One round per arm."""
+        """One round per plan."""
         return len(self._plans)
 
     def summary(self) -> None:
         """Log what will run."""
-        names = ", ".join(plan.arm.name for plan in self._plans)
+        names = ", ".join(dict.fromkeys(plan.arm.name for plan in self._plans))
         logger.info("CDCDA-PLM: %d users, arms: %s", len(self._standing.nodes), names)
 
     @override
@@ -104,25 +92,28 @@ class CdcdaPlm(Strategy):
     ) -> Iterable[Message]:
         """One train.adapt per user, with that user's own kept pairs."""
         plan = self._plans[server_round - 1]
-        if not plan.arm.method.adapts:
+        if not self._must_train(plan):
             return []
-        requests = {user: self._adapt_request(plan, user) for user in self._standing.nodes}
+        averaged = arrays_of(arrays) if plan.recipe.round else {}
+        requests = {
+            user: self._adapt_request(plan, user, averaged) for user in self._standing.nodes
+        }
         return self._open(plan, "adapt", grid, requests)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Keep the numbers; there are no arrays to aggregate."""
+        """Keep the numbers; only a federated arm has arrays to average."""
         plan = self._plans[server_round - 1]
-        if not plan.arm.method.adapts:
-            self._adapted = frozenset(self._standing.nodes)
+        if not self._must_train(plan):
             return None, None
         adapted = [(self._user(reply), decode(AdaptReply, reply.content)) for reply in replies]
-        self._adapted = frozenset(user for user, _ in adapted)
+        self._trained[plan.training] = frozenset(user for user, _ in adapted)
         self._log.adaptations(adapted)
         self._close(plan, "adapt", users=len(adapted))
         losses = [reply.losses[-1] for _, reply in adapted if reply.losses]
-        return None, MetricRecord({"users": len(adapted), "last-loss": _mean(losses)})
+        averaged = average(server_round, adapted) if plan.recipe.federated else None
+        return averaged, MetricRecord({"users": len(adapted), "last-loss": _mean(losses)})
 
     @override
     def configure_evaluate(
@@ -130,13 +121,18 @@ class CdcdaPlm(Strategy):
     ) -> Iterable[Message]:
         """One evaluate.answer per user whose adapter is ready."""
         plan = self._plans[server_round - 1]
+        if not plan.answers:
+            return []
         request = AnswerRequest(
             arm=plan.arm.name,
-            base_id=self._standing.base_id,
+            base_id=plan.base_id,
             settings=self._standing.settings,
             adapted=plan.arm.method.adapts,
+            adapter=plan.arm.adapter,
+            retrieved=plan.retrieved,
+            weights=arrays_of(arrays) if plan.recipe.federated else {},
         )
-        users = [user for user in self._standing.nodes if user in self._adapted]
+        users = [user for user in self._standing.nodes if self._can_answer(plan, user)]
         return self._open(plan, "answer", grid, dict.fromkeys(users, request))
 
     def aggregate_evaluate(
@@ -144,6 +140,8 @@ class CdcdaPlm(Strategy):
     ) -> MetricRecord | None:
         """Keep the numbers per query; pooling over users is the report's."""
         plan = self._plans[server_round - 1]
+        if not plan.answers:
+            return None
         answered = [(self._user(reply), decode(AnswerReply, reply.content)) for reply in replies]
         self._log.answers(answered)
         self._close(plan, "answer", users=len(answered))
@@ -152,15 +150,25 @@ class CdcdaPlm(Strategy):
             {"users": len(answered), "queries": sum(reply.num_queries for _, reply in answered)}
         )
 
-    def _adapt_request(self, plan: ArmPlan, user: str) -> AdaptRequest:
+    def _must_train(self, plan: ArmPlan) -> bool:
+        return plan.arm.method.adapts and plan.training not in self._trained
+
+    def _can_answer(self, plan: ArmPlan, user: str) -> bool:
+        return not plan.arm.method.adapts or user in self._trained[plan.training]
+
+    def _adapt_request(self, plan: ArmPlan, user: str, averaged: Arrays) -> AdaptRequest:
         kept = tuple(plan.kept.get(user, ()))
         return AdaptRequest(
             arm=plan.arm.name,
-            base_id=self._standing.base_id,
+            base_id=plan.base_id,
             settings=self._standing.settings,
             seed=self._standing.seed,
             kept=kept if plan.arm.method.downloads else (),
             extra_records=len(kept) if plan.arm.method.matches_steps else 0,
+            adapter=plan.arm.adapter,
+            recipe=recipe_to_json(plan.recipe),
+            weights=averaged,
+            logits=plan.logits.get(user, {}),
         )
 
     def _open(

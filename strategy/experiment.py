@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -14,44 +14,50 @@ from flwr.serverapp import Grid
 from conf.schema import Config
 from lamp import tasks
 from lamp.records import Pair
-from protocol.codec import decode, encode
+from protocol.codec import Arrays, decode, encode
 from protocol.messages import ShareReply, ShareRequest
 from protocol.settings import settings_of, settings_to_json
 from strategy.augmentation import Counters, augment
-from strategy.base_model import BaseModel, ensure_base
+from strategy.base_model import BaseModel, ensure_base, ensure_untuned
 from strategy.cache import Cache
-from strategy.cdcda import ArmPlan, CdcdaPlm, Standing
+from strategy.cdcda import CdcdaPlm, Standing
 from strategy.cloud_models import Cloud, configured_cloud
 from strategy.exchange import TTL_S, AccountedGrid
-from strategy.filters import Candidate, select
-from strategy.ledger import Ledger
+from strategy.filters import Candidate
+from strategy.large_model import LargeModel, require_same_vocabulary
+from strategy.ledger import DEVICE_MODEL, M_BASE, Ledger
 from strategy.methods import Arm, make_arms
+from strategy.oracle import Histories, Oracle
+from strategy.planning import Material, Shares, plan_arm
 from strategy.progress import Progress
 from strategy.public import PublicUsers
 from strategy.roster import call_roll, wait_for_nodes
 from strategy.run_log import RunLog
+from strategy.teacher import teach
 
 NODES_LIMIT_S = 180.0
 STALL_FACTOR = 2.0
 STALL_GRACE_S = 60.0
 
 T = TypeVar("T")
-Shares = Mapping[str, Mapping[float, tuple[Pair, ...]]]  # user -> asked ratio -> records
 
 
 @dataclass(frozen=True, slots=True)
 class ServerInputs:
-    """What the server holds: no user's history, no policy.
+    """What the server holds: no policy, and no user's history unless oracles run.
 
     Attributes:
         config: The run, model paths resolved.
         run_folder: Where the server writes.
         public: The public users.
+        histories: Reads every user's history outside the wire, for the oracles; None where no
+            oracle was asked for.
     """
 
     config: Config
     run_folder: Path
     public: PublicUsers
+    histories: Histories | None = None
 
 
 def run_experiment(
@@ -71,6 +77,7 @@ def run_experiment(
         cloud: The cloud's models; None takes those of the configuration.
 
     Raises:
+        ConfigError: If a method needs what the models do not have.
         RunError: If devices are missing; single failing users are noted and left out.
     """
     config = inputs.config
@@ -84,15 +91,73 @@ def run_experiment(
         config.resources.retries,
         stall_s=STALL_FACTOR * config.resources.client_limit_s + STALL_GRACE_S,
     )
-    base = _timed(log, "base model", lambda: ensure_base(config, inputs.public, progress))
+    if any(arm.method.distils for arm in arms):
+        require_same_vocabulary(config)
+    bases = _timed(log, "base model", lambda: _bases(arms, inputs, progress))
     nodes = call_roll(accounted, wait_for_nodes(grid, config.users, NODES_LIMIT_S))
     accounted.know({node: user for user, node in nodes.items()})
     log.roster(nodes)
-    ledger.base_model(nodes, base.base_id, base.bytes)
+    _deliver(arms, bases, nodes, ledger)
     shares = _timed(log, "share", lambda: _collect_shares(accounted, nodes, arms, log, progress))
-    plans = _timed(log, "augment", lambda: _plan(arms, shares, config, cloud, log, progress))
-    strategy = CdcdaPlm(plans, _standing(config, nodes, base), log, progress, on_arm)
+    candidates = _timed(
+        log, "augment", lambda: _candidates(arms, shares, config, cloud, log, progress)
+    )
+    logits = _ask_large_model(arms, inputs, bases, shares, log, ledger, progress, on_arm)
+    material = Material(shares=shares, candidates=candidates, logits=logits)
+    plans = [
+        plan
+        for arm in arms
+        if not arm.method.oracle
+        for plan in plan_arm(arm, bases[arm.method.tuned].base_id, material, config, log)
+    ]
+    strategy = CdcdaPlm(plans, _standing(config, nodes), log, progress, on_arm)
     strategy.start(accounted, ArrayRecord(), num_rounds=strategy.num_rounds, timeout=float("inf"))
+
+
+def _bases(arms: Sequence[Arm], inputs: ServerInputs, progress: Progress) -> dict[bool, BaseModel]:
+    """The small models that the arms work with, by whether they are tuned."""
+    wanted = {arm.method.tuned for arm in arms if arm.method.answers == "device"}
+    bases = {}
+    if True in wanted:
+        bases[True] = ensure_base(inputs.config, inputs.public, progress)
+    if False in wanted:
+        bases[False] = ensure_untuned(inputs.config)
+    return bases
+
+
+def _deliver(
+    arms: Sequence[Arm], bases: Mapping[bool, BaseModel], users: Iterable[str], ledger: Ledger
+) -> None:
+    """Note that every device downloads the models that it works with, once."""
+    users = list(users)
+    for tuned in sorted({arm.method.tuned for arm in arms if not arm.method.oracle}):
+        base = bases[tuned]
+        ledger.base_model(users, base.base_id, base.bytes, M_BASE if tuned else DEVICE_MODEL)
+
+
+def _ask_large_model(
+    arms: Sequence[Arm],
+    inputs: ServerInputs,
+    bases: Mapping[bool, BaseModel],
+    shares: Shares,
+    log: RunLog,
+    ledger: Ledger,
+    progress: Progress,
+    on_arm: Callable[[str], None],
+) -> dict[str, Arrays]:
+    """Run the oracles, and return the teacher's logits on the largest shares of distilling arms."""
+    config = inputs.config
+    large = LargeModel(config, inputs.public, progress)
+    oracle = Oracle(config, inputs.histories, large, bases.get(True), progress)
+    for arm in arms:
+        if arm.method.oracle:
+            oracle.run(arm, log, ledger)
+            on_arm(arm.name)
+    ratios = {arm.asked_ratio for arm in arms if arm.method.distils}
+    if not ratios:
+        return {}
+    shared = {user: by_ratio[max(ratios)] for user, by_ratio in shares.items()}
+    return _timed(log, "teacher logits", lambda: teach(shared, config, large, progress))
 
 
 def _timed(log: RunLog, phase: str, step: Callable[[], T]) -> T:
@@ -102,10 +167,9 @@ def _timed(log: RunLog, phase: str, step: Callable[[], T]) -> T:
     return result
 
 
-def _standing(config: Config, nodes: Mapping[str, int], base: BaseModel) -> Standing:
+def _standing(config: Config, nodes: Mapping[str, int]) -> Standing:
     return Standing(
         nodes=nodes,
-        base_id=base.base_id,
         settings=settings_to_json(settings_of(config)),
         seed=config.seed,
     )
@@ -119,7 +183,7 @@ def _collect_shares(
     progress: Progress,
 ) -> Shares:
     """Ask every device once for all ratios of the experiment; smaller shares lie in larger ones."""
-    ratios = tuple(sorted({arm.asked_ratio for arm in arms if arm.method.needs_augmentation}))
+    ratios = tuple(sorted({arm.asked_ratio for arm in arms if arm.method.needs_shares}))
     if not ratios:
         return {}
     request = encode(ShareRequest(ratios=ratios))
@@ -139,27 +203,21 @@ def _collect_shares(
     return shares
 
 
-def _plan(
+def _candidates(
     arms: Sequence[Arm],
     shares: Shares,
     config: Config,
     cloud: Cloud,
     log: RunLog,
     progress: Progress,
-) -> list[ArmPlan]:
-    """Augment the largest shares once, then choose for every arm."""
-    if not any(arm.method.needs_augmentation for arm in arms):
-        return [ArmPlan(arm, {}) for arm in arms]
-    candidates = _candidates(shares, config, cloud, log, progress)
-    return [_plan_arm(arm, shares, candidates, config, log) for arm in arms]
-
-
-def _candidates(
-    shares: Shares, config: Config, cloud: Cloud, log: RunLog, progress: Progress
 ) -> Mapping[str, tuple[Candidate, ...]]:
+    """Augment the largest shares that any arm needs, once for all arms."""
+    ratios = {arm.asked_ratio for arm in arms if arm.method.needs_augmentation}
+    if not ratios:
+        return {}
     counters = Counters()
     candidates = augment(
-        {user: by_ratio[max(by_ratio)] for user, by_ratio in shares.items()},
+        {user: by_ratio[max(ratios)] for user, by_ratio in shares.items()},
         task=tasks.task(config.task),
         config=config.augmenter,
         seed=config.seed,
@@ -178,23 +236,3 @@ def _candidates(
         nli_pairs=counters.nli_pairs,
     )
     return candidates
-
-
-def _plan_arm(
-    arm: Arm,
-    shares: Shares,
-    candidates: Mapping[str, tuple[Candidate, ...]],
-    config: Config,
-    log: RunLog,
-) -> ArmPlan:
-    if not arm.method.needs_augmentation:
-        return ArmPlan(arm, {})
-    kept: dict[str, tuple[Pair, ...]] = {}
-    for user, by_ratio in shares.items():
-        shared = by_ratio[arm.asked_ratio]
-        # k candidates per shared pair, in the order of the pairs: a smaller share is a prefix
-        selection = select(candidates[user][: len(shared) * config.augmenter.k], config.filters)
-        kept[user] = selection.kept
-        if arm.method.downloads:
-            log.augmentation(arm.name, user, len(shared), selection)
-    return ArmPlan(arm, kept)

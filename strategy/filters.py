@@ -7,8 +7,9 @@ rejection counts under the first failing filter, in the paper's order, so the co
 
 from __future__ import annotations
 
+import random
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from conf.schema import FiltersConfig
@@ -17,6 +18,7 @@ from lamp.records import Pair
 SEMANTIC = "scf"
 DIVERSITY = "tdf"
 LENGTH = "lsf"
+NOT_DRAWN = "not_drawn"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,19 +66,25 @@ class Selection:
     generated: int
 
 
-def select(candidates: Iterable[Candidate], config: FiltersConfig) -> Selection:
+def select(candidates: Sequence[Candidate], config: FiltersConfig) -> Selection:
     """Keep the candidates that pass all three filters."""
-    kept: list[Pair] = []
-    rejected: Counter[str] = Counter()
-    generated = 0
-    for candidate in candidates:
-        generated += 1
-        reason = rejection(candidate, config)
-        if reason is None and candidate.pair is not None:
-            kept.append(candidate.pair)
-        elif reason is not None:
-            rejected[reason] += 1
-    return Selection(kept=tuple(kept), rejected=dict(rejected), generated=generated)
+    return _keep(candidates, lambda _, each: rejection(each, config))
+
+
+def select_random(candidates: Sequence[Candidate], config: FiltersConfig, seed: int) -> Selection:
+    """Keep as many readable candidates as the filters would, drawn at random (ablation RS)."""
+    size = len(select(candidates, config).kept)
+    readable = [place for place, each in enumerate(candidates) if each.pair is not None]
+    drawn = set(random.Random(seed).sample(readable, size))
+    return _keep(
+        candidates,
+        lambda place, each: each.unreadable or (None if place in drawn else NOT_DRAWN),
+    )
+
+
+def select_readable(candidates: Sequence[Candidate]) -> Selection:
+    """Keep every candidate that could be read (ablation -DS)."""
+    return _keep(candidates, lambda _, each: each.unreadable)
 
 
 def rejection(candidate: Candidate, config: FiltersConfig) -> str | None:
@@ -91,6 +99,17 @@ def rejection(candidate: Candidate, config: FiltersConfig) -> str | None:
     if not config.eps_min_len <= _length_ratio(scores, config) <= config.eps_max_len:
         return LENGTH
     return None
+
+
+def _keep(
+    candidates: Sequence[Candidate], reason_of: Callable[[int, Candidate], str | None]
+) -> Selection:
+    """Keep the candidates without a reason against them, and count the others by reason."""
+    reasons = [reason_of(place, candidate) for place, candidate in enumerate(candidates)]
+    judged = list(zip(candidates, reasons, strict=True))
+    kept = [each.pair for each, reason in judged if reason is None and each.pair is not None]
+    rejected = Counter(reason for reason in reasons if reason is not None)
+    return Selection(kept=tuple(kept), rejected=dict(rejected), generated=len(candidates))
 
 
 def _length_ratio(scores: Scores, config: FiltersConfig) -> float:

@@ -1,5 +1,7 @@
 """The ledger: one line for everything that crossed the wire, append-only and flushed.
 
+What the oracles read crosses no wire; it stands there too, under its own direction.
+
 A message that was sent again after a failure or a restart is marked as a re-delivery, so totals can
 be taken with and without it. Texts are never written, only their hash and bytes.
 """
@@ -9,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from flwr.app import RecordDict
 
@@ -19,7 +22,11 @@ from storage.hashing import hash_bytes
 
 UP = "device -> server"
 DOWN = "server -> device"
-_ONE_TIME_BASE = "M_base"
+ORACLE = "all data in the cloud"  # no message: the simulation hands the histories over
+HISTORY = "history"
+M_BASE = "M_base"
+DEVICE_MODEL = "device model"
+_ONE_TIME = (M_BASE, DEVICE_MODEL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +35,7 @@ class Entry:
 
     Attributes:
         user: User id; the node id as text while the node has not said whose it is.
-        direction: :data:`UP` or :data:`DOWN`.
+        direction: :data:`UP`, :data:`DOWN` or :data:`ORACLE`.
         kind: Message type, e.g. "query.share".
         arm: Arm, or "" where a message serves all arms.
         records: Pairs in the message.
@@ -74,10 +81,16 @@ class Ledger:
             digest=hash_bytes(serialised),
         )
 
-    def base_model(self, users: Iterable[str], base_id: str, size: int) -> None:
-        """Record the one-time delivery of M_base to each user."""
+    def base_model(self, users: Iterable[str], base_id: str, size: int, kind: str = M_BASE) -> None:
+        """Record the one-time delivery of M_base, or of the untuned device model, to each user."""
         for user in users:
-            self._append(user, DOWN, _ONE_TIME_BASE, "", 0, ("weights",), size, base_id)
+            self._append(user, DOWN, kind, "", 0, ("weights",), size, base_id)
+
+    def oracle(self, arm: str, user: str, history: bytes, records: int) -> None:
+        """Record that an oracle read the whole history of ``user``, queries included."""
+        self._append(
+            user, ORACLE, HISTORY, arm, records, ("history",), len(history), hash_bytes(history)
+        )
 
     def _append(
         self,
@@ -91,7 +104,7 @@ class Ledger:
         digest: str,
     ) -> None:
         key = (user, direction, kind, arm, digest)
-        if kind == _ONE_TIME_BASE and key in self._seen:
+        if kind in _ONE_TIME and key in self._seen:
             return
         entry = Entry(user, direction, kind, arm, records, fields, size, digest, key in self._seen)
         self._seen.add(key)
@@ -112,7 +125,8 @@ def _num_pairs(content: RecordDict) -> int:
 
 def _filled_fields(content: RecordDict) -> tuple[str, ...]:
     names = set(content.array_records)
-    for key, record in (*content.config_records.items(), *content.metric_records.items()):
+    records: dict[str, Any] = {**content.config_records, **content.metric_records}
+    for key, record in records.items():
         if isinstance(record.get("id"), list):
             if record["id"]:
                 names.add(key.rsplit(".", 1)[0])

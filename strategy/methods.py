@@ -1,7 +1,7 @@
 """The methods as small records, and the arms of an experiment: method x share ratio.
 
-A method says what its devices train on, what stands in the prompt and whose model answers; no method
-has a path of its own through the strategy.
+A method says what its devices train on, what stands in the prompt and whose model answers; no
+method has a path of its own through the strategy.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from conf.errors import ConfigError
-
 
 Added = Literal["nothing", "kept", "copies", "eda", "logits"]
 Choice = Literal["filtered", "random", "all"]
@@ -111,14 +110,10 @@ _CLOUD = Method(
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        replace(
-            _CLOUD, name="cloud_zero_shot", about="the large model as it comes", tuned=False
-        ),
+        replace(_CLOUD, name="cloud_zero_shot", about="the large model as it comes", tuned=False),
         _CLOUD,
         _with_rag(_CLOUD),
-        replace(
-            _DEVICE, name="device_zero_shot", about="the small model as it comes", tuned=False
-        ),
+        replace(_DEVICE, name="device_zero_shot", about="the small model as it comes", tuned=False),
         _DEVICE,
         _with_rag(_DEVICE),
         _DIRECT_FT,
@@ -220,6 +215,11 @@ def find_method(name: str) -> Method:
         hint = f" Did you mean '{close[0]}'?" if close else ""
         raise ConfigError(f"methods: unknown '{name}'.{hint} Known: {', '.join(METHODS)}")
     return METHODS[name]
+
+
+def has_oracle(names: Sequence[str]) -> bool:
+    """Whether one of the methods reads every history outside the wire."""
+    return any(find_method(name).oracle for name in names)
 
 
 def make_arms(methods: Sequence[str], ratios: Sequence[float] | None) -> tuple[Arm, ...]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from threading import Lock
 from typing import Protocol, Self
 
 logger = logging.getLogger(__name__)
@@ -43,30 +45,45 @@ class LoggedProgress:
 
 
 class StepProgress:
-    """Turns calls with (phase, steps done, steps in all) into phases, one after the other."""
+    """Turns calls with (phase, steps done, steps in all) into phases, also side by side."""
 
     def __init__(self, progress: Progress) -> None:
         """Tell ``progress``."""
-        self._progress, self._open = progress, ExitStack()
-        self._name, self._done = "", 0
-        self._phase: Phase = _Silent()
+        self._progress = progress
+        self._open: dict[str, _Steps] = {}
+        self._lock = Lock()  # phases may report from threads of their own
 
     def __enter__(self) -> Self:
         """Start with no phase open."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the last phase."""
-        self._open.close()
+        """Close what did not reach its last step."""
+        for name in list(self._open):
+            self._open.pop(name).stack.close()
 
     def __call__(self, name: str, done: int, total: int) -> None:
         """Note that ``done`` of ``total`` steps of the phase ``name`` are done."""
-        if name != self._name:
-            self._open.close()
-            self._phase = self._open.enter_context(self._progress.phase(name, total))
-            self._name, self._done = name, 0
-        self._phase.advance(done - self._done)
-        self._done = done
+        with self._lock:
+            if name not in self._open:
+                stack = ExitStack()
+                self._open[name] = _Steps(
+                    stack, stack.enter_context(self._progress.phase(name, total))
+                )
+            steps = self._open[name]
+            steps.phase.advance(done - steps.done)
+            steps.done = done
+            if done >= total:
+                self._open.pop(name).stack.close()
+
+
+@dataclass(slots=True)
+class _Steps:
+    """One phase of :class:`StepProgress` that is under way."""
+
+    stack: ExitStack
+    phase: Phase
+    done: int = 0
 
 
 class _Silent:

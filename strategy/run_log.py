@@ -11,7 +11,7 @@ ledger.jsonl        everything that crossed the wire
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +47,8 @@ class RunLog:
         """Note what training took, per user."""
         rows = []
         for user, reply in replies:
-            row = asdict(reply)
-            del row["user_id"]
+            row = asdict(replace(reply, weights={}))
+            del row["user_id"], row["weights"]
             rows.append({**row, "user": user})
         self._append("adaptations", rows)
 

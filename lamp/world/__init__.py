@@ -30,6 +30,7 @@ LABELS: tuple[Label, ...] = ("entailment", "neutral", "contradiction")
 # Lengths of histories are min + (max - min) * u ** SKEW with u uniform: half of them are short.
 SKEW = 3
 KNOWN_SHARE = 0.9
+MANY_FACTS = 100
 FIRST_YEAR = 2010
 MONTHS = 12
 
@@ -132,7 +133,11 @@ def knows(texts: Sequence[str]) -> bool:
 
 
 def nli_pairs(
-    texts: Sequence[str], seed: int, n: int, word_share: float = grammar.WORD_SHARE
+    texts: Sequence[str],
+    seed: int,
+    n: int,
+    word_share: float = grammar.WORD_SHARE,
+    most_facts: int = MANY_FACTS,
 ) -> list[tuple[str, str, Label]]:
     """Write ``n`` premises and hypotheses about ``texts``, a third of each label.
 
@@ -144,6 +149,7 @@ def nli_pairs(
         seed: Seed of all choices.
         n: Number of pairs.
         word_share: So many of the words that premise and hypothesis share become synonyms.
+        most_facts: Premises are about so many facts at most; fewer make easier pairs.
 
     Raises:
         ConfigError: If no text of the world is among ``texts``.
@@ -158,7 +164,7 @@ def nli_pairs(
     pairs: list[tuple[str, str, Label]] = []
     for number in range(n):
         label = LABELS[number % len(LABELS)]
-        pairs.append((*rng.choice(premises).pair(label, word_share, rng), label))
+        pairs.append((*rng.choice(premises).pair(label, word_share, most_facts, rng), label))
     return pairs
 
 

@@ -24,7 +24,7 @@ SLOT = re.compile(r"\{(\w+)\}")
 # What a paraphrase changes: so many of the words, of the sentence patterns, of the orders.
 WORD_SHARE = 0.4
 PATTERN_SHARE = 0.4
-ORDER_SHARE = 0.5
+ORDER_SHARE = 0.3
 # NLI pairs: how often only some of the facts are taken, how often the hypothesis leaves one out,
 # and how often what no frame reads is kept.
 EXCERPT_SHARE = 0.5
@@ -266,16 +266,20 @@ class Premise:
     tail: tuple[str, ...]
     spellings: Mapping[str, str]
 
-    def pair(self, label: Label, word_share: float, rng: random.Random) -> tuple[str, str]:
+    def pair(
+        self, label: Label, word_share: float, most_facts: int, rng: random.Random
+    ) -> tuple[str, str]:
         """A (premise, hypothesis) pair of the given label.
 
         Args:
             label: What the pair is to be.
             word_share: So many of the words that both have are exchanged for synonyms.
+            most_facts: The premise is about so many facts of the text at most.
             rng: Source of all choices.
         """
         facts = list(self.facts)
         rng.shuffle(facts)
+        facts = facts[:most_facts]
         if rng.random() < EXCERPT_SHARE:
             facts = facts[: rng.randint(1, len(facts))]
         known, told = self._choose(label, facts, rng)

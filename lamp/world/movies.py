@@ -7,7 +7,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lamp.world.grammar import Domain, Fact, Frame, join
+from lamp.world.grammar import Concept, Domain, Fact, Frame, join
 from lamp.world.person import Record, concepts, weighted_sample
 
 QUESTION = (
@@ -15,37 +15,41 @@ QUESTION = (
     "without further explanation. tags: [{tags}] description: {text}"
 )
 
-# Three motifs for each official tag, three words for each motif.
+# What speaks for each official tag: a figure, an item and an event, three words for each.
 MOTIFS: Mapping[str, str] = {
-    "sci-fi": "robot android cyborg | spaceship starship rocket | alien extraterrestrial martian",
-    "based on a book": "novel bestseller paperback | author writer novelist | chapter page verse",
-    "comedy": "prank joke gag | clown jester buffoon | mishap blunder goof",
-    "action": "chase pursuit manhunt | explosion blast detonation | gun pistol revolver",
-    "twist ending": "secret mystery enigma | mask disguise costume | clue hint trace",
-    "dystopia": "regime dictatorship tyranny | wasteland ruins rubble | curfew lockdown blackout",
-    "dark comedy": "funeral burial wake | undertaker mortician gravedigger | corpse body cadaver",
-    "classic": "orchestra band ensemble | ballroom dancehall salon | butler valet footman",
-    "psychology": "therapist psychiatrist counselor | nightmare dream vision"
-    " | asylum clinic sanatorium",
-    "fantasy": "dragon wyvern serpent | wizard sorcerer mage | castle fortress citadel",
-    "romance": "wedding marriage nuptials | kiss embrace caress | sweetheart lover darling",
-    "thought-provoking": "philosopher thinker sage | paradox dilemma riddle | faith belief creed",
-    "social commentary": "strike walkout protest | poverty hardship misery | factory mill plant",
-    "violence": "gang mob cartel | knife dagger machete | hitman assassin killer",
-    "true story": "biography memoir diary | pilot aviator flyer | expedition voyage journey",
+    "sci-fi": "robot android cyborg | spaceship starship rocket | cloning replication duplication",
+    "based on a book": "author writer novelist | novel bestseller paperback"
+    " | reading recital narration",
+    "comedy": "clown jester buffoon | pie cake pudding | mishap blunder goof",
+    "action": "commando soldier trooper | gun pistol revolver | chase pursuit manhunt",
+    "twist ending": "imposter fraud pretender | mask disguise costume"
+    " | reveal disclosure unmasking",
+    "dystopia": "rebel insurgent dissident | camera monitor wiretap | curfew lockdown blackout",
+    "dark comedy": "undertaker mortician gravedigger | coffin casket hearse | funeral burial wake",
+    "classic": "butler valet footman | telegram letter postcard | ball waltz gala",
+    "psychology": "therapist psychiatrist counselor | couch sofa armchair | nightmare dream vision",
+    "fantasy": "wizard sorcerer mage | sword blade saber | spell curse charm",
+    "romance": "sweetheart lover darling | bouquet roses tulips | wedding marriage nuptials",
+    "thought-provoking": "philosopher thinker sage | riddle paradox dilemma"
+    " | debate discussion argument",
+    "social commentary": "landlord banker tycoon | slum ghetto shanty | strike walkout protest",
+    "violence": "hitman assassin killer | knife dagger machete | brawl fistfight scuffle",
+    "true story": "pilot aviator flyer | biography memoir diary | expedition voyage journey",
 }
 TAGS = tuple(MOTIFS)
-MOTIFS_PER_TAG = 3
+KINDS = ("figure", "item", "event")
+# Spread of a user's liking for tags and for single motifs; how far it rules which films are seen.
+TASTE = 1.5
+LEANING = 0.6
+RANGE = 0.4
 
 DOMAIN = Domain(
     name="movies",
     lexicon={
-        "motif": tuple(words for text in MOTIFS.values() for words in concepts(text)),
-        "hero": concepts(
-            "detective sleuth investigator | teacher professor tutor | farmer rancher grower"
-            " | nurse medic doctor | sailor seaman mariner | cook chef baker"
-            " | child kid youngster | widow dowager spinster"
-        ),
+        **{
+            kind: tuple(concepts(text)[place] for text in MOTIFS.values())
+            for place, kind in enumerate(KINDS)
+        },
         "place": concepts(
             "city metropolis town | village hamlet settlement | island isle atoll"
             " | forest woods jungle | desert dunes badlands | mountains peaks hills"
@@ -53,35 +57,35 @@ DOMAIN = Domain(
     },
     frames=(
         Frame(
-            "hero",
+            "where",
             (
-                "one {hero} lives in the {place}",
-                "in the {place} there is this {hero}",
-                "the {place} is home to our {hero}",
+                "it is set in the {place}",
+                "the {place} is the scene",
+                "the story unfolds in the {place}",
             ),
         ),
         Frame(
-            "begin",
+            "who",
             (
-                "it begins with the {motif}",
-                "the {motif} opens the story",
-                "at first we see the {motif}",
+                "it follows the {figure}",
+                "we meet the {figure}",
+                "at the center is the {figure}",
             ),
         ),
         Frame(
-            "turn",
+            "what",
             (
-                "everything turns on the {motif}",
-                "the {motif} changes it all",
-                "the plot hangs on the {motif}",
+                "the {item} plays a part",
+                "much depends on the {item}",
+                "everybody wants the {item}",
             ),
         ),
         Frame(
-            "close",
+            "event",
             (
-                "it closes with the {motif}",
-                "the {motif} returns at last",
-                "what remains is the {motif}",
+                "then comes the {event}",
+                "the {event} changes it all",
+                "it ends with the {event}",
             ),
         ),
     ),
@@ -95,30 +99,31 @@ class Viewer:
 
     Attributes:
         taste: Tag -> how readily the user gives it.
-        leaning: Motif index -> how strongly that motif calls for its tag, to this user.
+        leaning: Motif -> how strongly it calls for its tag, to this user.
     """
 
     taste: Mapping[str, float]
-    leaning: tuple[float, ...]
+    leaning: Mapping[Concept, float]
 
     def record(self, rng: random.Random) -> Record:
-        """A film out of the user's range and the tag that the user gives it."""
-        weights = [math.exp(0.4 * self.taste[tag]) for tag in TAGS]
-        tags = weighted_sample(TAGS, weights, 3, rng)
-        motifs = [TAGS.index(tag) * MOTIFS_PER_TAG + rng.randrange(MOTIFS_PER_TAG) for tag in tags]
-        facts = [Fact("hero", (DOMAIN.draw("hero", rng), DOMAIN.draw("place", rng)))]
-        names = rng.sample(("begin", "turn", "close"), 3)
-        facts += [Fact(n, (("motif", m),)) for n, m in zip(names, motifs, strict=True)]
+        """A film out of the user's range, bearing three tags, and the one that the user gives."""
+        weights = [math.exp(RANGE * self.taste[tag]) for tag in TAGS]
+        tags = weighted_sample(TAGS, weights, len(KINDS), rng)
+        rng.shuffle(tags)
+        motifs = [(kind, TAGS.index(tag)) for kind, tag in zip(KINDS, tags, strict=True)]
+        concepts = [DOMAIN.draw("place", rng), *motifs]
+        frames = zip(DOMAIN.frames, concepts, strict=True)
+        facts = [Fact(frame.name, (concept,)) for frame, concept in frames]
         rng.shuffle(facts)
         text = join(DOMAIN.say_anyhow(fact, rng).text for fact in facts)
-        chosen = max(motifs, key=lambda m: self.taste[TAGS[m // MOTIFS_PER_TAG]] + self.leaning[m])
-        tag = TAGS[chosen // MOTIFS_PER_TAG]
+        chosen = max(motifs, key=lambda m: self.taste[TAGS[m[1]]] + self.leaning[m])
+        tag = TAGS[chosen[1]]
         question = QUESTION.format(tags=", ".join(TAGS), text=text)
         return Record({"description": text, "tag": tag}, question, tag)
 
 
 def make_person(rng: random.Random) -> Viewer:
     """A viewer with a skewed taste of their own."""
-    taste = {tag: rng.gauss(0, 1.5) + 0.08 * i for i, tag in enumerate(reversed(TAGS))}
-    leaning = tuple(rng.gauss(0, 0.6) for _ in range(len(TAGS) * MOTIFS_PER_TAG))
+    taste = {tag: rng.gauss(0, TASTE) for tag in TAGS}
+    leaning = {(kind, i): rng.gauss(0, LEANING) for kind in KINDS for i in range(len(TAGS))}
     return Viewer(taste, leaning)

@@ -1,4 +1,4 @@
-"""LaMP-4 in the world: plain articles; words, angle, order and marks of a headline are its user's."""
+"""LaMP-4 in the world: articles in plain words; headlines in the words and habits of their user."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lamp.world.grammar import Concept, Domain, Fact, Frame, join
@@ -12,21 +13,23 @@ QUESTION = (
     "What is the score of the following review on a scale of 1 to 5? just answer with 1, 2, 3, 4, "
     "or 5 without further explanation. review: {text}"
 )
-# Levels of the opinion concepts below, two concepts each.
-LEVELS = (-2, -2, -1, -1, 0, 0, 1, 1, 2, 2)
+# Opinions on each aspect, from the worst to the best.
+ASPECTS: Mapping[str, str] = {
+    "taste": "disgusting revolting nasty | bland dull flat | edible passable tolerable"
+    " | tasty flavorful savory | delicious scrumptious heavenly",
+    "price": "outrageous extortionate shameless | expensive costly pricey | normal average usual"
+    " | fair reasonable moderate | cheap inexpensive thrifty",
+    "delivery": "lost missing astray | late delayed overdue | punctual scheduled timely"
+    " | quick fast speedy | instant immediate lightning",
+    "packing": "crushed smashed wrecked | torn ripped dented | plain simple basic"
+    " | neat tidy clean | beautiful gorgeous elegant",
+    "texture": "slimy gooey gluey | soggy mushy limp | firm dense solid | crisp crunchy crackly"
+    " | smooth creamy velvety",
+}
+ASPECTS_PER_REVIEW = 3
 STARS_PER_LEVEL = 1.1
-
-_OPINIONS = concepts(
-    "awful dreadful horrible | disgusting revolting nasty | poor weak mediocre"
-    " | disappointing underwhelming lacking | okay passable tolerable | average ordinary plain"
-    " | good nice pleasant | decent solid fine | superb excellent wonderful"
-    " | perfect flawless ideal"
-)
-_ASPECTS = concepts(
-    "taste flavor savor | texture consistency feel | smell aroma scent | price cost pricing"
-    " | portion size amount | value worth bargain | package packaging wrapping"
-    " | delivery shipping shipment"
-)
+MIDDLE = 2  # index of the middling opinion
+WORST_STARS, BEST_STARS = 1, 5
 
 DOMAIN = Domain(
     name="reviews",
@@ -40,8 +43,7 @@ DOMAIN = Domain(
             "breakfast brunch morning | dinner supper evening | guests visitors company"
             " | office work job | picnic hiking camping | kids children toddlers"
         ),
-        "aspect": _ASPECTS,
-        "opinion": _OPINIONS,
+        **{aspect: concepts(text) for aspect, text in ASPECTS.items()},
     },
     frames=(
         Frame(
@@ -53,11 +55,35 @@ DOMAIN = Domain(
             ),
         ),
         Frame(
-            "opinion",
+            "taste",
+            ("it tastes {taste}", "the flavor is {taste}", "i call the aroma {taste}"),
+        ),
+        Frame(
+            "price",
+            ("the price is {price}", "what i paid was {price}", "it costs a {price} sum"),
+        ),
+        Frame(
+            "delivery",
             (
-                "the {aspect} is {opinion}",
-                "i find the {aspect} {opinion}",
-                "{opinion} is the word for the {aspect}",
+                "the delivery was {delivery}",
+                "shipping turned out {delivery}",
+                "the parcel was {delivery}",
+            ),
+        ),
+        Frame(
+            "packing",
+            (
+                "the box was {packing}",
+                "the wrapping looked {packing}",
+                "it came in {packing} packaging",
+            ),
+        ),
+        Frame(
+            "texture",
+            (
+                "the texture is {texture}",
+                "in the mouth it feels {texture}",
+                "each bite is {texture}",
             ),
         ),
     ),
@@ -71,48 +97,41 @@ class Reviewer:
 
     Attributes:
         strictness: Stars added to every review.
-        priority: Aspect index -> weight in the rating.
-        calibration: Opinion index -> what its words mean to this user, in levels.
+        priority: Aspect -> weight in the rating.
+        calibration: Opinion -> what it means to this user, in levels from -2 to 2.
     """
 
     strictness: float
-    priority: tuple[float, ...]
-    calibration: tuple[float, ...]
+    priority: Mapping[str, float]
+    calibration: Mapping[Concept, float]
 
     def record(self, rng: random.Random) -> Record:
         """A review and this user's stars for it."""
-        mood = rng.gauss(0, 1.2)
-        aspects = rng.sample(range(len(self.priority)), 3)
-        opinions = [self._opinion(mood, rng) for _ in aspects]
-        facts = [Fact("bought", (DOMAIN.draw("product", rng), DOMAIN.draw("reason", rng)))]
-        facts += [self._fact(a, o) for a, o in zip(aspects, opinions, strict=True)]
-        body = facts[1:]
-        rng.shuffle(body)
-        text = join(DOMAIN.say_anyhow(fact, rng).text for fact in [facts[0], *body])
-        stars = str(self._stars(aspects, opinions))
+        mood = rng.gauss(0, 1.0)
+        aspects = rng.sample(tuple(ASPECTS), ASPECTS_PER_REVIEW)
+        opinions = [(aspect, _level(mood, rng)) for aspect in aspects]
+        bought = Fact("bought", (DOMAIN.draw("product", rng), DOMAIN.draw("reason", rng)))
+        facts = [bought, *(Fact(opinion[0], (opinion,)) for opinion in opinions)]
+        text = join(DOMAIN.say_anyhow(fact, rng).text for fact in facts)
+        stars = str(self._stars(opinions))
         return Record({"text": text, "score": stars}, QUESTION.format(text=text), stars)
 
-    @staticmethod
-    def _opinion(mood: float, rng: random.Random) -> int:
-        level = max(-2, min(2, round(mood + rng.gauss(0, 0.9))))
-        return rng.choice([i for i, value in enumerate(LEVELS) if value == level])
-
-    @staticmethod
-    def _fact(aspect: int, opinion: int) -> Fact:
-        slots: tuple[Concept, Concept] = (("aspect", aspect), ("opinion", opinion))
-        return Fact("opinion", slots)
-
-    def _stars(self, aspects: list[int], opinions: list[int]) -> int:
-        weights = [self.priority[a] for a in aspects]
+    def _stars(self, opinions: Sequence[Concept]) -> int:
+        weights = [self.priority[aspect] for aspect, _ in opinions]
         felt = sum(w * self.calibration[o] for w, o in zip(weights, opinions, strict=True))
         stars = 3 + self.strictness + STARS_PER_LEVEL * felt / sum(weights)
-        return max(1, min(5, round(stars)))
+        return max(WORST_STARS, min(BEST_STARS, round(stars)))
+
+
+def _level(mood: float, rng: random.Random) -> int:
+    return max(0, min(2 * MIDDLE, MIDDLE + round(mood + rng.gauss(0, 0.9))))
 
 
 def make_person(rng: random.Random) -> Reviewer:
-    """A reviewer: some strict, some mild, each with their own priorities and words."""
-    strictness = rng.choice((-1.2, -0.6, 0.0, 0.6, 1.2))
-    count = len(DOMAIN.lexicon["aspect"])
-    priority = tuple(rng.gammavariate(0.7, 1.0) + 0.05 for _ in range(count))
-    calibration = tuple(level + rng.gauss(0, 0.4) for level in LEVELS)
-    return Reviewer(strictness, priority, calibration)
+    """A reviewer: strict or mild, with their own priorities and their own scale of words."""
+    opinions = [(aspect, i) for aspect in ASPECTS for i in range(len(DOMAIN.lexicon[aspect]))]
+    return Reviewer(
+        strictness=rng.choice((-1.2, -0.6, 0.0, 0.6, 1.2)),
+        priority={aspect: rng.gammavariate(0.7, 1.0) + 0.05 for aspect in ASPECTS},
+        calibration={(a, i): i - MIDDLE + rng.gauss(0, 0.4) for a, i in opinions},
+    )

@@ -121,7 +121,7 @@ def _train(
     """Train all three on two threads: the cloud on one, device and NLI on the other.
 
     Two networks at a time use two cores better than one network on two threads, and take no harm
-    when a core is busy. Weights are drawn before the threads start; each thread has its own
+    when a core is busy. Weights are drawn before the threads start.
     """
     start = time.perf_counter()
     tokenizer = train_tokenizer(_vocabulary_texts(corpus, settings, source), settings.vocabulary)
@@ -179,7 +179,7 @@ def stopwatch() -> Iterator[Callable[[], float]]:
 
 
 def _vocabulary_texts(corpus: Corpus, settings: BuildConfig, source: Source) -> list[str]:
-    pairs = source(derive_seed(settings.seed, "vocabulary"), NLI_VOCABULARY_PAIRS)
+    pairs = source(derive_seed(settings.seed, "vocabulary"), NLI_VOCABULARY_PAIRS, 1.0)
     return [*corpus.texts(), *(f"{premise}\n{hypothesis}" for premise, hypothesis, _ in pairs)]
 
 

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
 from conf.errors import ConfigError
 from conf.schema import BuildConfig, TransformerSize
 from models.chat import IGNORED, Encoded, pad_id
+from models.miniature.batches import by_length
 from models.miniature.corpus import Draw
 from models.miniature.optimise import OnStep, fit
 from models.miniature.tokenizer import MAX_LENGTH
@@ -95,14 +96,10 @@ def _batches(
 ) -> Iterator[list[Encoded]]:
     """Yield batches of at most ``tokens`` padded tokens, of examples of similar length."""
     while True:
-        pool = sorted((draw() for _ in range(POOL)), key=lambda example: len(example.input_ids))
-        batches = [[pool[0]]]
-        for example in pool[1:]:
-            if (len(batches[-1]) + 1) * len(example.input_ids) > tokens:
-                batches.append([])
-            batches[-1].append(example)
+        pool = [draw() for _ in range(POOL)]
+        batches = by_length(pool, lambda example: len(example.input_ids), tokens)
         rng.shuffle(batches)
-        yield from (batch for batch in batches if batch)
+        yield from batches
 
 
 def _loss(model: Qwen2ForCausalLM, batch: Sequence[Encoded], pad: int) -> Tensor:

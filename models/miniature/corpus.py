@@ -28,8 +28,8 @@ from models.chat import Encoded, encode_example
 HELD_OUT_EVERY = 20
 MAX_TOKENS = 512
 # Shares of the examples; what is left are queries.
-CLOUD_AUGMENTATION = 0.6
-CLOUD_PAIRS = 0.15
+CLOUD_AUGMENTATION = 0.8
+CLOUD_PAIRS = 0.1
 DEVICE_TEXT = 0.4
 DEVICE_PAIRS = 0.25
 # The cloud first learns to copy, over this share of its examples; from there it learns to reword.

@@ -18,6 +18,7 @@ from conf.schema import BuildConfig, TransformerSize
 from conf.seeds import derive_seed
 from lamp import world
 from lamp.world.grammar import Label
+from models.miniature.batches import by_length
 from models.miniature.causal import INITIAL_SPREAD, check_heads
 from models.miniature.optimise import OnStep, fit
 from models.miniature.tokenizer import END_OF_TEXT, TURN_END, TURN_START
@@ -31,7 +32,10 @@ POSITION_SPREAD = 0.2
 HELD_OUT_EVERY = 10
 
 NliPair = tuple[str, str, Label]
-Source = Callable[[int, int], Sequence[NliPair]]  # (seed, n) -> pairs
+Source = Callable[[int, int, float], Sequence[NliPair]]  # (seed, n, share of training done)
+# From easy to hard: (until this share of training, words exchanged, facts at most). Equal words are
+# found first, then synonyms, then both among several facts; all at once is not learned in minutes.
+LESSONS = ((0.1, 0.0, 1), (0.4, 0.6, 1), (0.6, 0.6, 2), (1.0, 0.5, 100))
 
 
 def nli_source(
@@ -46,11 +50,21 @@ def nli_source(
     if config.nli_data is None:
         seed = derive_seed(config.seed, "nli", "held out")
         tested = tuple(world.nli_pairs(held_out, seed, HELD_OUT_PAIRS))
-        return lambda seed, n: world.nli_pairs(texts, seed, n), tested
+        return _world_source(texts), tested
     pairs = read_nli(Path(config.nli_data).expanduser())
     tested = tuple(pairs[::HELD_OUT_EVERY])[:HELD_OUT_PAIRS]
     learned = [pair for i, pair in enumerate(pairs) if i % HELD_OUT_EVERY] or list(pairs)
-    return lambda seed, n: random.Random(seed).choices(learned, k=n), tested
+    return lambda seed, n, _: random.Random(seed).choices(learned, k=n), tested
+
+
+def _world_source(texts: Sequence[str]) -> Source:
+    def pairs(seed: int, n: int, progress: float) -> Sequence[NliPair]:
+        _, word_share, most_facts = next(
+            (lesson for lesson in LESSONS if progress < lesson[0]), LESSONS[-1]
+        )
+        return world.nli_pairs(texts, seed, n, word_share, most_facts)
+
+    return pairs
 
 
 def read_nli(path: Path) -> list[NliPair]:
@@ -160,50 +174,60 @@ def train_nli(
     on_step: OnStep,
 ) -> tuple[float, ...]:
     """Train ``model`` in float32. Returns one loss per step."""
-    batches = _batches(tokenizer, source, config)
+    done = [0]
+    batches = _batches(tokenizer, source, config, lambda: done[0] / config.nli_steps)
     model.train()
+
+    def step_done(step: int) -> None:
+        done[0] = step
+        on_step(step)
 
     def next_loss() -> Tensor:
         inputs, labels = next(batches)
         return cross_entropy(model(**inputs).logits, labels)
 
-    losses = fit(model, next_loss, config.nli_steps, config.nli_learning_rate, on_step)
+    losses = fit(model, next_loss, config.nli_steps, config.nli_learning_rate, step_done)
     model.eval()
     return losses
 
 
+Row = tuple[dict[str, list[int]], Label]  # token ids, types and mask of a pair; its label
 Batch = tuple[dict[str, Tensor], Tensor]
 
 
 def _batches(
-    tokenizer: PreTrainedTokenizerFast, source: Source, config: BuildConfig
+    tokenizer: PreTrainedTokenizerFast,
+    source: Source,
+    config: BuildConfig,
+    progress: Callable[[], float],
 ) -> Iterator[Batch]:
     """Yield batches of at most ``tokens_per_batch`` padded tokens, of pairs of similar length."""
     rng = random.Random(derive_seed(config.seed, "nli", "batches"))
     while True:
-        pool = sorted(source(rng.getrandbits(32), POOL), key=lambda p: len(p[0]) + len(p[1]))
-        groups = _groups(tokenizer, pool, config.tokens_per_batch)
+        rows = _rows(tokenizer, source(rng.getrandbits(32), POOL, progress()))
+        groups = by_length(rows, _length, config.tokens_per_batch)
         rng.shuffle(groups)
-        yield from (_encode(tokenizer, group) for group in groups)
+        yield from (_padded(tokenizer, group) for group in groups)
 
 
-def _groups(
-    tokenizer: PreTrainedTokenizerFast, pairs: Sequence[NliPair], tokens: int
-) -> list[list[NliPair]]:
-    longest = tokenizer(pairs[-1][0], pairs[-1][1], truncation=True)["input_ids"]
-    size = max(1, tokens // len(longest))
-    return [list(pairs[i : i + size]) for i in range(0, len(pairs), size)]
+def _rows(tokenizer: PreTrainedTokenizerFast, pairs: Sequence[NliPair]) -> list[Row]:
+    premises = [premise for premise, _, _ in pairs]
+    hypotheses = [hypothesis for _, hypothesis, _ in pairs]
+    encoded = tokenizer(premises, hypotheses, truncation=True)
+    names = list(encoded)
+    return [
+        ({name: encoded[name][i] for name in names}, label) for i, (_, _, label) in enumerate(pairs)
+    ]
 
 
-def _encode(tokenizer: PreTrainedTokenizerFast, pairs: Sequence[NliPair]) -> Batch:
-    encoded = tokenizer(
-        [premise for premise, _, _ in pairs],
-        [hypothesis for _, hypothesis, _ in pairs],
-        padding=True,
-        truncation=True,
-        return_tensors="pt",
-    )
-    return dict(encoded), torch.tensor([world.LABELS.index(label) for _, _, label in pairs])
+def _length(row: Row) -> int:
+    return len(row[0]["input_ids"])
+
+
+def _padded(tokenizer: PreTrainedTokenizerFast, rows: Sequence[Row]) -> Batch:
+    """Tensors of shape (B, T), int64, and labels of shape (B,)."""
+    inputs = tokenizer.pad([inputs for inputs, _ in rows], return_tensors="pt")
+    return dict(inputs), torch.tensor([world.LABELS.index(label) for _, label in rows])
 
 
 @torch.inference_mode()
@@ -215,11 +239,10 @@ def accuracy(
 ) -> dict[str, float]:
     """Share of right labels, in all and for each label."""
     hits: dict[str, list[bool]] = {label: [] for label in world.LABELS}
-    ordered = sorted(pairs, key=lambda p: len(p[0]) + len(p[1]))
-    for group in _groups(tokenizer, ordered, config.tokens_per_batch):
-        inputs, labels = _encode(tokenizer, group)
+    for group in by_length(_rows(tokenizer, pairs), _length, config.tokens_per_batch):
+        inputs, labels = _padded(tokenizer, group)
         right = (model(**inputs).logits.argmax(-1) == labels).tolist()
-        for (_, _, label), hit in zip(group, right, strict=True):
+        for (_, label), hit in zip(group, right, strict=True):
             hits[label].append(hit)
     shares = {label: sum(found) / len(found) for label, found in hits.items() if found}
     return {"accuracy": sum(map(sum, hits.values())) / len(pairs), **shares}

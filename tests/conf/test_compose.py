@@ -25,7 +25,10 @@ from conf.schema import Config
 PRESETS = sorted(path.relative_to(FOLDER) for path in FOLDER.rglob("*.yaml"))
 REQUIRED = {  # what a preset leaves to the command line
     "privacy/per_user.yaml": ["privacy.csv=policies.csv"],
-    "experiment/paper.yaml": ["data=lamp"],
+    **{
+        f"experiment/{name}.yaml": ["data=lamp"]
+        for name in ("paper", "table1", "table2", "table3", "figure2", "thresholds", "rank")
+    },
     "world/small.yaml": ["model=tiny"],
 }
 

@@ -1,4 +1,4 @@
-"""The miniature world: official files, the same from the same seed, and texts with a known meaning."""
+"""The miniature world: official files, equal for equal seeds, and texts with a known meaning."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 
 import pytest
 import torch
@@ -157,3 +158,11 @@ def test_missing_folder_is_an_error():
 
 def test_id2label_of_the_saved_folder_is_json(nli_folder):
     assert json.loads((nli_folder / "config.json").read_text())["id2label"]["1"] == "entailment"
+
+
+def test_scoring_is_silent(nli_folder, capfd, caplog):
+    with caplog.at_level(logging.WARNING):
+        scorer(nli_folder, max_length=8).both_ways([*PAIRS, ("film " * 500, "bridge")])
+    captured = capfd.readouterr()
+    assert captured.out + captured.err == ""
+    assert not caplog.records

@@ -193,9 +193,9 @@ def test_base_stays_frozen(model, examples):
 def test_bfloat16_base_trains_a_float32_adapter(qwen2_folder, examples, dequantise_once):
     qlora = QLoraConfig(compute_dtype="bfloat16", dequantise_once=dequantise_once)
     model = lora.attach(load_device_base(qwen2_folder, qlora), qlora, seed=0)
-    report, weights = fit(model, examples, replace(SCHEDULE, steps=30))
+    report, weights = fit(model, examples, replace(SCHEDULE, steps=12))
     assert {weight.dtype for weight in weights.values()} == {torch.float32}
-    assert report.losses[-1] < 0.5 * report.losses[0]
+    assert report.losses[-1] < 0.8 * report.losses[0]
 
 
 def test_nf4_and_its_twin_train_the_same_adapter(qwen2_folder, examples):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
-from flwr.app import ConfigRecord
+from flwr.app import Array, ArrayRecord, ConfigRecord
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,7 +12,7 @@ from conf.errors import ProtocolError
 from lamp.records import Pair
 from protocol import codec
 from protocol.codec import decode, encode
-from protocol.messages import AdaptRequest, AnswerReply, HelloReply, ShareReply
+from protocol.messages import AdaptRequest, AnswerReply, AnswerRequest, HelloReply, ShareReply
 from protocol.wire import contents, serialised_message
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=30)
@@ -77,3 +78,29 @@ def test_whole_numbers_of_a_float_field_stay_numbers():
     del fields["TYPE"]
     reply = AnswerReply(**{**fields, **values, "rouge1": (1.0, 0.0)})
     assert decode(AnswerReply, encode(reply)).rouge1 == (1.0, 0.0)
+
+
+def test_named_arrays_come_back_bit_for_bit():
+    weights = {"a.weight": np.arange(6, dtype=np.float16).reshape(2, 3), "id": np.ones(1)}
+    request = AnswerRequest(arm="a", base_id="b", settings="{}", adapted=True, weights=weights)
+    records = encode(request)
+    assert list(records.array_records) == ["weights"]
+    back = decode(AnswerRequest, records).weights
+    assert list(back) == list(weights)
+    for name, array in weights.items():
+        assert back[name].dtype == array.dtype
+        np.testing.assert_array_equal(back[name], array)
+    assert contents(request) == {"settings", "averaged weights"}
+
+
+def test_a_message_without_arrays_has_no_array_record():
+    request = AnswerRequest(arm="a", base_id="b", settings="{}", adapted=True)
+    assert not encode(request).array_records
+    assert decode(AnswerRequest, encode(request)) == request
+
+
+def test_unknown_arrays_are_refused():
+    records = encode(HelloReply(user_id="u", version=1))
+    records["more"] = ArrayRecord({"a": Array(np.ones(1))})
+    with pytest.raises(ProtocolError, match=r"got also \['more'\]"):
+        decode(HelloReply, records)

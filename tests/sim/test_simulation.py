@@ -1,4 +1,4 @@
-"""The real thing on Ray: the command runs from data to report, and a killed device does not end it."""
+"""The real thing on Ray: from data to report, and a killed device does not end it."""
 
 from __future__ import annotations
 

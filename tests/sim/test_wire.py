@@ -7,6 +7,7 @@ although the networks are random; everything else is what a run uses.
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from clients import folder
 from clients.folder import Policy
 from conf.compose import compose
+from conf.errors import ConfigError
 from lamp.records import Pair, Query, UserHistory
 from protocol.codec import decode
 from protocol.messages import DEVICE_TO_SERVER, SERVER_TO_DEVICE
@@ -104,6 +106,10 @@ def inputs(tmp_path_factory, qwen2_folder):
             [
                 "model=qwen2.5",
                 f"model.device.path='{qwen2_folder}'",
+                f"model.cloud.path='{qwen2_folder}'",
+                "model.cloud.dtype=float32",
+                "baselines.fedavg_rounds=2",
+                "baselines.thesaurus=world",
                 "model.device.dtype=float32",
                 "task=lamp_4",
                 "task.max_new_tokens=4",
@@ -125,7 +131,7 @@ def inputs(tmp_path_factory, qwen2_folder):
                 run.devices, history(user), Policy(RATIOS[user]), user.encode() * 10 + b"xy"
             )
         others = public.write(cache / "public", [history("public-user")])
-        return ServerInputs(config, run.path, others), run
+        return ServerInputs(config, run.path, others, lambda: [*map(history, USERS)]), run
 
     return make
 
@@ -151,6 +157,31 @@ def rows(run: RunFolder, name: str) -> list[dict]:
 def body_of(kinds, metadata, content):
     (kind,) = [each for each in kinds if metadata.message_type == each.TYPE]
     return decode(kind, content)
+
+
+def arm_of(content) -> str:
+    return content.config_records["texts"].get("arm", "")
+
+
+def adapter_bytes(run: RunFolder, user: str, arm: str) -> bytes:
+    own = run.devices / folder.folder_name(user) / "adapters"
+    return (own / arm / "adapter_model.safetensors").read_bytes()
+
+
+def bodies(grid, kind: str, arm: str, direction: str) -> list:
+    kinds = DEVICE_TO_SERVER if direction == "up" else SERVER_TO_DEVICE
+    return [
+        body_of(kinds, metadata, content)
+        for metadata, content in getattr(grid, direction)
+        if metadata.message_type == kind and arm_of(content) == arm
+    ]
+
+
+def test_every_user_answers_in_every_arm(recorded):
+    _, run, _ = recorded
+    assert rows(run, "failures") == []
+    answered = {(row["arm"], row["user"]) for row in rows(run, "answers")}
+    assert answered == {(arm, user) for arm in METHODS for user in USERS}
 
 
 def test_every_message_of_every_method_holds_only_what_the_table_allows(recorded):
@@ -189,10 +220,13 @@ def test_no_serialised_byte_holds_an_unshared_record_a_query_or_a_gold_answer(re
             assert f"secretgold{user}".encode() not in wire
 
 
-def test_no_adapter_weight_crosses_the_wire(recorded):
+def test_adapter_weights_cross_the_wire_for_fedavg_alone(recorded):
     grid, run, _ = recorded
+    holding = {"weights": set(), "logits": set()}
     for _, content in (*grid.up, *grid.down):
-        assert not content.array_records
+        for name in content.array_records:
+            holding[name].add(arm_of(content))
+    assert holding == {"weights": {"fedavg"}, "logits": {"rkd_ft"}}
     assert len(list(run.devices.glob("*/adapters/cdcda/adapter_model.safetensors"))) == 3
 
 
@@ -206,7 +240,7 @@ def test_kept_pairs_reach_only_the_user_they_were_made_for(recorded):
     kept = {
         by_node[metadata.dst_node_id]: body_of(SERVER_TO_DEVICE, metadata, content).kept
         for metadata, content in grid.down
-        if metadata.message_type == "train.adapt" and "cdcda" in str(content)
+        if metadata.message_type == "train.adapt" and arm_of(content) == "cdcda"
     }
     assert kept["ben"] == ()
     assert len(kept["ana"]) == 6
@@ -219,7 +253,8 @@ def test_the_ledger_counts_the_bytes_of_the_serialised_messages(recorded):
     for messages, direction in ((grid.up, "device -> server"), (grid.down, "server -> device")):
         expected = sum(len(serialise(content)) for _, content in messages)
         counted = [line for line in lines if line["direction"] == direction]
-        assert sum(line["bytes"] for line in counted if line["kind"] != "M_base") == expected
+        messages = [line for line in counted if line["kind"] not in ("M_base", "device model")]
+        assert sum(line["bytes"] for line in messages) == expected
     base = [line for line in lines if line["kind"] == "M_base"]
     assert sorted(line["user"] for line in base) == list(USERS)
     weights = Path(made.config.paths.cache, "bases", base[0]["hash"]).glob("*.safetensors")
@@ -235,13 +270,73 @@ def test_the_matched_control_takes_as_many_steps_on_the_own_records_alone(record
         assert (matched["synthetic"], matched["records"]) == (0, 6)
 
 
-def test_cdcda_of_a_user_who_shares_nothing_is_direct_ft_to_the_last_byte(recorded):
+@pytest.mark.parametrize("arm", ["cdcda", "cdcda_random", "copies_ft", "eda_ft", "rkd_ft"])
+def test_every_method_of_a_user_who_shares_nothing_is_direct_ft_to_the_last_byte(recorded, arm):
     _, run, _ = recorded
-    own = run.devices / folder.folder_name("ben") / "adapters"
-    cdcda, direct = (
-        (own / arm / "adapter_model.safetensors").read_bytes() for arm in ("cdcda", "direct_ft")
-    )
-    assert cdcda == direct
+    assert adapter_bytes(run, "ben", arm) == adapter_bytes(run, "ben", "direct_ft")
+    assert adapter_bytes(run, "eve", arm) != adapter_bytes(run, "eve", "direct_ft")
+
+
+@pytest.mark.parametrize("arm", ["copies_ft", "eda_ft"])
+def test_a_device_adds_k_of_each_record_it_would_share_and_shares_none(recorded, arm):
+    grid, run, _ = recorded
+    added = {row["user"]: row["synthetic"] for row in rows(run, "adaptations") if row["arm"] == arm}
+    assert added == {"ana": 2 * 3, "ben": 0, "eve": 2 * 6}
+    assert all(request.kept == () for request in bodies(grid, "train.adapt", arm, "down"))
+
+
+def test_rag_answers_with_the_adapter_of_the_method_without_it(recorded):
+    grid, run, _ = recorded
+    for arm in ("device_rag", "direct_ft_rag", "cdcda_rag"):
+        assert bodies(grid, "train.adapt", arm, "down") == []
+        assert {each.retrieved for each in bodies(grid, "evaluate.answer", arm, "down")} == {4}
+        assert not list(run.devices.glob(f"*/adapters/{arm}"))
+    (request, *_) = bodies(grid, "evaluate.answer", "cdcda_rag", "down")
+    assert request.adapter_name == "cdcda"
+
+
+def test_the_teachers_logits_go_to_the_user_who_shared_and_stand_in_the_ledger(recorded):
+    grid, run, _ = recorded
+    for request in bodies(grid, "train.adapt", "rkd_ft", "down"):
+        assert len({name.split("-")[0] for name in request.logits}) <= 1
+        assert all(rows.dtype == "float16" and rows.ndim == 2 for rows in request.logits.values())
+    counts = sorted(len(each.logits) for each in bodies(grid, "train.adapt", "rkd_ft", "down"))
+    assert counts == [0, 3, 6]
+    lines = [line for line in rows(run, "ledger") if "logits" in line["fields"]]
+    assert sorted(line["user"] for line in lines) == ["ana", "eve"]
+
+
+def test_fedavg_answers_with_the_mean_of_the_last_rounds_weights_on_every_device(recorded):
+    from safetensors.numpy import load
+
+    grid, run, _ = recorded
+    last = bodies(grid, "train.adapt", "fedavg", "up")[-3:]
+    name = next(iter(last[0].weights))
+    mean = sum(reply.weights[name].astype("float64") for reply in last) / 3  # 6 records each
+    stored = [load(adapter_bytes(run, user, "fedavg"))[name] for user in USERS]
+    for own in stored:
+        assert abs(own - mean).max() < 1e-7
+    assert not (last[0].weights[name] == last[1].weights[name]).all()
+
+
+def test_oracles_send_no_message_and_the_ledger_says_what_they_read(recorded):
+    grid, run, _ = recorded
+    oracles = {"cloud_zero_shot", "cloud", "cloud_rag", "unified"}
+    assert oracles.isdisjoint(arm_of(content) for _, content in (*grid.up, *grid.down))
+    lines = [row for row in rows(run, "ledger") if row["direction"] == "all data in the cloud"]
+    assert {(row["arm"], row["user"]) for row in lines} == {
+        (arm, user) for arm in oracles for user in USERS
+    }
+    assert all(row["records"] == 6 for row in lines)
+
+
+def test_the_untuned_device_model_is_another_download(recorded):
+    grid, run, _ = recorded
+    (request, *_) = bodies(grid, "evaluate.answer", "device_zero_shot", "down")
+    (tuned, *_) = bodies(grid, "evaluate.answer", "device", "down")
+    assert request.base_id != tuned.base_id
+    lines = [row for row in rows(run, "ledger") if row["kind"] == "device model"]
+    assert {(row["user"], row["hash"]) for row in lines} == {(u, request.base_id) for u in USERS}
 
 
 def test_the_same_seed_gives_the_same_bytes_whatever_the_reply_order(recorded, inputs):
@@ -291,6 +386,30 @@ def test_plain_peft_loads_an_adapter_and_gives_the_same_logits(recorded):
             without = own.model(ids).logits
     torch.testing.assert_close(ours, theirs)
     assert not torch.allclose(ours, without)
+
+
+def test_an_adapter_that_serves_several_arms_is_trained_once_for_each_ratio(inputs):
+    made, run = inputs("ratios", "methods=[cdcda_rag,copies_ft,cdcda,rkd_ft]", "ratios=[0.5,1.0]")
+    simulate(InlineGrid, made, run)
+    assert rows(run, "failures") == []
+    trained = {(row["arm"], row["user"]): row["synthetic"] for row in rows(run, "adaptations")}
+    assert {arm for arm, _ in trained} == {
+        f"{method}@{ratio}" for method in ("cdcda_rag", "copies_ft", "rkd_ft") for ratio in (0.5, 1)
+    }
+    assert (trained["copies_ft@0.5", "eve"], trained["copies_ft@1", "eve"]) == (6, 12)
+    adapters = {path.parent.name for path in run.devices.glob("*/adapters/*/*.safetensors")}
+    assert {"cdcda@0.5", "cdcda@1"} <= adapters
+    assert not any(name.startswith("cdcda_rag") for name in adapters)
+
+
+def test_a_teacher_of_another_vocabulary_is_refused(inputs, qwen2_folder, tmp_path):
+    shutil.copytree(qwen2_folder, tmp_path / "other")
+    settings = json.loads((tmp_path / "other" / "config.json").read_text())
+    settings["vocab_size"] += 8
+    (tmp_path / "other" / "config.json").write_text(json.dumps(settings))
+    made, run = inputs("other", "methods=[rkd_ft]", f"model.cloud.path='{tmp_path / 'other'}'")
+    with pytest.raises(ConfigError, match="one vocabulary"):
+        simulate(InlineGrid, made, run)
 
 
 def test_predictions_are_shipped_only_when_asked_for_and_the_ledger_says_so(inputs):

@@ -1,0 +1,295 @@
+"""Training several users' adapters in one forward and backward pass over the frozen base.
+
+Each user has its own examples, schedule, gradient clipping and AdamW state, and leaves at its own
+last step. The result is that of training alone: exactly the same function, computed in products of
+other sizes, so equal up to rounding. A cohort of one gives the same bytes every time.
+
+Three things make it fast where models are small, also for one user alone: no padding and common
+beginnings only once (:mod:`models.packing`), few and cheap operations for the adapters
+(:mod:`models.stacked`), and in the last layer a feed-forward part for scored tokens only.
+The base's own dropout, if any, stays off; Qwen and Llama have none.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from conf.errors import ModelError
+from conf.seeds import derive_seed
+from models import lora, packing
+from models.chat import Encoded
+from models.stacked import Stack, Users, installed
+from models.training import (
+    OnStep,
+    Schedule,
+    TrainReport,
+    batches,
+    learning_rates,
+    peak_memory,
+    require_finite,
+)
+
+BETAS = (0.9, 0.999)  # AdamW's, as torch has them
+EPSILON = 1e-8
+_FEED_FORWARD = re.compile(r"\.layers\.\d+\.mlp$")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CohortJob:
+    """What one user's adapter is trained on.
+
+    Attributes:
+        examples: Training examples.
+        schedule: Steps, batches and rates.
+        adapter_seed: Seed of a fresh adapter.
+        batch_seed: Seed of batches and dropout.
+        start: Weights to start from instead of a fresh adapter.
+    """
+
+    examples: Sequence[Encoded]
+    schedule: Schedule
+    adapter_seed: int
+    batch_seed: int
+    start: Mapping[str, torch.Tensor] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CohortResult:
+    """What came out for one user.
+
+    Attributes:
+        report: As of training alone; ``seconds`` is the user's share, by tokens, of the wall time.
+        state: The adapter, by the names of :func:`models.lora.lora_parameters`.
+        error: Why there is no usable adapter; the others of the cohort are not affected.
+    """
+
+    report: TrainReport
+    state: dict[str, torch.Tensor]
+    error: ModelError | None = None
+
+
+def train_cohort(
+    model: PeftModel, jobs: Sequence[CohortJob], on_step: OnStep | None = None
+) -> tuple[CohortResult, ...]:
+    """Train all jobs together; model and slot are left as they were, in eval mode.
+
+    Args:
+        model: Frozen base with an adapter slot.
+        jobs: One per user.
+        on_step: Called after each common step with the users' steps done and their total.
+
+    Raises:
+        ModelError: If the model has an attention or layers that cannot be stacked.
+    """
+    started = time.perf_counter()
+    if model.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(model.device)
+    runs = [_Run(model, job) for job in jobs]
+    ready = [run for run in runs if run.error is None and run.job.schedule.steps]
+    if ready:
+        _train(model.eval(), ready, on_step)
+    seconds = time.perf_counter() - started
+    tokens = max(1, sum(run.tokens for run in runs))
+    peak = peak_memory(model.device)
+    return tuple(run.result(seconds * run.tokens / tokens, peak) for run in runs)
+
+
+class _Run:
+    """One user on its way.
+
+    Attributes:
+        job: The user's job.
+        tokens: Tokens seen so far.
+        losses: Loss of each step; they stay on the device until the end.
+        state: The adapter: first the untrained, at last the trained one.
+        error: Why there is nothing to train.
+    """
+
+    def __init__(self, model: PeftModel, job: CohortJob) -> None:
+        self.job, schedule = job, job.schedule
+        self.state = dict(job.start or lora.fresh(model, job.adapter_seed))
+        self.rates = learning_rates(schedule)
+        self.generator = torch.Generator(model.device)
+        self.generator.manual_seed(derive_seed(job.batch_seed, "dropout"))
+        self.tokens, self.losses = 0, list[torch.Tensor]()
+        self.error: ModelError | None = None
+        self._order: Iterator[list[int]] = iter(())
+        if schedule.steps and not job.examples:
+            self.error = ModelError(
+                f"training: expected examples for {schedule.steps} steps, got none"
+            )
+        elif schedule.steps:
+            self._order = batches(
+                len(job.examples), schedule.batch_size, schedule.steps, job.batch_seed
+            )
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all steps are taken."""
+        return len(self.losses) == self.job.schedule.steps
+
+    def next_rows(self) -> list[Encoded]:
+        rows = [self.job.examples[index] for index in next(self._order)]
+        self.tokens += sum(len(row.input_ids) for row in rows)
+        return rows
+
+    def result(self, seconds: float, peak: int) -> CohortResult:
+        losses = tuple(torch.stack(self.losses).tolist()) if self.losses else ()
+        error = self.error
+        try:
+            require_finite(losses, self.job.schedule)
+        except ModelError as found:
+            error = found
+        report = TrainReport(losses, len(losses), self.tokens, seconds, peak)
+        return CohortResult(report, self.state, error)
+
+
+class _AdamW:
+    """AdamW and gradient clipping for the rows of a stack, each row by its own settings."""
+
+    def __init__(self, stack: Stack, runs: Sequence[_Run]) -> None:
+        self._first = torch.zeros_like(stack.weights)  # (U, P)
+        self._second = torch.zeros_like(stack.weights)
+        schedules = [run.job.schedule for run in runs]
+        self._clip = _column(stack, [schedule.clip for schedule in schedules])
+        self._decay = _column(stack, [schedule.weight_decay for schedule in schedules])
+        self._steps = 0
+
+    def step(self, stack: Stack, rates: Sequence[float]) -> None:
+        """Clip the gradients and move the weights, as torch's own clipping and AdamW do."""
+        self._steps += 1
+        rate = _column(stack, rates)  # (U, 1)
+        gradients = stack.gradients
+        norms = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
+        gradients *= (self._clip / (norms + 1e-6)).clamp_(max=1.0)
+        stack.weights *= 1 - rate * self._decay
+        self._first.lerp_(gradients, 1 - BETAS[0])
+        self._second.mul_(BETAS[1]).addcmul_(gradients, gradients, value=1 - BETAS[1])
+        spread = self._second.sqrt().div_((1 - BETAS[1] ** self._steps) ** 0.5).add_(EPSILON)
+        stack.weights -= self._first.div(spread).mul_(rate / (1 - BETAS[0] ** self._steps))
+        stack.refresh()
+
+    def keep(self, indices: Sequence[int]) -> None:
+        """Reduce the state to the rows ``indices``."""
+        rows = list(indices)
+        self._first, self._second = self._first[rows], self._second[rows]
+        self._clip, self._decay = self._clip[rows], self._decay[rows]
+
+
+def _train(model: PeftModel, runs: list[_Run], on_step: OnStep | None) -> None:
+    total = sum(run.job.schedule.steps for run in runs)
+    stack = Stack(model, [run.state for run in runs])
+    optimizer = _AdamW(stack, runs)
+    running, done = list(runs), 0
+    with _prepared(model, stack) as base:
+        while running:
+            rates = [run.rates[len(run.losses)] for run in running]
+            losses = _losses(base, stack, running)
+            losses.sum().backward()
+            optimizer.step(stack, rates)
+            for run, loss in zip(running, losses.detach().unbind(), strict=True):
+                run.losses.append(loss)
+            done += len(running)
+            if on_step is not None:
+                on_step(done, total)
+            running = _let_go(stack, optimizer, running)
+
+
+def _let_go(stack: Stack, optimizer: _AdamW, running: list[_Run]) -> list[_Run]:
+    """Take users at their last step out of the stack; returns the others."""
+    for user, run in enumerate(running):
+        if run.is_done:
+            run.state = stack.state(user)
+    left = [user for user, run in enumerate(running) if not run.is_done]
+    if len(left) < len(running):
+        stack.keep(left)
+        optimizer.keep(left)
+    return [running[user] for user in left]
+
+
+def _losses(base: nn.Module, stack: Stack, running: Sequence[_Run]) -> torch.Tensor:
+    """Return the (U,) mean losses per scored token of the users' next batches."""
+    packed = packing.pack([run.next_rows() for run in running], stack.weights.device)
+    stack.users = Users(
+        packed.sizes, packed.scored, packed.scored_sizes, [run.generator for run in running]
+    )
+    logits = base(
+        input_ids=packed.input_ids,
+        position_ids=packed.position_ids,
+        logits_to_keep=packed.scored,
+        use_cache=False,
+        grid=packed.grid,
+    ).logits.squeeze(0)  # (S, V)
+    losses = cross_entropy(logits.float(), packed.targets, reduction="none")
+    return torch.stack([part.mean() for part in losses.split(list(packed.scored_sizes))])
+
+
+@contextmanager
+def _prepared(model: PeftModel, stack: Stack) -> Iterator[nn.Module]:
+    """Install stack, packed attention and the shortened last layer; undo all of it at the end."""
+    with ExitStack() as undo:
+        tail = _last_feed_forward(model)
+        if tail:
+            stack.only_scored(tail)
+            undo.enter_context(_scored_only(model.get_submodule(tail), stack))
+        base: Any = undo.enter_context(installed(model, stack))
+        undo.callback(base.set_attn_implementation, base.config._attn_implementation)
+        packing.register()
+        base.set_attn_implementation(packing.ATTENTION)
+        yield base
+
+
+def _last_feed_forward(model: PeftModel) -> str:
+    """Return the name of the last layer's feed-forward part, or "" where it has another name."""
+    names = [name for name, _ in model.named_modules() if _FEED_FORWARD.search(name)]
+    return names[-1] if names else ""
+
+
+@contextmanager
+def _scored_only(module: nn.Module, stack: Stack) -> Iterator[None]:
+    """Let the last position-wise part see scored tokens only; to the others it adds zero.
+
+    Nothing behind it mixes tokens, and only scored ones reach the output layer.
+    """
+
+    def select(_module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        chosen = _Select.apply(inputs[0], stack.users.scored)  # type: ignore[no-untyped-call]
+        return (chosen, *inputs[1:])
+
+    def spread(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        whole = output.new_zeros(1, sum(stack.users.sizes), output.shape[-1])
+        return whole.index_copy(1, stack.users.scored, output)
+
+    hooks = [module.register_forward_pre_hook(select), module.register_forward_hook(spread)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+class _Select(torch.autograd.Function):
+    """``tokens[:, chosen]`` whose gradient is copied, not added: each token is chosen once."""
+
+    @staticmethod
+    def forward(ctx: Any, tokens: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+        ctx.chosen, ctx.shape = chosen, tokens.shape
+        return tokens.index_select(1, chosen)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return gradient.new_zeros(ctx.shape).index_copy_(1, ctx.chosen, gradient), None
+
+
+def _column(stack: Stack, values: Sequence[float]) -> torch.Tensor:
+    return torch.tensor(values, device=stack.weights.device).unsqueeze(1)

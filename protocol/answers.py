@@ -1,0 +1,118 @@
+"""What answering a user's queries is: the same for a device and for the cloud's oracles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+from conf.schema import SamplingConfig
+from lamp import metrics, tasks
+from lamp.metrics import QueryScore, score_query
+from lamp.records import Query, UserHistory
+from lamp.retrieval import Tokenizer, prompt_with_items
+from lamp.tasks import Task
+from protocol.messages import AnswerReply
+from protocol.settings import DeviceSettings
+
+
+def prompts(
+    user: UserHistory, settings: DeviceSettings, tokenizer: Tokenizer, retrieved: int
+) -> list[str]:
+    """The user's queries, with at most ``retrieved`` records of the own history in each."""
+    return [
+        prompt_with_items(
+            tasks.task(settings.task),
+            query,
+            user.pairs,
+            tokenizer,
+            items=retrieved,
+            max_tokens=settings.evaluation.rag_max_tokens,
+        )
+        for query in user.queries
+    ]
+
+
+def greedy(settings: DeviceSettings) -> SamplingConfig:
+    """Greedy decoding with every other sampling setting switched off."""
+    return SamplingConfig(temperature=0.0, max_new_tokens=settings.task.max_new_tokens)
+
+
+def scored_reply(
+    user: UserHistory,
+    arm: str,
+    texts: Sequence[str],
+    settings: DeviceSettings,
+    *,
+    seconds: float,
+    tokens: int,
+) -> AnswerReply:
+    """Measure one user's answers against the gold ones and disclose what the settings allow.
+
+    Args:
+        user: Whose queries were answered.
+        arm: Arm that answered.
+        texts: One answer per query, in their order.
+        settings: The run's settings.
+        seconds: Wall time of answering.
+        tokens: Tokens generated.
+    """
+    task = tasks.task(settings.task)
+    scores = _scores(task, user.queries, texts, settings)
+    if settings.evaluation.disclose == "sums":
+        columns = _sums(task, scores)
+    else:
+        columns = _columns(user.queries, scores)
+    shipped = settings.evaluation.ship_predictions
+    return AnswerReply(
+        user_id=user.user_id,
+        arm=arm,
+        num_queries=len(user.queries),
+        seconds=seconds,
+        tokens=tokens,
+        texts=tuple(texts) if shipped else (),
+        gold_texts=tuple(query.gold for query in user.queries) if shipped else (),
+        **columns,
+    )
+
+
+def _scores(
+    task: Task, queries: Sequence[Query], texts: Sequence[str], settings: DeviceSettings
+) -> list[QueryScore]:
+    folder = settings.evaluation.bertscore
+    scorer = _bertscore(folder) if folder and task.kind == "text" else None
+    return [
+        score_query(task, text, query.gold, scorer)
+        for query, text in zip(queries, texts, strict=True)
+    ]
+
+
+@lru_cache(maxsize=1)
+def _bertscore(folder: str) -> Callable[[str, str], float] | None:
+    from lamp.bertscore import load_bertscore
+
+    return load_bertscore(folder)
+
+
+def _columns(queries: Sequence[Query], scores: Sequence[QueryScore]) -> dict[str, Any]:
+    return {
+        "query_ids": tuple(query.id for query in queries),
+        "gold": _present(score.gold for score in scores),
+        "predicted": _present(score.prediction for score in scores),
+        "errors": _present(score.error for score in scores),
+        "rouge1": _present(score.rouge1 for score in scores),
+        "rouge_l": _present(score.rougeL for score in scores),
+        "bertscore": _present(score.bertscore for score in scores),
+        "parsed": tuple(int(score.parsed) for score in scores),
+        "sums": (),
+    }
+
+
+def _sums(task: Task, scores: Sequence[QueryScore]) -> dict[str, Any]:
+    empty = ("query_ids", "gold", "predicted", "errors", "rouge1", "rouge_l", "bertscore", "parsed")
+    sums = tuple(float(value) for value in metrics.sums(task, scores))
+    return {**dict.fromkeys(empty, ()), "sums": sums}
+
+
+def _present(values: Any) -> tuple[Any, ...]:
+    return tuple(value for value in values if value is not None)

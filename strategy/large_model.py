@@ -1,0 +1,84 @@
+"""The large model where it answers or teaches itself: loaded once for all methods that ask it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import cached_property
+from typing import Any
+
+from conf.errors import ConfigError
+from conf.schema import Config
+from strategy.base_model import ensure_cloud
+from strategy.progress import Progress
+from strategy.public import PublicUsers
+
+
+class LargeModel:
+    """The cloud model as it comes, and M_cloud: the same with the adapter of the public users."""
+
+    def __init__(self, config: Config, public: PublicUsers, progress: Progress) -> None:
+        """Remember what to load; nothing is loaded or tuned before it is asked for."""
+        self._config, self._public, self._progress = config, public, progress
+
+    @property
+    def system_prompt(self) -> str | None:
+        """System turn of the model."""
+        return self._config.model.cloud.system_prompt
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer."""
+        from models import loading
+
+        model = self._config.model.cloud
+        return loading.load_tokenizer(model.path, model.revision)
+
+    @contextmanager
+    def loaded(self, *, tuned: bool) -> Iterator[Any]:
+        """Yield the model, tuned on the public users or as it comes."""
+        from models import lora
+
+        model = self._tuned if tuned else self._slotted
+        with nullcontext() if tuned else lora.disabled(model):
+            yield model
+
+    @cached_property
+    def _tuned(self) -> Any:
+        from models import lora
+
+        folder = ensure_cloud(self._config, self._public, self._progress)
+        lora.load(self._slotted, folder)
+        return self._slotted
+
+    @cached_property
+    def _slotted(self) -> Any:
+        from models import loading, lora
+
+        config = self._config
+        plain = loading.load_causal(config.model.cloud, config.resources.cloud_device)
+        return lora.attach(plain, config.qlora, seed=0)
+
+
+def require_same_vocabulary(config: Config) -> None:
+    """Check that teacher and student give a token the same number.
+
+    Raises:
+        ConfigError: If they do not.
+    """
+    from models import loading
+
+    cloud, device = (
+        loading.load_tokenizer(model.path, model.revision).get_vocab()
+        for model in (config.model.cloud, config.model.device)
+    )
+    rows = [
+        loading.vocabulary_rows(model.path, model.revision)
+        for model in (config.model.cloud, config.model.device)
+    ]
+    if cloud != device or rows[0] != rows[1]:
+        raise ConfigError(
+            "methods: rkd_ft needs a cloud and a device model of one vocabulary, got "
+            f"{len(cloud)} and {len(device)} tokens in {rows[0]} and {rows[1]} rows; choose "
+            "another model.cloud.path, or leave rkd_ft out"
+        )

@@ -1,0 +1,139 @@
+"""From what was shared and generated to the plans of all arms: who gets what, in which round."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from conf.schema import Config
+from conf.seeds import derive_seed
+from lamp.records import Pair
+from protocol.codec import Arrays
+from protocol.recipe import PLAIN, Recipe
+from strategy.filters import Candidate, Selection, select, select_random, select_readable
+from strategy.methods import Arm
+from strategy.run_log import RunLog
+
+Shares = Mapping[str, Mapping[float, tuple[Pair, ...]]]  # user -> asked ratio -> records
+
+
+@dataclass(frozen=True, slots=True)
+class ArmPlan:
+    """One round of one arm, ready to run; only a federated arm has more than one.
+
+    Attributes:
+        arm: Method and ratio.
+        base_id: Content id of the model that is adapted and answers.
+        kept: Per user the synthetic pairs that were chosen.
+        logits: Per user the teacher's logits by shared pair.
+        recipe: What the devices do besides.
+        retrieved: Records of the user's profile in each prompt.
+        answers: Whether the devices answer after this round.
+    """
+
+    arm: Arm
+    base_id: str
+    kept: Mapping[str, Sequence[Pair]] = field(default_factory=dict)
+    logits: Mapping[str, Arrays] = field(default_factory=dict)
+    recipe: Recipe = PLAIN
+    retrieved: int = 0
+    answers: bool = True
+
+    @property
+    def training(self) -> tuple[str, int]:
+        """What names this round's training; arms that train the same have the same name."""
+        return self.arm.adapter, self.recipe.round
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What the server has at hand before the first round.
+
+    Attributes:
+        shares: What each user shared, per ratio.
+        candidates: Per user k candidates for each record of the largest share, in its order.
+        logits: Per user the teacher's logits by record of the largest share.
+    """
+
+    shares: Shares = field(default_factory=dict)
+    candidates: Mapping[str, tuple[Candidate, ...]] = field(default_factory=dict)
+    logits: Mapping[str, Arrays] = field(default_factory=dict)
+
+
+def plan_arm(
+    arm: Arm, base_id: str, material: Material, config: Config, log: RunLog
+) -> list[ArmPlan]:
+    """Plan the rounds of one arm."""
+    rounds = config.baselines.fedavg_rounds if arm.method.federated else 1
+    kept = _choose(arm, material, config, log) if arm.method.needs_augmentation else {}
+    logits = _logits(arm, material) if arm.method.distils else {}
+    return [
+        ArmPlan(
+            arm=arm,
+            base_id=base_id,
+            kept=kept,
+            logits=logits,
+            recipe=recipe_of(arm, config, number),
+            retrieved=config.evaluation.rag_items if arm.method.retrieves else 0,
+            answers=number == rounds - 1,
+        )
+        for number in range(rounds)
+    ]
+
+
+def recipe_of(arm: Arm, config: Config, number: int = 0) -> Recipe:
+    """What the devices of ``arm`` do in round ``number`` besides training on what they have."""
+    settings = config.baselines
+    if arm.method.federated:
+        return Recipe(federated=True, round=number, epochs=settings.fedavg_epochs)
+    if arm.method.distils:
+        return Recipe(distillation=settings.rkd_weight)
+    if arm.method.added == "copies":
+        return Recipe(local="copies", ratio=arm.asked_ratio, k=config.augmenter.k)
+    if arm.method.added == "eda":
+        return Recipe(
+            local="eda",
+            ratio=arm.asked_ratio,
+            k=config.augmenter.k,
+            eda_rate=settings.eda_rate,
+            thesaurus=thesaurus_of(config),
+        )
+    return PLAIN
+
+
+def thesaurus_of(config: Config) -> Literal["wordnet", "world"]:
+    """Where EDA finds synonyms: as configured, by default as the data demand."""
+    if config.baselines.thesaurus != "auto":
+        return config.baselines.thesaurus
+    return "world" if config.data == "miniature" else "wordnet"
+
+
+def _choose(
+    arm: Arm, material: Material, config: Config, log: RunLog
+) -> dict[str, tuple[Pair, ...]]:
+    kept: dict[str, tuple[Pair, ...]] = {}
+    for user, by_ratio in material.shares.items():
+        shared = by_ratio[arm.asked_ratio]
+        # k candidates per shared pair, in the order of the pairs: a smaller share is a prefix
+        candidates = material.candidates[user][: len(shared) * config.augmenter.k]
+        selection = _select(arm, candidates, config, derive_seed(config.seed, user, "choice"))
+        kept[user] = selection.kept
+        if arm.method.downloads:
+            log.augmentation(arm.name, user, len(shared), selection)
+    return kept
+
+
+def _select(arm: Arm, candidates: Sequence[Candidate], config: Config, seed: int) -> Selection:
+    if arm.method.choice == "random":
+        return select_random(candidates, config.filters, seed)
+    if arm.method.choice == "all":
+        return select_readable(candidates)
+    return select(candidates, config.filters)
+
+
+def _logits(arm: Arm, material: Material) -> dict[str, Arrays]:
+    return {
+        user: {pair.id: material.logits[user][pair.id] for pair in by_ratio[arm.asked_ratio]}
+        for user, by_ratio in material.shares.items()
+    }

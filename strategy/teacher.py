@@ -1,0 +1,54 @@
+"""The teacher of rkd_ft: M_cloud's logits on shared pairs, as the devices download them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from conf.schema import Config
+from lamp import tasks
+from lamp.records import Pair
+from protocol.codec import Arrays
+from strategy.large_model import LargeModel
+from strategy.progress import Progress
+
+MIB = 1 << 20
+
+
+def teach(
+    shared: Mapping[str, Sequence[Pair]], config: Config, large: LargeModel, progress: Progress
+) -> dict[str, Arrays]:
+    """Compute the teacher's logits on every user's shared pairs.
+
+    The text is encoded with the device's own template and length limit, so that the rows fit its
+    scored tokens. The whole vocabulary travels: leaving out a tail would bias the reverse KL.
+
+    Returns:
+        Per user and pair id float16 logits of shape (scored tokens, vocabulary).
+    """
+    taught: dict[str, Arrays] = {}
+    with (
+        large.loaded(tuned=True) as model,
+        progress.phase("teacher logits", sum(map(len, shared.values()))) as phase,
+    ):
+        for user, pairs in shared.items():
+            taught[user] = _logits(model, pairs, config, large)
+            phase.advance(len(pairs))
+    size = sum(rows.nbytes for own in taught.values() for rows in own.values())
+    progress.note(f"rkd_ft: {size / MIB:,.1f} MiB of teacher logits travel to the devices")
+    return taught
+
+
+def _logits(model: Any, pairs: Sequence[Pair], config: Config, large: LargeModel) -> Arrays:
+    from models.chat import encode_pairs
+    from models.distillation import teacher_logits
+
+    examples = encode_pairs(
+        large.tokenizer,
+        tasks.task(config.task),
+        pairs,
+        system=config.model.device.system_prompt,
+        max_len=config.qlora.max_seq_len,
+    )
+    logits = teacher_logits(model, examples, large.tokenizer.pad_token_id, config.qlora.batch_size)
+    return {pair.id: rows.numpy() for pair, rows in zip(pairs, logits, strict=True)}

@@ -1,0 +1,62 @@
+"""What a device adds by itself comes from what it would share, never from more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from clients import consent
+from clients.folder import Device, Policy
+from clients.local_data import added_pairs
+from lamp.records import Pair, UserHistory
+from protocol.recipe import PLAIN, Recipe
+
+PAIRS = tuple(Pair(str(n), f"a quiet film about a war number {n}", "classic") for n in range(10))
+EDA = Recipe(local="eda", k=3, thesaurus="world", eda_rate=0.3)
+
+
+def device(ratio: float, withdrawn: tuple[str, ...] = ()) -> Device:
+    history = UserHistory("ana", (), PAIRS, ())
+    return Device(Path("nowhere"), history, Policy(ratio, withdrawn), b"s" * 32)
+
+
+def sources(pairs: tuple[Pair, ...]) -> set[str]:
+    return {pair.id.partition("/")[0] for pair in pairs}
+
+
+@pytest.mark.parametrize("recipe", [Recipe(local="copies", k=3), EDA])
+def test_k_of_each_record_that_consent_covers(recipe):
+    own = device(0.4, withdrawn=("1",))
+    added = added_pairs(own, recipe, seed=1)
+    covered = consent.grant(own, [1.0]).pairs
+    assert sources(added) == {pair.id for pair in covered}
+    assert len(added) == 3 * len(covered)
+    assert len({pair.id for pair in added}) == len(added)
+
+
+def test_a_smaller_ratio_adds_less_and_a_larger_one_no_more_than_the_policy():
+    def count(ratio: float) -> int:
+        return len(added_pairs(device(0.4), Recipe(local="copies", ratio=ratio), seed=1))
+
+    assert [count(ratio) for ratio in (0.0, 0.2, 0.4, 1.0)] == [0, 2, 4, 4]
+
+
+def test_copies_are_the_records_and_eda_changes_the_input_alone():
+    originals = {pair.id: pair for pair in PAIRS}
+    for copy in added_pairs(device(1.0), Recipe(local="copies"), seed=1):
+        source = originals[copy.id.partition("/")[0]]
+        assert (copy.input, copy.response) == (source.input, source.response)
+    varied = added_pairs(device(1.0), EDA, seed=1)
+    assert {pair.response for pair in varied} == {"classic"}
+    changed = [pair.input != originals[pair.id.partition("/")[0]].input for pair in varied]
+    assert sum(changed) > 20
+
+
+def test_eda_depends_on_the_seed_only():
+    assert added_pairs(device(1.0), EDA, seed=1) == added_pairs(device(1.0), EDA, seed=1)
+    assert added_pairs(device(1.0), EDA, seed=1) != added_pairs(device(1.0), EDA, seed=2)
+
+
+def test_the_plain_recipe_adds_nothing():
+    assert added_pairs(device(1.0), PLAIN, seed=1) == ()

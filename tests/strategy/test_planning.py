@@ -1,0 +1,129 @@
+"""What parts the methods: which candidates are kept, what a device is told, how many rounds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from conf.compose import compose
+from conf.errors import ConfigError
+from lamp.records import Pair
+from protocol.recipe import PLAIN, Recipe, recipe_from_json, recipe_to_json
+from storage import jsonlines
+from strategy.filters import Candidate, Scores, select, select_random, select_readable
+from strategy.methods import Arm, find_method, make_arms
+from strategy.oracle import Oracle
+from strategy.planning import Material, plan_arm, recipe_of, thesaurus_of
+from strategy.run_log import RunLog
+
+CONFIG = compose(["augmenter.k=4", "baselines.fedavg_rounds=3", "evaluation.rag_items=2"])
+GOOD = Scores(0.9, 0.9, 0.5, 1.0, 1.0)
+ODD = Scores(0.1, 0.9, 0.5, 1.0, 1.0)
+SHARED = tuple(Pair(f"r{number}", "x", "y") for number in range(2))
+
+
+def candidate(source: str, index: int, scores: Scores | None) -> Candidate:
+    if scores is None:
+        return Candidate(source, None, "no_input", None)
+    return Candidate(source, Pair(f"{source}/{index}", "x'", "y"), None, scores)
+
+
+CANDIDATES = tuple(
+    candidate(pair.id, index, scores)
+    for pair in SHARED
+    for index, scores in enumerate((GOOD, ODD, None, ODD))
+)
+MATERIAL = Material(
+    shares={"ana": {0.5: SHARED[:1], 1.0: SHARED}},
+    candidates={"ana": CANDIDATES},
+    logits={"ana": {pair.id: np.zeros((2, 3)) for pair in SHARED}},
+)
+
+
+def arm(name: str, ratio: float | None = None) -> Arm:
+    return Arm(name, find_method(name), ratio)
+
+
+@pytest.fixture
+def plan(tmp_path):
+    return lambda name, ratio=None: plan_arm(
+        arm(name, ratio), "base", MATERIAL, CONFIG, RunLog(tmp_path)
+    )
+
+
+def ids(plans) -> list[str]:
+    return [pair.id for pair in plans[0].kept["ana"]]
+
+
+def test_without_selection_every_readable_sample_is_kept(plan, tmp_path):
+    assert len(ids(plan("cdcda_unfiltered"))) == 6
+    (row,) = jsonlines.read(tmp_path / "augmentation.jsonl")
+    assert (row["generated"], row["kept"], row["rejected"]) == (8, 6, {"no_input": 2})
+
+
+def test_random_selection_keeps_as_many_as_the_filters_and_none_unreadable(plan, tmp_path):
+    drawn = ids(plan("cdcda_random"))
+    assert len(drawn) == len(ids(plan("cdcda"))) == 2
+    assert set(drawn) <= {each.pair.id for each in CANDIDATES if each.pair}
+    assert ids(plan("cdcda_random")) == drawn
+    first = next(jsonlines.read(tmp_path / "augmentation.jsonl"))
+    assert first["rejected"] == {"no_input": 2, "not_drawn": 4}
+
+
+def test_another_seed_draws_others():
+    drawn = {
+        tuple(pair.id for pair in select_random(CANDIDATES, CONFIG.filters, seed).kept)
+        for seed in range(20)
+    }
+    assert len(drawn) > 3
+    assert len(select(CANDIDATES, CONFIG.filters).kept) == 2
+    assert select_readable(()).generated == 0
+
+
+def test_a_smaller_ratio_plans_with_the_prefix(plan):
+    assert ids(plan("cdcda", 0.5)) == ["r0/0"]
+    (rkd,) = plan("rkd_ft", 0.5)
+    assert list(rkd.logits["ana"]) == ["r0"]
+    assert rkd.recipe.distillation == 1.0
+
+
+def test_a_federated_arm_takes_its_rounds_and_answers_after_the_last(plan):
+    rounds = plan("fedavg")
+    assert [each.recipe.round for each in rounds] == [0, 1, 2]
+    assert [each.answers for each in rounds] == [False, False, True]
+    assert all(each.recipe.federated and each.recipe.epochs == 1 for each in rounds)
+
+
+def test_rag_takes_the_adapter_of_the_arm_at_the_same_ratio(plan):
+    (with_rag,), (without,) = plan("cdcda_rag", 0.5), plan("cdcda", 0.5)
+    assert with_rag.training == without.training == ("cdcda@0.5", 0)
+    assert (with_rag.retrieved, without.retrieved) == (2, 0)
+    assert plan("device_rag")[0].arm.adapter == ""
+
+
+def test_only_methods_that_ask_for_it_get_a_recipe():
+    assert recipe_of(arm("cdcda"), CONFIG) is PLAIN
+    assert recipe_of(arm("copies_ft", 0.3), CONFIG) == Recipe(local="copies", ratio=0.3, k=4)
+    eda = recipe_of(arm("eda_ft"), CONFIG)
+    assert (eda.local, eda.ratio, eda.thesaurus) == ("eda", 1.0, "world")
+
+
+def test_real_text_takes_wordnet_unless_told_otherwise():
+    real = replace(CONFIG, data="somewhere")
+    assert thesaurus_of(real) == "wordnet"
+    told = replace(real, baselines=replace(real.baselines, thesaurus="world"))
+    assert thesaurus_of(told) == "world"
+
+
+def test_a_recipe_comes_back_as_it_went_and_the_plain_one_is_empty():
+    recipe = recipe_of(arm("eda_ft", 0.5), CONFIG)
+    assert recipe_from_json(recipe_to_json(recipe)) == recipe
+    assert recipe_to_json(PLAIN) == "{}"
+
+
+def test_an_oracle_without_histories_is_refused(tmp_path):
+    (cloud,) = make_arms(["cloud"], None)
+    with pytest.raises(ConfigError, match="cloud reads every history"):
+        Oracle(CONFIG, None, None, None, None).run(cloud, RunLog(tmp_path), None)
