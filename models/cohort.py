@@ -28,7 +28,7 @@ from conf.errors import ModelError
 from conf.seeds import derive_seed
 from models import lora, packing
 from models.chat import Encoded
-from models.stacked import Stack, Users, installed
+from models.stacked import Owners, Scope, Stack, installed
 from models.training import (
     OnStep,
     Schedule,
@@ -41,6 +41,7 @@ from models.training import (
 
 BETAS = (0.9, 0.999)  # AdamW's, as torch has them
 EPSILON = 1e-8
+_MULTIPLE = 32  # in bfloat16, oneDNN takes half a millisecond for a product of a new size
 _FEED_FORWARD = re.compile(r"\.layers\.\d+\.mlp$")
 
 
@@ -219,9 +220,16 @@ def _let_go(stack: Stack, optimizer: _AdamW, running: list[_Run]) -> list[_Run]:
 
 def _losses(base: nn.Module, stack: Stack, running: Sequence[_Run]) -> torch.Tensor:
     """Return the (U,) mean losses per scored token of the users' next batches."""
-    packed = packing.pack([run.next_rows() for run in running], stack.weights.device)
-    stack.users = Users(
-        packed.sizes, packed.scored, packed.scored_sizes, [run.generator for run in running]
+    packed = packing.pack(
+        [run.next_rows() for run in running],
+        stack.weights.device,
+        _MULTIPLE if stack.dtype == torch.bfloat16 else 1,
+    )
+    stack.scope = Scope(
+        Owners.of(packed.sizes, stack.weights.device),
+        Owners.of(packed.scored_sizes, stack.weights.device),
+        packed.scored,
+        tuple(run.generator for run in running),
     )
     logits = base(
         input_ids=packed.input_ids,
@@ -231,7 +239,8 @@ def _losses(base: nn.Module, stack: Stack, running: Sequence[_Run]) -> torch.Ten
         grid=packed.grid,
     ).logits.squeeze(0)  # (S, V)
     losses = cross_entropy(logits.float(), packed.targets, reduction="none")
-    return torch.stack([part.mean() for part in losses.split(list(packed.scored_sizes))])
+    parts = losses.split(list(packed.scored_sizes))
+    return torch.stack([p[:count].mean() for p, count in zip(parts, packed.counts, strict=True)])
 
 
 @contextmanager
@@ -263,12 +272,13 @@ def _scored_only(module: nn.Module, stack: Stack) -> Iterator[None]:
     """
 
     def select(_module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        chosen = _Select.apply(inputs[0], stack.users.scored)  # type: ignore[no-untyped-call]
+        chosen = _Select.apply(inputs[0], stack.scope.scored_at)  # type: ignore[no-untyped-call]
         return (chosen, *inputs[1:])
 
     def spread(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
-        whole = output.new_zeros(1, sum(stack.users.sizes), output.shape[-1])
-        return whole.index_copy(1, stack.users.scored, output)
+        scope = stack.scope
+        whole = output.new_zeros(1, sum(scope.tokens.sizes), output.shape[-1])
+        return whole.index_copy(1, scope.scored_at, output)  # type: ignore[arg-type]
 
     hooks = [module.register_forward_pre_hook(select), module.register_forward_hook(spread)]
     try:

@@ -30,10 +30,10 @@ class Shared:
     """The common beginning of one user's rows.
 
     Attributes:
-        start: Token where the user begins.
-        width: Tokens that all rows of the user share.
-        first_row: First row of the user.
-        end_row: First row of the next user.
+        start: Token where it begins.
+        width: Its tokens.
+        first_row: The first of the rows that share it.
+        end_row: Behind the last of them.
     """
 
     start: int
@@ -71,7 +71,8 @@ class Packed:
         sizes: Tokens of each user; they add up to N.
         scored: (S,) int64, the tokens whose next token counts.
         targets: (S,) int64, those next tokens.
-        scored_sizes: Scored tokens of each user; they add up to S.
+        scored_sizes: Scored tokens of each user, filling included; they add up to S.
+        counts: Scored tokens of each user that count; they stand before the filling.
         grid: Where attention finds the rows.
     """
 
@@ -81,15 +82,25 @@ class Packed:
     scored: torch.Tensor
     targets: torch.Tensor
     scored_sizes: tuple[int, ...]
+    counts: tuple[int, ...]
     grid: Grid
 
 
-def pack(users: Sequence[Sequence[Encoded]], device: torch.device | str = "cpu") -> Packed:
+def pack(
+    users: Sequence[Sequence[Encoded]], device: torch.device | str = "cpu", multiple: int = 1
+) -> Packed:
     """Lay out the rows of each user, all of them with at least one token.
 
     How a user's rows are laid out does not depend on who else is there.
+
+    Args:
+        users: Rows of each user.
+        device: Where the tensors go.
+        multiple: Each user's numbers of tokens and of scored tokens are filled up to multiples of
+            this by a row that counts for nothing: a library that prepares itself for every new
+            size of a product then sees few sizes.
     """
-    line = _Line()
+    line = _Line(multiple)
     for rows in users:
         line.add(rows)
     return line.finish(torch.device(device))
@@ -157,7 +168,8 @@ def register() -> None:
 class _Line:
     """Collects tokens and the cells of the grid, user by user."""
 
-    def __init__(self) -> None:
+    def __init__(self, multiple: int) -> None:
+        self._multiple = multiple
         self._ids: list[int] = []
         self._positions: list[int] = []
         self._rows: list[list[int]] = []  # tokens of each row
@@ -167,6 +179,7 @@ class _Line:
         self._shared: list[Shared] = []
         self._sizes: list[int] = []
         self._scored_sizes: list[int] = []
+        self._counts: list[int] = []
 
     def add(self, rows: Sequence[Encoded]) -> None:
         start, first_row, scored = len(self._ids), len(self._rows), len(self._scored)
@@ -176,6 +189,8 @@ class _Line:
             self._add_row(row, own, list(range(start, start + own)))
         if width:
             self._shared.append(Shared(start, width, first_row, len(self._rows)))
+        self._counts.append(len(self._scored) - scored)
+        self._fill(len(self._ids) - start, self._counts[-1])
         self._sizes.append(len(self._ids) - start)
         self._scored_sizes.append(len(self._scored) - scored)
 
@@ -190,6 +205,16 @@ class _Line:
             if row.labels[column + 1] != IGNORED:
                 self._scored.append(start + column - own)
                 self._targets.append(row.labels[column + 1])
+
+    def _fill(self, tokens: int, scored: int) -> None:
+        """Append a row that makes both numbers multiples."""
+        more_scored = -scored % self._multiple
+        length = more_scored + -(tokens + more_scored) % self._multiple
+        if length:
+            start = len(self._ids)
+            self._add_row(Encoded([0] * length, [IGNORED] * length), 0, [])
+            self._scored += range(start, start + more_scored)
+            self._targets += [0] * more_scored
 
     def finish(self, device: torch.device) -> Packed:
         width = max(map(len, self._rows))
@@ -206,6 +231,7 @@ class _Line:
             scored=scored,
             targets=targets,
             scored_sizes=tuple(self._scored_sizes),
+            counts=tuple(self._counts),
             grid=Grid(len(self._rows), width, tokens, cells, tuple(self._shared)),
         )
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -53,21 +53,40 @@ class Layer:
     dropout: float
 
 
-@dataclass(slots=True)
-class Users:
-    """Whose the tokens of the next forward pass are.
+@dataclass(frozen=True, slots=True)
+class Owners:
+    """Whose the tokens of a layer are.
 
     Attributes:
         sizes: Tokens of each user, in the order of the stack.
-        scored: (S,) which tokens are scored.
-        scored_sizes: Scored tokens of each user.
+        ends: (U,) int32, where each user's tokens end.
+    """
+
+    sizes: tuple[int, ...]
+    ends: torch.Tensor
+
+    @classmethod
+    def of(cls, sizes: Sequence[int], device: torch.device) -> Owners:
+        """Count ``sizes`` tokens user by user."""
+        ends = torch.tensor(sizes).cumsum(0).to(device, torch.int32, non_blocking=True)
+        return cls(tuple(sizes), ends)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Whose tokens the next forward pass brings.
+
+    Attributes:
+        tokens: Of all layers but those that see only scored tokens.
+        scored: Of those; None where every layer sees every token.
+        scored_at: (S,) int64, where the scored tokens stand.
         generators: Each user's generator of dropout masks; none without dropout.
     """
 
-    sizes: Sequence[int] = ()
-    scored: torch.Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
-    scored_sizes: Sequence[int] = ()
-    generators: Sequence[torch.Generator] = ()
+    tokens: Owners
+    scored: Owners | None = None
+    scored_at: torch.Tensor | None = None
+    generators: tuple[torch.Generator, ...] = ()
 
 
 class Stack:
@@ -76,7 +95,8 @@ class Stack:
     Attributes:
         weights: (U, P) float32.
         gradients: (U, P) float32, overwritten by every backward pass.
-        users: Whose tokens come next.
+        dtype: Type in which the layers compute.
+        scope: Whose tokens come next; to be set before every forward pass.
     """
 
     def __init__(self, peft_model: PeftModel, states: Sequence[Mapping[str, torch.Tensor]]) -> None:
@@ -89,11 +109,11 @@ class Stack:
         Raises:
             ModelError: If the model's layers do not run once per token, each in its turn.
         """
-        self.users = Users()
+        self.scope = Scope(Owners.of((), peft_model.device))
         self.anchor = torch.zeros((), device=peft_model.device, requires_grad=True)
         self._groups = [_Group(self, layers) for layers in shared_inputs(peft_model)]
         self._places = _places(self._groups)
-        self._dtype = peft_model.dtype
+        self.dtype = peft_model.dtype
         rows = [torch.cat([state[n].flatten() for n in self._places]) for state in states]
         self.weights = torch.stack(rows).to(peft_model.device, torch.float32, copy=True)
         self._bind()
@@ -129,7 +149,7 @@ class Stack:
 
     def _bind(self) -> None:
         """Point every group to its part of the rows."""
-        self._compute = self.weights.to(self._dtype)  # float32: the weights themselves
+        self._compute = self.weights.to(self.dtype)  # float32: the weights themselves
         self.gradients = torch.zeros_like(self.weights)
         at = 0
         for group in self._groups:
@@ -215,9 +235,10 @@ class _Group:
         self.b, self.b_gradients = [b for b, _ in rest], [gradient for _, gradient in rest]
         return start + sum(height * width for height, width in shapes)
 
-    def sizes(self) -> Sequence[int]:
-        users = self.stack.users
-        return users.scored_sizes if self.only_scored else users.sizes
+    @property
+    def owners(self) -> Owners:
+        scope = self.stack.scope
+        return scope.scored if self.only_scored and scope.scored else scope.tokens
 
     def output(self, index: int, inputs: torch.Tensor) -> torch.Tensor:
         """Return what layer ``index`` makes of ``inputs``; the first call computes all layers'."""
@@ -234,11 +255,11 @@ class _Group:
 
     def mask(self, tokens: torch.Tensor) -> tuple[torch.Tensor | None, float]:
         """Return the mask, 1 where an input is kept, and the factor of the update."""
-        generators = self.stack.users.generators
+        generators = self.stack.scope.generators
         if not generators or not self.threshold:
             return None, self.scaling
         mask = torch.empty_like(tokens)
-        for part, generator in zip(mask.split(list(self.sizes())), generators, strict=True):
+        for part, generator in zip(mask.split(list(self.owners.sizes)), generators, strict=True):
             _draw(part, self.threshold, generator)
         return mask, self.scaling / (1 - self.threshold / _LEVELS)
 
@@ -268,7 +289,7 @@ class _StackedProduct(torch.autograd.Function):
         group: _Group,
     ) -> tuple[torch.Tensor, ...]:
         tokens = inputs.reshape(-1, inputs.shape[-1])  # (N, d_in)
-        ends = _ends(group.sizes(), tokens.device)
+        ends = group.owners.ends
         mask, factor = group.mask(tokens)
         kept = tokens if mask is None else tokens * mask
         low = grouped_mm(kept, group.a.mT, offs=ends).mul_(factor)  # (N, k r)
@@ -367,10 +388,6 @@ def _views(
         end = start + height * width
         yield tuple(row[:, start:end].unflatten(1, (height, width)) for row in rows)
         start = end
-
-
-def _ends(sizes: Sequence[int], device: torch.device) -> torch.Tensor:
-    return torch.tensor(sizes).cumsum(0).to(device, torch.int32, non_blocking=True)
 
 
 def _draw(mask: torch.Tensor, threshold: int, generator: torch.Generator) -> None:

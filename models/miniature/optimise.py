@@ -16,7 +16,7 @@ from torch import Tensor, nn
 WARMUP = 0.05
 CLIP = 1.0
 # Muon's step has a fixed size whatever the gradient's: its rate is another quantity than AdamW's.
-MUON_PER_ADAM = 5.0
+MUON_PER_ADAM = 3.0
 BETAS = (0.9, 0.98)
 OUTER = ("embed", "lm_head", "classifier")
 

@@ -48,6 +48,7 @@ def start(arguments: list[str]) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     )
 
 
@@ -80,6 +81,22 @@ def test_a_killed_device_process_costs_nobody_a_result(qwen2_folder, tmp_path):
         (line["arm"], line["user"]) for line in jsonlines.read(ledger.with_name("answers.jsonl"))
     }
     assert len(answered) == 2 * 4
+
+
+def test_ctrl_c_ends_the_run_and_everything_it_started(qwen2_folder, tmp_path):
+    process = start(words(qwen2_folder, tmp_path, "users=12", "methods=[direct_ft,cdcda]"))
+    try:
+        wait_for_adaptation(process, tmp_path / "runs" / "run" / "ledger.jsonl")
+        started = descendants(process.pid)
+        os.killpg(process.pid, signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert output.endswith("interrupted\n")
+    assert "Traceback" not in output
+    left = [pid for pid in started if Path(f"/proc/{pid}").exists()]
+    assert not any(b"ray::" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in left)
 
 
 def wait_for_adaptation(process: subprocess.Popen[str], ledger: Path) -> None:
