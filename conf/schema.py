@@ -277,6 +277,8 @@ class QLoraConfig:
         clip: Largest gradient norm.
         weight_decay: AdamW weight decay.
         max_seq_len: Prompt and response, in tokens; longer prompts lose their oldest tokens.
+        cohort: Users trained in one pass over the base; "auto" takes what suits the machine. The
+            adapters are the same up to rounding.
         base_learning_rate: Peak learning rate of the base model's tuning.
         base_epochs: Passes over the public users' records.
         base_batch_size: Records per optimizer step of the base model's tuning.
@@ -297,6 +299,7 @@ class QLoraConfig:
     clip: PositiveFloat = 0.3
     weight_decay: NonNegativeFloat = 0.01
     max_seq_len: PositiveInt = 1024
+    cohort: Literal["auto"] | PositiveInt = 1
     base_learning_rate: PositiveFloat = 1e-4
     base_epochs: PositiveInt = 3
     base_batch_size: PositiveInt = 16

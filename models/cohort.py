@@ -23,11 +23,14 @@ import torch
 from peft import PeftModel
 from torch import nn
 from torch.nn.functional import cross_entropy
+from transformers import PreTrainedTokenizerBase
 
 from conf.errors import ModelError
+from conf.schema import SamplingConfig
 from conf.seeds import derive_seed
 from models import lora, packing
 from models.chat import Encoded
+from models.generation import Generation, Stacked, generate
 from models.stacked import Owners, Scope, Stack, installed
 from models.training import (
     OnStep,
@@ -103,6 +106,49 @@ def train_cohort(
     tokens = max(1, sum(run.tokens for run in runs))
     peak = peak_memory(model.device)
     return tuple(run.result(seconds * run.tokens / tokens, peak) for run in runs)
+
+
+def answer_cohort(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    adapters: Sequence[Mapping[str, torch.Tensor]],
+    prompts: Sequence[Sequence[str]],
+    sampling: SamplingConfig,
+    batch_size: int,
+    system: str | None = None,
+) -> list[list[Generation]]:
+    """Answer several users' prompts in common batches, each with its user's adapter, greedily.
+
+    Args:
+        model: Frozen base with an adapter slot; left as it was, in eval mode.
+        tokenizer: Its tokenizer.
+        adapters: One per user, by the names of :func:`models.lora.lora_parameters`.
+        prompts: The prompts of each user.
+        sampling: Settings with temperature 0.
+        batch_size: Prompts decoded at once, of all users.
+        system: System turn; None leaves it to the chat template.
+
+    Returns:
+        The generations of each user, in the order of that user's prompts.
+
+    Raises:
+        ModelError: If the layers cannot be stacked, or the context cannot hold an answer.
+    """
+    owners = [user for user, own in enumerate(prompts) for _ in own]
+    stack = Stack(model, adapters)
+    with installed(model, stack) as base:
+        answers = generate(
+            base,  # type: ignore[arg-type]  # the model below the slot
+            tokenizer,
+            [prompt for own in prompts for prompt in own],
+            [0] * len(owners),  # greedy: nothing is drawn
+            sampling,
+            batch_size,
+            system,
+            stacked=Stacked(stack, owners),
+        )
+    answered = iter(answers)
+    return [[next(answered) for _ in own] for own in prompts]
 
 
 class _Run:

@@ -14,6 +14,7 @@ samples each takes 3.1 s where 250 distinct prompts take 4.6 s (float32; bfloat1
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -33,8 +34,10 @@ from transformers import (
 from conf.errors import ModelError
 from conf.schema import SamplingConfig
 from models.chat import encode_prompt, pad_id, stop_ids
+from models.stacked import Stack
 
 OnBatch = Callable[[int], None]
+_Row = tuple[int, tuple[int, ...]]  # whose, and the prompt's ids
 DROP_SHARE = 0.125  # finished rows leave the batch once they are this share of it
 
 
@@ -53,6 +56,19 @@ class Generation:
     finished: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Stacked:
+    """Users who are answered in one batch.
+
+    Attributes:
+        stack: Their adapters, installed in the model.
+        owners: For each prompt the user's place in the stack.
+    """
+
+    stack: Stack
+    owners: Sequence[int]
+
+
 def generate(
     model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -62,6 +78,7 @@ def generate(
     batch_size: int,
     system: str | None = None,
     on_batch: OnBatch | None = None,
+    stacked: Stacked | None = None,
 ) -> list[Generation]:
     """Answer each prompt under its own seed.
 
@@ -74,6 +91,7 @@ def generate(
         batch_size: Prompts decoded at once, grouped by length.
         system: System turn; None leaves it to the chat template.
         on_batch: Called after each batch with the number of prompts it answered.
+        stacked: Adapters of several users, installed in ``model``, and whose each prompt is.
 
     Returns:
         One generation per prompt, in the order of ``prompts``.
@@ -82,10 +100,12 @@ def generate(
         ModelError: If the model's context cannot hold ``max_new_tokens`` beside a prompt.
     """
     encoded = _encode_all(model, tokenizer, prompts, sampling, system)
-    decoder = _Decoder(model, tokenizer, sampling, system)
+    owners = stacked.owners if stacked else (0,) * len(prompts)
+    decoder = _Decoder(model, tokenizer, sampling, system, stacked)
     replies: dict[int, Generation] = {}
-    for chosen in _by_length(encoded, batch_size):
-        rows = [encoded[index] for index in chosen]
+    for batch in _by_length(encoded, batch_size):
+        chosen = sorted(batch, key=lambda index: owners[index])
+        rows = [(owners[index], encoded[index]) for index in chosen]
         answers = decoder.decode(rows, [seeds[index] for index in chosen])
         replies.update(zip(chosen, answers, strict=True))
         if on_batch is not None:
@@ -118,8 +138,10 @@ class _Decoder:
         tokenizer: PreTrainedTokenizerBase,
         sampling: SamplingConfig,
         system: str | None,
+        stacked: Stacked | None,
     ) -> None:
         self._model = model.eval()
+        self._stack = stacked.stack if stacked else None
         self._tokenizer = tokenizer
         self._sampling = sampling
         self._stops = stop_ids(tokenizer, system)
@@ -127,12 +149,12 @@ class _Decoder:
         self._warpers = _warpers(sampling)
 
     @torch.inference_mode()
-    def decode(self, rows: Sequence[Sequence[int]], seeds: Sequence[int]) -> list[Generation]:
-        """Continue each row of prompt ids."""
+    def decode(self, rows: Sequence[_Row], seeds: Sequence[int]) -> list[Generation]:
+        """Continue each row of prompt ids; rows of one owner stand together."""
         tokens = self._continue(rows, self._uniforms(seeds))
         return [self._read(row) for row in tokens.tolist()]
 
-    def _continue(self, rows: Sequence[Sequence[int]], uniforms: torch.Tensor) -> torch.Tensor:
+    def _continue(self, rows: Sequence[_Row], uniforms: torch.Tensor) -> torch.Tensor:
         """Return (B, max_new_tokens) tokens; what stands behind a row's first stop is undefined."""
         state = self._prefill(rows)
         stops = torch.tensor(self._stops, device=self._model.device)
@@ -153,18 +175,20 @@ class _Decoder:
             self._advance(state, tokens)
         return chosen
 
-    def _prefill(self, rows: Sequence[Sequence[int]]) -> _State:
-        """Run the prompts, each distinct one once, padded on the left."""
-        distinct = {tuple(row): None for row in rows}
+    def _prefill(self, rows: Sequence[_Row]) -> _State:
+        """Run the prompts, each distinct one of an owner once, padded on the left."""
+        distinct = dict.fromkeys(rows)
         place = {row: index for index, row in enumerate(distinct)}
-        width = max(map(len, distinct))
-        ids = torch.tensor([[self._pad] * (width - len(row)) + list(row) for row in distinct])
-        lengths = torch.tensor([len(row) for row in distinct]).unsqueeze(1)
+        width = max(len(ids) for _, ids in distinct)
+        ids = torch.tensor([[self._pad] * (width - len(row)) + list(row) for _, row in distinct])
+        lengths = torch.tensor([len(row) for _, row in distinct]).unsqueeze(1)
         mask = (torch.arange(width) >= width - lengths).long()
         state = _State(self._model, ids.to(self._model.device), mask.to(self._model.device))
+        if self._stack is not None:
+            state.own(self._stack, [owner for owner, _ in distinct])
         state.forward(state.input_ids, (state.mask.cumsum(1) - 1).clamp_(min=0))
         if len(distinct) < len(rows):
-            state.keep(torch.tensor([place[tuple(row)] for row in rows], device=self._model.device))
+            state.keep(torch.tensor([place[row] for row in rows], device=self._model.device))
         state.rows = torch.arange(len(rows), device=self._model.device)
         return state
 
@@ -220,9 +244,19 @@ class _State:
         self._cache = DynamicCache(config=model.config)
         self.input_ids, self.mask = input_ids, mask
         self.logits = self.rows = torch.empty(0)
+        self._stack: Stack | None = None
+        self._owners: list[int] = []
+
+    def own(self, stack: Stack, owners: Sequence[int]) -> None:
+        """Take the rows for those of users of ``stack``, in the order of the stack."""
+        self._stack, self._owners = stack, list(owners)
 
     def forward(self, input_ids: torch.Tensor, position_ids: torch.Tensor) -> None:
         """Feed new tokens and keep the logits of the last position."""
+        if self._stack is not None:
+            rows = Counter(self._owners)
+            users = range(len(self._stack.weights))
+            self._stack.belongs([rows[user] * input_ids.shape[1] for user in users])
         self.logits = self._model(
             input_ids=input_ids,
             attention_mask=self.mask,
@@ -242,6 +276,8 @@ class _State:
         self._cache.batch_select_indices(indices)
         self.input_ids, self.mask = self.input_ids[indices], self.mask[indices]
         self.logits = self.logits[indices]
+        if self._owners:
+            self._owners = [self._owners[index] for index in indices.tolist()]
         if len(self.rows):
             self.rows = self.rows[indices]
 

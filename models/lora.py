@@ -128,8 +128,19 @@ def load(peft_model: PeftModel, folder: Path) -> None:
         ModelError: If a file is missing or broken, or names, shapes, rank, alpha or kind of the
             adapter are not the slot's.
     """
+    fill(peft_model, read(peft_model, folder), folder.name)
+
+
+def read(peft_model: PeftModel, folder: Path) -> dict[str, torch.Tensor]:
+    """Return the matrices of the adapter in ``folder``, which fits the slot.
+
+    Raises:
+        ModelError: As :func:`load`.
+    """
     _require_same_config(peft_model, folder)
-    fill(peft_model, _read_weights(folder), folder.name)
+    tensors = _read_weights(folder)
+    _require_fit(peft_model, tensors, folder.name)
+    return tensors
 
 
 def fill(peft_model: PeftModel, tensors: Mapping[str, torch.Tensor], origin: str) -> None:
@@ -143,16 +154,9 @@ def fill(peft_model: PeftModel, tensors: Mapping[str, torch.Tensor], origin: str
     Raises:
         ModelError: If names or shapes are not the slot's.
     """
-    weights = lora_parameters(peft_model)
-    if tensors.keys() != weights.keys():
-        odd = sorted(tensors.keys() ^ weights.keys())
-        raise _unfit(origin, "the slot's matrices", f"{len(odd)} other or missing ({odd[0]})")
-    for name, tensor in tensors.items():
-        if tensor.shape != weights[name].shape:
-            expected, got = tuple(weights[name].shape), tuple(tensor.shape)
-            raise _unfit(origin, f"{name} of shape {expected}", f"{got}")
+    _require_fit(peft_model, tensors, origin)
     with torch.no_grad():
-        for name, weight in weights.items():
+        for name, weight in lora_parameters(peft_model).items():
             weight.copy_(tensors[name])
 
 
@@ -199,6 +203,17 @@ def _require_same_config(peft_model: PeftModel, folder: Path) -> None:
         got = found.get(key) if isinstance(found, dict) else None
         if (sorted(got) if isinstance(got, list) else got) != expected[key]:
             raise _unfit(folder.name, f"{key}={expected[key]}", f"{got}")
+
+
+def _require_fit(peft_model: PeftModel, tensors: Mapping[str, torch.Tensor], origin: str) -> None:
+    weights = lora_parameters(peft_model)
+    if tensors.keys() != weights.keys():
+        odd = sorted(tensors.keys() ^ weights.keys())
+        raise _unfit(origin, "the slot's matrices", f"{len(odd)} other or missing ({odd[0]})")
+    for name, tensor in tensors.items():
+        if tensor.shape != weights[name].shape:
+            expected, got = tuple(weights[name].shape), tuple(tensor.shape)
+            raise _unfit(origin, f"{name} of shape {expected}", f"{got}")
 
 
 def _read_weights(folder: Path) -> dict[str, torch.Tensor]:

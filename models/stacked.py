@@ -123,6 +123,10 @@ class Stack:
         if self._compute is not self.weights:
             self._compute.copy_(self.weights)
 
+    def belongs(self, sizes: Sequence[int]) -> None:
+        """Say how many of the next tokens are each user's; no dropout."""
+        self.scope = Scope(Owners.of(sizes, self.weights.device))
+
     def keep(self, indices: Sequence[int]) -> None:
         """Reduce the stack to the users ``indices``."""
         self.weights = self.weights[list(indices)]

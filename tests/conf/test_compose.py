@@ -219,7 +219,7 @@ def test_a_value_outside_its_bounds_is_refused(
             {"model__build": None},
             "model.cloud.path is 'built' but model.build is not given; model.",
         ),
-        ({"model__build__cloud__width": 100}, "model.build.cloud.width must be a multiple of 2 x "),
+        ({"model__build__cloud__width": 101}, "model.build.cloud.width must be a multiple of 2 x "),
         (
             {"resources__client_gpus": 0.5},
             "resources.client_gpus must be <= resources.num_gpus, got",

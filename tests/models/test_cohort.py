@@ -8,17 +8,18 @@ import torch
 from peft import PeftModel
 
 from conf.errors import ModelError
-from conf.schema import QLoraConfig
+from conf.schema import QLoraConfig, SamplingConfig
 from models import lora
 from models.chat import encode_example
-from models.cohort import CohortJob, train_cohort
+from models.cohort import CohortJob, answer_cohort, train_cohort
+from models.generation import generate
 from models.loading import load_device_base, load_tokenizer
 from models.training import Schedule, train
 
 SCHEDULE = Schedule(
     steps=7, batch_size=4, learning_rate=1e-3, warmup=0.2, clip=0.5, weight_decay=0.01
 )
-WORDS = "a fine film council votes tonight on it review quiet bridge x y z".split()
+TEXT = "a fine film council votes tonight on it review quiet bridge x y z"
 PLAIN = QLoraConfig(compute_dtype="float32", dropout=0.0)
 DROPPED = QLoraConfig(compute_dtype="float32", dropout=0.3)
 BF16 = QLoraConfig(compute_dtype="bfloat16", dropout=0.3)
@@ -43,8 +44,10 @@ def jobs(qwen2_folder) -> list[CohortJob]:
     """Four users: histories of 1 to 11 records, of 2 to 13 words, 3 to 7 steps."""
     tokenizer = load_tokenizer(qwen2_folder)
 
+    words = TEXT.split()
+
     def examples(user: int, n: int):
-        texts = [" ".join(WORDS[(i * 3 + user) % 5 : 4 + 7 * i % 11]) for i in range(n)]
+        texts = [" ".join(words[(i * 3 + user) % 5 : 4 + 7 * i % 11]) for i in range(n)]
         return [encode_example(tokenizer, f"Title: {t}", t[::-1] + "!", None, 256) for t in texts]
 
     return [
@@ -55,7 +58,7 @@ def jobs(qwen2_folder) -> list[CohortJob]:
             batch_seed=20 + user,
         )
         for user, (n, steps, rate, clip) in enumerate(
-            [(11, 7, 1e-3, 0.5), (1, 3, 2e-3, 0.5), (6, 5, 1e-3, 0.05), (9, 7, 5e-4, math.inf)]
+            [(11, 7, 1e-3, 0.5), (1, 3, 1e-3, 0.5), (6, 5, 1e-3, 0.05), (9, 7, 5e-4, math.inf)]
         )
     ]
 
@@ -190,9 +193,7 @@ def test_model_and_slot_are_left_as_they_were(slot, jobs, fails):
 
 
 def test_one_users_failure_is_that_users_alone(slot, jobs):
-    broken = replace(
-        jobs[1], schedule=replace(jobs[1].schedule, learning_rate=1e30, clip=math.inf)
-    )
+    broken = replace(jobs[1], schedule=replace(jobs[1].schedule, learning_rate=1e30, clip=math.inf))
     empty = replace(jobs[1], examples=[])
     good, bad, none, last = train_cohort(slot(DROPPED), [jobs[0], broken, empty, jobs[2]])
     assert isinstance(bad.error, ModelError)
@@ -224,3 +225,24 @@ def test_adapter_folder_is_the_one_of_the_slot(slot, jobs, tmp_path, qwen2_folde
     ids = torch.arange(30).view(1, 30)
     with torch.no_grad():
         assert torch.equal(plain.eval()(input_ids=ids).logits, model(input_ids=ids).logits)
+
+
+def strong_adapter(model, seed: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    shapes = {name: weight.shape for name, weight in lora.lora_parameters(model).items()}
+    return {n: torch.randn(shape, generator=generator) * 0.15 for n, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 64])
+def test_users_answered_together_get_their_own_answers(slot, qwen2_folder, batch_size):
+    model, tokenizer = slot(PLAIN), load_tokenizer(qwen2_folder)
+    adapters = [strong_adapter(model, seed) for seed in range(4)]
+    asked = [["a fine film", "council", "a fine film"], ["council"], [], ["x", "a quiet bridge"]]
+    sampling = SamplingConfig(temperature=0.0, max_new_tokens=12)
+    before = structure(model)
+    together = answer_cohort(model, tokenizer, adapters, asked, sampling, batch_size)
+    assert structure(model) == before
+    for own, adapter, answers in zip(asked, adapters, together, strict=True):
+        lora.fill(model, adapter, "of a test")
+        assert answers == generate(model, tokenizer, own, [0] * len(own), sampling, 64)
+    assert together[0][1] != together[1][0]  # one prompt, two users, two answers
