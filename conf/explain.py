@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -25,15 +25,31 @@ EXPECTED = {
 
 def explain(error: ValidationError) -> str:
     """Say what is wrong, one clause per finding, e.g. ``users must be >= 1, got 0``."""
-    return "; ".join(_clause(details) for details in error.errors(include_url=False))
+    found: dict[str, list[ErrorDetails]] = {}
+    for details in error.errors(include_url=False):
+        found.setdefault(_key(details), []).append(details)
+    return "; ".join(_clause(key, findings) for key, findings in found.items())
 
 
-def _clause(details: ErrorDetails) -> str:
-    key = ".".join(str(part) for part in details["loc"]) or "the configuration"
-    special = SPECIAL.get(details["type"])
+def _key(details: ErrorDetails) -> str:
+    """Return the key of a finding, without the kind appended where several were tried."""
+    parts = details["loc"]
+    parent = ".".join(str(part) for part in parts[:-1])
+    tried = keys().get(parent)
+    if tried is not None and not tried.is_section and isinstance(parts[-1], str):
+        return parent
+    return ".".join(str(part) for part in parts) or "the configuration"
+
+
+def _clause(key: str, findings: Sequence[ErrorDetails]) -> str:
+    first = findings[0]
+    if len(findings) > 1:  # neither of several kinds
+        expected = " or ".join(_expected(details) for details in findings)
+        return f"{key} must be {expected}, got {_shown(first)}"
+    special = SPECIAL.get(first["type"])
     if special is not None:
-        return special(key, details)
-    return f"{key} must be {_expected(details)}, got {_shown(details)}"
+        return special(key, first)
+    return f"{key} must be {_expected(first)}, got {_shown(first)}"
 
 
 def _expected(details: ErrorDetails) -> str:

@@ -31,7 +31,7 @@ from conf.seeds import derive_seed
 from models import lora, packing
 from models.chat import Encoded
 from models.generation import Generation, Stacked, generate
-from models.stacked import Owners, Scope, Stack, installed
+from models.stacked import Owners, Scope, Stack, adapted_layers, installed
 from models.training import (
     OnStep,
     Schedule,
@@ -44,6 +44,7 @@ from models.training import (
 
 BETAS = (0.9, 0.999)  # AdamW's, as torch has them
 EPSILON = 1e-8
+_SMALL_WIDTH = 256
 _MULTIPLE = 32  # in bfloat16, oneDNN takes half a millisecond for a product of a new size
 _FEED_FORWARD = re.compile(r"\.layers\.\d+\.mlp$")
 
@@ -149,6 +150,26 @@ def answer_cohort(
         )
     answered = iter(answers)
     return [[next(answered) for _ in own] for own in prompts]
+
+
+def auto_size(model: PeftModel, tokens: int) -> int:
+    """Return how many users to train at once where ``qlora.cohort`` is "auto".
+
+    On a CPU a cohort saves operations, not arithmetic: it pays for small networks, and beyond eight
+    users what they add falls out of the processor's caches (docs/LOG.md). On a GPU it is as many,
+    up to 32, as half of the free memory holds.
+
+    Args:
+        model: Frozen base with an adapter slot.
+        tokens: Tokens of one user's largest batch.
+    """
+    if model.device.type != "cuda":
+        return 8 if model.config.hidden_size <= _SMALL_WIDTH else 1
+    layers = adapted_layers(model)
+    per_token = sum(2 * layer.in_features + 2 * layer.out_features for layer in layers)
+    free, _ = torch.cuda.mem_get_info(model.device)
+    room = free // 2 // max(1, per_token * tokens * model.dtype.itemsize)
+    return max(1, min(32, int(room)))
 
 
 class _Run:

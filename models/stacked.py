@@ -187,7 +187,7 @@ def shared_inputs(peft_model: PeftModel) -> list[list[Layer]]:
     Raises:
         ModelError: If a layer runs more than once or not at all.
     """
-    layers = _layers(peft_model)
+    layers = adapted_layers(peft_model)
     calls: list[tuple[Layer, torch.Tensor]] = []
     hooks = [
         peft_model.get_submodule(layer.name).register_forward_pre_hook(
@@ -346,7 +346,8 @@ def _bias(layer: nn.Module, dtype: torch.dtype) -> torch.Tensor | None:
     return None if bias is None else bias.detach().to(dtype)
 
 
-def _layers(peft_model: PeftModel) -> list[Layer]:
+def adapted_layers(peft_model: PeftModel) -> list[Layer]:
+    """Return the slot's layers, in model order."""
     return [
         Layer(
             name=name,

@@ -119,6 +119,8 @@ def test_one_item_of_a_list_can_be_set() -> None:
         ("users=5,20", "users: several values make several runs: add -m, or write a list as "),
         ("data=~/lamp", "data: the value ~/lamp cannot be read; put it in two pairs of quotes: "),
         ("users=0", "users must be >= 1, got 0"),
+        ("qlora.cohort=0", "qlora.cohort must be 'auto' or >= 1, got 0"),
+        ("qlora.cohort=many", "qlora.cohort must be 'auto' or a whole number, got \"many\""),
         ("name=42", "name must be text, got 42; in quotes it is text: name='\"42\"'"),
         ("ratios=[0.5,1.5]", "ratios.1 must be <= 1, got 1.5"),
         (
