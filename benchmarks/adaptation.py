@@ -93,9 +93,9 @@ def _table(bench: Bench, rounds: int) -> Table:
     tokens = sum(len(example.input_ids) for example in examples) / len(examples)
     shape = slot.config
     setting = (
-        f"{shape.num_hidden_layers} layers of width {shape.hidden_size}, {bench.qlora.compute_dtype}; "
-        f"{len(bench.users[0])} records of {tokens:.0f} tokens on average, "
-        f"{bench.qlora.epochs} epochs, batches of {bench.qlora.batch_size}, "
+        f"{shape.num_hidden_layers} layers of width {shape.hidden_size}, "
+        f"{bench.qlora.compute_dtype}; {len(bench.users[0])} records of {tokens:.0f} tokens on "
+        f"average, {bench.qlora.epochs} epochs, batches of {bench.qlora.batch_size}, "
         f"LoRA r={bench.qlora.rank} on all linear layers."
     )
     return Table("way", setting, "user", "mean loss", measure(ways, rounds))
@@ -126,7 +126,7 @@ def flower_tune(bench: Bench) -> str:
 
 
 def oppu(bench: Bench, base: PreTrainedModel) -> str:
-    """One process, users in sequence, each a fresh PEFT adapter on the loaded base; HF's Trainer."""
+    """One process, users in sequence, each a fresh PEFT adapter on the loaded base."""
     losses = []
     for user in bench.users[:PEER_USERS]:
         model = get_peft_model(base, _lora(bench.qlora))

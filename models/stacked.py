@@ -293,14 +293,17 @@ class _StackedProduct(torch.autograd.Function):
         group: _Group,
     ) -> tuple[torch.Tensor, ...]:
         tokens = inputs.reshape(-1, inputs.shape[-1])  # (N, d_in)
-        ends = group.owners.ends
+        sizes, ends = list(group.owners.sizes), group.owners.ends
         mask, factor = group.mask(tokens)
         kept = tokens if mask is None else tokens * mask
         low = grouped_mm(kept, group.a.mT, offs=ends).mul_(factor)  # (N, k r)
         outputs = []
         for layer, part, b in zip(group.layers, low.split(group.rank, dim=1), group.b, strict=True):
             output = linear(tokens, frozen_weight(layer.base), _bias(layer.base, tokens.dtype))
-            outputs.append(output.add_(grouped_mm(part, b.mT, offs=ends)))
+            # grouped_mm cannot add to what is there, and the output is the largest tensor around
+            for own, own_part, own_b in zip(output.split(sizes), part.split(sizes), b, strict=True):
+                own.addmm_(own_part, own_b.mT)
+            outputs.append(output)
         ctx.group, ctx.factor, ctx.ends = group, factor, ends
         ctx.save_for_backward(kept, low, mask)
         return tuple(output.view(*inputs.shape[:-1], -1) for output in outputs)

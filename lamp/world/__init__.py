@@ -24,7 +24,7 @@ from storage.atomic import write_json, write_text
 
 __all__ = ["DOMAINS", "VERSION", "knows", "nli_pairs", "paraphrase", "synonyms", "write_world"]
 
-VERSION = "1"
+VERSION = "2"
 DOMAINS = (movies.DOMAIN, reviews.DOMAIN, news.DOMAIN, papers.DOMAIN, tweets.DOMAIN)
 LABELS: tuple[Label, ...] = ("entailment", "neutral", "contradiction")
 # Lengths of histories are min + (max - min) * u ** SKEW with u uniform: half of them are short.
@@ -141,8 +141,8 @@ def nli_pairs(
 ) -> list[tuple[str, str, Label]]:
     """Write ``n`` premises and hypotheses about ``texts``, a third of each label.
 
-    Entailment: the facts, or all but one of them, in other words. Contradiction: some facts with a
-    concept exchanged. Neutral: a fact or two that the premise does not state.
+    Entailment: the facts, or all but one of them, in other words. Contradiction: at least half of
+    the facts with a concept exchanged. Neutral: a fact or two that the premise does not state.
 
     Args:
         texts: Texts of the world; premises state the facts of one of them, or some of these.

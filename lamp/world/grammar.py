@@ -303,7 +303,8 @@ class Premise:
 
     def _contradict(self, facts: Sequence[Fact], rng: random.Random) -> list[Fact]:
         told = list(facts)
-        for place in rng.sample(range(len(told)), rng.choice((1, 1, len(told)))):
+        least = (len(told) + 1) // 2
+        for place in rng.sample(range(len(told)), rng.randint(least, len(told))):
             told[place] = change_fact(self.domain, told[place], rng)
         return told
 

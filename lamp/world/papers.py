@@ -4,17 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from lamp.world.grammar import Concept, Domain, Fact, Frame, WordChoice, join
-from lamp.world.person import (
-    Record,
-    Vocabulary,
-    concepts,
-    habit,
-    make_vocabulary,
-    weighted_sample,
-)
+from lamp.world.person import Record, Vocabulary, concepts, habit, make_vocabulary
 
 TITLE_QUESTION = "Generate a title for the following abstract of a paper: {text}"
 CITATION_QUESTION = (
@@ -64,6 +57,14 @@ DOMAIN = Domain(
             ),
         ),
         Frame(
+            "aside",
+            (
+                "we also touch on {problem}",
+                "{problem} comes up too",
+                "a second theme is {problem}",
+            ),
+        ),
+        Frame(
             "approach",
             (
                 "our approach is based on {method}",
@@ -101,13 +102,19 @@ ANGLES = {
 CLOSERS = ("", ": a survey", ": a case study", ": an essay", ", revisited", ": first steps")
 
 
+# Some problems are in fashion: the first ones of the lexicon. Scholars follow that, each in part.
+FASHION = 1.2
+OWN_MIND = 1.2
+
+
 @dataclass(frozen=True)
 class Scholar:
     """A user who writes papers.
 
     Attributes:
         vocabulary: Favourite words.
-        interest: Category -> weight of each of its concepts in the scholar's work.
+        interest: Problem index -> how much the scholar cares; of two problems the dearer one gets
+            into the title, and work on it is what the scholar refers to.
         opener: What a title starts with.
         core: Pattern of problem and method.
         angles: Field -> the one detail that gets into the title, and its pattern.
@@ -115,7 +122,7 @@ class Scholar:
     """
 
     vocabulary: Vocabulary
-    interest: Mapping[str, tuple[float, ...]]
+    interest: tuple[float, ...]
     opener: str
     core: str
     angles: tuple[tuple[str, int], ...]
@@ -123,20 +130,25 @@ class Scholar:
 
     def paper(self, rng: random.Random) -> tuple[str, str]:
         """An abstract in anybody's words and its title in this scholar's."""
-        facts = [self._draw(frame, rng) for frame in DOMAIN.frames]
-        content: dict[str, Concept] = {c[0]: c for fact in facts for c in fact.concepts}
+        topic, aside = rng.sample(range(len(self.interest)), 2)
+        content = {slot: DOMAIN.draw(slot, rng) for slot in ("field", "method", "gain", "data")}
+        facts = [
+            Fact("topic", (("problem", topic), content["field"])),
+            Fact("aside", (("problem", aside),)),
+            Fact("approach", (content["method"],)),
+            Fact("result", (content["gain"],)),
+            Fact("evidence", (content["data"],)),
+        ]
         rng.shuffle(facts)
         abstract = join(DOMAIN.say_anyhow(fact, rng).text for fact in facts)
-        return abstract, self._title(content, rng)
+        return abstract, self.title(content | {"problem": self.dearer(topic, aside)}, rng)
 
-    def _draw(self, frame: Frame, rng: random.Random) -> Fact:
-        return Fact(frame.name, tuple(self._concept(slot, rng) for slot in frame.slots))
+    def dearer(self, first: int, second: int) -> Concept:
+        """The one of two problems that the scholar cares more about."""
+        return "problem", max(first, second, key=lambda problem: self.interest[problem])
 
-    def _concept(self, category: str, rng: random.Random) -> Concept:
-        weights = self.interest[category]
-        return category, weighted_sample(range(len(weights)), weights, 1, rng)[0]
-
-    def _title(self, content: Mapping[str, Concept], rng: random.Random) -> str:
+    def title(self, content: Mapping[str, Concept], rng: random.Random) -> str:
+        """A title in this scholar's words and habits."""
         angle, wording = self.angles[content["field"][1]]
         parts = (
             habit(OPENERS, self.opener, rng),
@@ -164,37 +176,37 @@ class TitleWriter:
 
 @dataclass(frozen=True)
 class Citer:
-    """A LaMP-1 user: cites what others, in their own words, write about the user's interests."""
+    """A LaMP-1 user: of two papers by others, refers to the one on the dearer problem."""
 
     scholar: Scholar
 
     def record(self, rng: random.Random) -> Record:
         """A paper; the question asks which of two others its author would refer to."""
         abstract, title = self.scholar.paper(rng)
-        colleague, stranger = make_scholar(rng), make_scholar(rng)
-        _, related = replace(colleague, interest=self.scholar.interest).paper(rng)
-        _, foreign = stranger.paper(rng)
-        place = rng.randrange(2)
-        first, second = (related, foreign) if place == 0 else (foreign, related)
+        problems = rng.sample(range(len(self.scholar.interest)), 2)
+        first, second = (_title_by_anybody(problem, rng) for problem in problems)
+        answer = "[1]" if self.scholar.dearer(*problems)[1] == problems[0] else "[2]"
         question = CITATION_QUESTION.format(title=title, first=first, second=second)
-        return Record({"title": title, "abstract": abstract}, question, f"[{place + 1}]")
+        return Record({"title": title, "abstract": abstract}, question, answer)
+
+
+def _title_by_anybody(problem: int, rng: random.Random) -> str:
+    content = {slot: DOMAIN.draw(slot, rng) for slot in ("field", "method", "gain", "data")}
+    return make_scholar(rng).title(content | {"problem": ("problem", problem)}, rng)
 
 
 def make_scholar(rng: random.Random) -> Scholar:
-    """A scholar with skewed interests, own words and habits."""
-    interest = {
-        category: tuple(rng.gammavariate(0.4, 1.0) + 0.02 for _ in entries)
-        for category, entries in DOMAIN.lexicon.items()
-    }
-    fields = len(DOMAIN.lexicon["field"])
+    """A scholar with own interests, words and habits."""
+    problems, fields = (len(DOMAIN.lexicon[category]) for category in ("problem", "field"))
+    fashion = [FASHION * (1 - 2 * i / (problems - 1)) for i in range(problems)]
     angles = tuple((rng.choice(tuple(ANGLES)), rng.randrange(2)) for _ in range(fields))
     return Scholar(
-        make_vocabulary(DOMAIN, rng),
-        interest,
-        rng.choice(OPENERS),
-        rng.choice(CORES),
-        angles,
-        rng.choice(CLOSERS),
+        vocabulary=make_vocabulary(DOMAIN, rng),
+        interest=tuple(value + rng.gauss(0, OWN_MIND) for value in fashion),
+        opener=rng.choice(OPENERS),
+        core=rng.choice(CORES),
+        angles=angles,
+        closer=rng.choice(CLOSERS),
     )
 
 

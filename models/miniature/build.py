@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,8 @@ def _train(
     """
     start = time.perf_counter()
     tokenizer = train_tokenizer(_vocabulary_texts(corpus, settings, source), settings.vocabulary)
-    pair_tokenizer = nli_tokenizer(tokenizer)
+    # a tokenizer keeps settings of its last call, so each thread has its own
+    pair_tokenizer, device_tokenizer = nli_tokenizer(tokenizer), deepcopy(tokenizer)
     cloud, device, nli = (
         new_causal(settings.cloud, tokenizer, derive_seed(settings.seed, "cloud")),
         new_causal(settings.device, tokenizer, derive_seed(settings.seed, "device")),
@@ -146,9 +148,9 @@ def _train(
         with one_thread(), stopwatch() as seconds:
             on_step = _reporter(progress, "device model", settings.device_steps)
             seed = derive_seed(settings.seed, "device", "batches")
-            draw = device_draw(corpus, tokenizer)
+            draw = device_draw(corpus, device_tokenizer)
             losses = train_causal(
-                device, tokenizer, draw, settings.device_steps, settings, seed, on_step
+                device, device_tokenizer, draw, settings.device_steps, settings, seed, on_step
             )
         return _summary(device, losses, seconds())
 

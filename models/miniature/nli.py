@@ -28,6 +28,8 @@ POOL = 600
 HELD_OUT_PAIRS = 600
 # Positions start small, so that attention first finds equal words wherever they stand.
 POSITION_SPREAD = 0.2
+# The encoder wants larger steps inside than the language models do: .02 against .009.
+MUON_PER_ADAM = 20.0
 # One line in so many of an NLI file is held out.
 HELD_OUT_EVERY = 10
 

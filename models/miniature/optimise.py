@@ -29,6 +29,7 @@ def fit(
     steps: int,
     learning_rate: float,
     on_step: OnStep,
+    muon_per_adam: float = MUON_PER_ADAM,
 ) -> tuple[float, ...]:
     """Train ``model`` for ``steps`` steps: linear warm-up, then linear decay to 0.
 
@@ -36,13 +37,14 @@ def fit(
         model: Network in training mode, on the CPU.
         next_loss: Forward pass on the next batch; a scalar.
         steps: Optimizer steps.
-        learning_rate: AdamW peak; Muon's is ``MUON_PER_ADAM`` times as large.
+        learning_rate: AdamW's peak.
         on_step: Called with the number of steps done.
+        muon_per_adam: Muon's peak is so many times as large.
 
     Returns:
         One loss per step.
     """
-    optimizers = _optimizers(model, learning_rate)
+    optimizers = _optimizers(model, learning_rate, muon_per_adam)
     peaks = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
     losses = []
     for step in range(steps):
@@ -59,13 +61,15 @@ def fit(
     return tuple(losses)
 
 
-def _optimizers(model: nn.Module, learning_rate: float) -> list[torch.optim.Optimizer]:
+def _optimizers(
+    model: nn.Module, learning_rate: float, muon_per_adam: float
+) -> list[torch.optim.Optimizer]:
     named = list(model.named_parameters())
     inner = [p for name, p in named if p.ndim == 2 and not any(part in name for part in OUTER)]
     inside = {id(parameter) for parameter in inner}
     outer = [parameter for _, parameter in named if id(parameter) not in inside]
     return [
-        torch.optim.Muon(inner, lr=MUON_PER_ADAM * learning_rate, weight_decay=0.0),
+        torch.optim.Muon(inner, lr=muon_per_adam * learning_rate, weight_decay=0.0),
         torch.optim.AdamW(outer, lr=learning_rate, betas=BETAS, weight_decay=0.01),
     ]
 
