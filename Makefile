@@ -10,7 +10,7 @@ CODE := $(if $(wildcard benchmarks/*.py),benchmarks) clients conf lamp models pr
 test unit: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check unit fmt lint types imports clean
+.PHONY: help install demo test quality check unit fmt lint types imports clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,12 +29,15 @@ demo: $(STAMP) ## Run the main job on the embedded default: table, report, pictu
 	$(BIN)/python -m sim
 
 test: check ## Every check: format, lint, types, import contracts, all tests
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -m "not quality"
+
+quality: $(STAMP) ## Build the miniatures at full size and check what they learned (minutes)
+	$(BIN)/pytest -q -m quality
 
 check: lint types imports
 
 unit: $(STAMP) ## The fast tests only
-	$(BIN)/pytest -q -m "not slow and not gpu"
+	$(BIN)/pytest -q -m "not slow and not gpu and not quality"
 
 fmt: $(STAMP) ## Format the code and mend what lint can mend
 	$(BIN)/ruff format .

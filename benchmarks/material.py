@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from peft import PeftModel
+
 from conf.compose import compose
 from conf.schema import Config, QLoraConfig, TransformerSize
 from lamp.dataset import LampData, load
 from lamp.tasks import training_prompt
-from models import loading
+from models import loading, lora
 from models.chat import Encoded, encode_pairs
 from models.miniature.causal import new_causal
 from models.miniature.tokenizer import train_tokenizer
@@ -73,6 +76,13 @@ def make(
     new_causal(size, tokenizer, seed=0).save_pretrained(plain)
     tokenizer.save_pretrained(plain)
     return Material(config, data, plain, loading.load_tokenizer(plain))
+
+
+def trained_alike(slot: PeftModel, seed: int) -> dict[str, torch.Tensor]:
+    """Draw an adapter that changes what the base says, as a trained one does."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = {name: weight.shape for name, weight in lora.lora_parameters(slot).items()}
+    return {n: torch.randn(shape, generator=generator) * 0.05 for n, shape in shapes.items()}
 
 
 def _texts(data: LampData) -> Sequence[str]:

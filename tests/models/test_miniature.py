@@ -206,7 +206,8 @@ def test_a_missing_nli_file_is_refused(tmp_path):
         read_nli(tmp_path / "none.jsonl")
 
 
-@pytest.mark.slow
+@pytest.mark.quality
+@pytest.mark.timeout(900)
 def test_a_full_build_learns_the_augmentation_prompt_and_nli(tmp_path):
     config = compose(["task=lamp_2", f"paths.cache={tmp_path}"])
     result = build(config, load(config), tmp_path, silent)
