@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel
@@ -69,9 +70,8 @@ def _peer(model: PreTrainedModel, material: Material, prompts: list[str]) -> str
             ids = torch.tensor([encode_prompt(tokenizer, prompt, None, 512)])
             mask = torch.ones_like(ids)
             with torch.inference_mode():
-                output = model.generate(  # type: ignore[misc]
-                    ids, attention_mask=mask, generation_config=settings
-                )
+                network: Any = model
+                output = network.generate(ids, attention_mask=mask, generation_config=settings)
             replies = output[:, ids.shape[1] :]
             tokenizer.batch_decode(replies, skip_special_tokens=True)
             tokens += int((replies != tokenizer.pad_token_id).sum())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +27,7 @@ def run(*, size: TransformerSize = SIZE, pairs: int = 256, rounds: int = 3) -> l
         tokenizer = nli_tokenizer(material.tokenizer)
         model = new_nli(size, tokenizer, seed=0).eval()
     texts = [pair.input for user in material.data.targets for pair in user.pairs]
-    asked = list(zip(texts[:pairs], texts[1 : pairs + 1], strict=True))
+    asked = list(itertools.pairwise(texts[: pairs + 1]))
     classify = pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu")
     scorer = NliScorer(model, tokenizer, max_length=256, batch_size=BATCH)
     ways = [
