@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from peft import PeftModel
 from transformers import (
+    DynamicCache,
     LogitsProcessor,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -33,7 +34,6 @@ from transformers import (
 from conf.errors import ModelError
 from conf.schema import SamplingConfig
 from models.chat import encode_prompt, pad_id, stop_ids
-from models.kv_cache import roomy_cache
 from models.stacked import Stack
 
 OnBatch = Callable[[int], None]
@@ -241,7 +241,7 @@ class _State:
         self, model: PreTrainedModel | PeftModel, input_ids: torch.Tensor, mask: torch.Tensor
     ) -> None:
         self._model = model
-        self._cache = roomy_cache(model.config)
+        self._cache = DynamicCache(config=model.config)
         self.input_ids, self.mask = input_ids, mask
         self.logits = self.rows = torch.empty(0)
         self._stack: Stack | None = None
