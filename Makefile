@@ -10,10 +10,10 @@ CODE := $(if $(wildcard benchmarks/*.py),benchmarks) clients conf lamp models pr
 test unit: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test quality check unit fmt lint types imports clean
+.PHONY: help install demo test quality check unit fmt lint types imports bench bench-deps clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## Make .venv with the locked dependencies
 
@@ -52,6 +52,12 @@ types: $(STAMP) ## mypy, strict
 
 imports: $(STAMP) ## Import directions between the folders
 	$(BIN)/lint-imports
+
+bench: $(STAMP) ## Measure against how others do it; appends to benchmarks/RESULTS.md
+	$(BIN)/python -m benchmarks
+
+bench-deps: $(STAMP) ## Install what only the benchmarks' peers need
+	$(BIN)/python -m pip install --quiet --requirement requirements-benchmarks.lock
 
 clean: ## Remove caches; .venv, runs and the model cache stay
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

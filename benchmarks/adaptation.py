@@ -8,7 +8,8 @@ ids to the adapter's folder. The peers' examples are tokenised beforehand, as ou
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from io import StringIO
@@ -16,8 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
-from datasets.utils.logging import disable_progress_bar
+from datasets import (
+    Dataset,
+    disable_progress_bars,
+    enable_progress_bars,
+    is_progress_bar_enabled,
+)
 from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 from transformers import (
     AutoModelForCausalLM,
@@ -238,10 +243,20 @@ def _mean(losses: Sequence[float]) -> str:
 
 
 @contextmanager
-def _quiet() -> Any:
-    """Keep the trainers' reports and bars out of the table's output."""
+def _quiet() -> Iterator[None]:
+    """Keep the trainers' reports, warnings and bars out of the table's output."""
+    level = library_logging.get_verbosity()
+    bars = library_logging.is_progress_bar_enabled(), is_progress_bar_enabled()
     library_logging.set_verbosity_error()
     library_logging.disable_progress_bar()
-    disable_progress_bar()
-    with redirect_stdout(StringIO()):
-        yield
+    disable_progress_bars()
+    try:
+        with redirect_stdout(StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        library_logging.set_verbosity(level)
+        if bars[0]:
+            library_logging.enable_progress_bar()
+        if bars[1]:
+            enable_progress_bars()

@@ -188,7 +188,9 @@ def train_nli(
         inputs, labels = next(batches)
         return cross_entropy(model(**inputs).logits, labels)
 
-    losses = fit(model, next_loss, config.nli_steps, config.nli_learning_rate, step_done)
+    losses = fit(
+        model, next_loss, config.nli_steps, config.nli_learning_rate, step_done, MUON_PER_ADAM
+    )
     model.eval()
     return losses
 
