@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from clients import adapters
+from clients import adapters, consent
 from clients.base import Base
 from clients.folder import Device
 from clients.local_data import added_pairs
@@ -75,6 +75,7 @@ def prepare(
 ) -> Training:
     """Gather what the request and its recipe ask for."""
     recipe, user = recipe_from_json(request.recipe), device.user_id
+    consent.check_recipe(device, recipe)
     examples = _examples(device, base, request, settings)
     own = () if recipe.federated else (user,)  # a federated adapter starts alike on all devices
     later = (recipe.round,) if recipe.round else ()

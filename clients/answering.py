@@ -12,7 +12,7 @@ from contextlib import nullcontext
 
 import torch
 
-from clients import adapters
+from clients import adapters, consent
 from clients.base import Base
 from clients.folder import Device
 from models import lora
@@ -35,7 +35,7 @@ def answer(
         device.history,
         request.arm,
         [generation.text for generation in generations],
-        settings,
+        consent.allowed_settings(device, settings),
         seconds=time.perf_counter() - started,
         tokens=sum(generation.tokens for generation in generations),
     )

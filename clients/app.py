@@ -46,7 +46,13 @@ def share(message: Message, context: Context) -> Message:
     device = _device(context)
     granted = consent.grant(device, decode(ShareRequest, message.content).ratios)
     return _reply(
-        message, ShareReply(user_id=device.user_id, pairs=granted.pairs, counts=granted.counts)
+        message,
+        ShareReply(
+            user_id=device.user_id,
+            pairs=granted.pairs,
+            counts=granted.counts,
+            redactions=granted.redactions,
+        ),
     )
 
 

@@ -1,21 +1,29 @@
-"""Consent: the only code that decides which records leave the device.
+"""Consent: the only code that decides what leaves the device.
 
-The records are ordered once by a keyed hash under the device's secret. A ratio r covers the first
-round-half-up(r * n) of them, so a smaller share always lies inside a larger one, and whatever a
-server asks, however often, the union of what it gets is one prefix of that order. Withdrawn records
-never leave. A share reply tells neither n nor the policy; the numbers that a device reports after
-training tell n (docs/architecture.md).
+The records are ordered once, by what the user chose (at random, by date, by sensitivity) and then
+by a keyed hash under the device's secret. A ratio r covers the first round-half-up(r * n) of them,
+so a smaller share always lies inside a larger one, and whatever a server asks, however often, the
+union of what it gets is one prefix of that order. Withdrawn records never leave. What the policy
+redacts is redacted here, before a record leaves. A share reply tells neither n nor the policy; the
+numbers that a device reports after training tell n (docs/architecture.md).
+
+Adapter weights and texts of answers leave only where the policy permits them, whatever the message
+asks for.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_UP, Decimal
 
 from clients.folder import Device, Policy
-from lamp.records import Pair
+from clients.sensitivity import redacted, sensitivity
+from conf.errors import ProtocolError
+from lamp.records import Pair, UserHistory
+from protocol.recipe import Recipe
+from protocol.settings import DeviceSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,24 +31,31 @@ class Grant:
     """What may leave the device for one share request.
 
     Attributes:
-        pairs: Records of the largest granted ratio, in sharing order.
+        pairs: Records of the largest granted ratio, in sharing order, redacted.
         counts: Per requested ratio, how many of ``pairs`` from the start belong to it.
+        redactions: Per record of ``pairs``, how many spans were redacted.
     """
 
     pairs: tuple[Pair, ...]
     counts: tuple[int, ...]
+    redactions: tuple[int, ...]
 
 
 def grant(device: Device, ratios: Sequence[float]) -> Grant:
     """Decide a share request; a ratio above the policy's is granted as the policy's."""
-    ordered = sharing_order(device.history.pairs, device.secret)
+    ordered = sharing_order(device)
     withdrawn = set(device.policy.withdrawn)
     counts = []
     for ratio in ratios:
         covered = ordered[: shared_count(granted_ratio(ratio, device.policy), len(ordered))]
         counts.append(sum(pair.id not in withdrawn for pair in covered))
     allowed = [pair for pair in ordered if pair.id not in withdrawn]
-    return Grant(pairs=tuple(allowed[: max(counts, default=0)]), counts=tuple(counts))
+    leaving = [_redact(pair, device.policy) for pair in allowed[: max(counts, default=0)]]
+    return Grant(
+        pairs=tuple(pair for pair, _ in leaving),
+        counts=tuple(counts),
+        redactions=tuple(number for _, number in leaving),
+    )
 
 
 def granted_ratio(asked: float, policy: Policy) -> float:
@@ -54,11 +69,66 @@ def shared_count(ratio: float, num_records: int) -> int:
     return int(exact.quantize(Decimal(1), rounding=ROUND_HALF_UP))
 
 
-def sharing_order(pairs: Sequence[Pair], secret: bytes) -> tuple[Pair, ...]:
-    """A permutation that only the device can compute; it does not depend on the file's order."""
-    return tuple(sorted(pairs, key=lambda pair: (_rank(pair.id, secret), pair.id)))
+def sharing_order(device: Device) -> tuple[Pair, ...]:
+    """The order in which records are shared; ties are broken by what only the device can compute.
+
+    It does not depend on the file's order.
+    """
+    first = _FIRST[device.policy.select](device.history)
+    return tuple(
+        sorted(
+            device.history.pairs,
+            key=lambda pair: (first(pair), _rank(pair.id, device.secret), pair.id),
+        )
+    )
+
+
+def check_recipe(device: Device, recipe: Recipe) -> None:
+    """Refuse training whose outcome the user does not let go.
+
+    Raises:
+        ProtocolError: If the adapter's weights were to leave and the policy does not permit it.
+    """
+    if recipe.federated and "weights" not in device.policy.permits:
+        raise ProtocolError(
+            f"user {device.user_id}: the server asks for adapter weights; this user permits "
+            f"{', '.join(device.policy.permits) or 'none'} of weights, texts"
+        )
+
+
+def allowed_settings(device: Device, settings: DeviceSettings) -> DeviceSettings:
+    """The settings without what the user does not permit: texts of answers stay here."""
+    if "texts" in device.policy.permits:
+        return settings
+    return replace(settings, evaluation=replace(settings.evaluation, ship_predictions=False))
+
+
+def _redact(pair: Pair, policy: Policy) -> tuple[Pair, int]:
+    """The record as it may leave, and how many spans were redacted."""
+    made = {field: redacted(getattr(pair, field)) for field in policy.redact}
+    texts = {field: text for field, (text, _) in made.items()}
+    return replace(pair, **texts), sum(number for _, number in made.values())
+
+
+def _oldest(history: UserHistory) -> Callable[[Pair], int]:
+    dates = {item.id: item.date or "" for item in history.profile}
+    places = {date: place for place, date in enumerate(sorted(set(dates.values())))}
+    return lambda pair: places[dates[pair.id]]
+
+
+def _recent(history: UserHistory) -> Callable[[Pair], int]:
+    oldest = _oldest(history)
+    return lambda pair: -oldest(pair)
 
 
 def _rank(record_id: str, secret: bytes) -> bytes:
     encoded = record_id.encode("utf-8", "surrogatepass")
     return hashlib.blake2b(encoded, key=secret, digest_size=16).digest()
+
+
+_FIRST: dict[str, Callable[[UserHistory], Callable[[Pair], int]]] = {
+    "random": lambda _history: lambda _pair: 0,
+    "recent": _recent,
+    "oldest": _oldest,
+    "sensitive": lambda _history: sensitivity,
+}

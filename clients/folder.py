@@ -3,7 +3,7 @@
 It is made once at set-up. Nothing that a server sends changes the policy or the secret.
 
     <folder>/history.json   user id, D_u, queries with gold answers
-    <folder>/policy.json    share ratio and withdrawn record ids
+    <folder>/policy.json    share ratio, which records go first, what is redacted or withdrawn
     <folder>/secret.bin     32 random bytes that order the records for sharing
     <folder>/adapters/      one PEFT folder per arm
 """
@@ -15,15 +15,17 @@ import re
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from conf.errors import DataError
+from conf.schema import RedactedField, Select
 from lamp.records import UserHistory
 from lamp.serialise import history_from_json, history_to_json
 from storage import atomic
 from storage.hashing import hash_bytes
 
 SECRET_BYTES = 32
+Permit = Literal["weights", "texts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +35,16 @@ class Policy:
     Attributes:
         ratio: Largest share of D_u that may leave the device, 0 to 1.
         withdrawn: Record ids that may not leave it (any more).
+        select: Which records are shared first.
+        redact: Fields of a record that are redacted before it leaves.
+        permits: What else may leave: the adapter's "weights", the "texts" of answers.
     """
 
     ratio: float
     withdrawn: tuple[str, ...] = ()
+    select: Select = "random"
+    redact: tuple[RedactedField, ...] = ()
+    permits: tuple[Permit, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a ratio outside [0, 1]."""
@@ -120,7 +128,13 @@ def _history_from_json(folder: Path, value: dict[str, Any]) -> UserHistory:
 
 def _policy_from_json(folder: Path, value: dict[str, Any]) -> Policy:
     try:
-        return Policy(ratio=float(value["ratio"]), withdrawn=tuple(value["withdrawn"]))
+        return Policy(
+            ratio=float(value["ratio"]),
+            withdrawn=tuple(value["withdrawn"]),
+            select=value["select"],
+            redact=tuple(value["redact"]),
+            permits=tuple(value["permits"]),
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{folder.name}/policy.json: {error}; set the device up again") from error
 

@@ -65,6 +65,12 @@ def _privacy(config: Config) -> Iterator[str]:
         yield f"privacy.low must be <= privacy.high, got {privacy.low:g} > {privacy.high:g}"
     if privacy.kind == "per_user" and not privacy.csv:
         yield "privacy.csv is required: set privacy.csv=<file with the columns user_id, ratio>"
+    yield from _repeated("privacy.redact", privacy.redact)
+    if privacy.redact and "rkd_ft" in config.methods:
+        yield (
+            "privacy.redact and the method rkd_ft exclude each other: the teacher's logits would "
+            "belong to the redacted text, the device trains on its own"
+        )
 
 
 def _groups(privacy: PrivacyConfig) -> Iterator[str]:

@@ -19,6 +19,8 @@ STRICT = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Dtype = Literal["float32", "bfloat16"]
+Select = Literal["random", "recent", "oldest", "sensitive"]
+RedactedField = Literal["input", "response"]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -186,7 +188,9 @@ class PrivacyConfig:
         beta: Second parameter of ``beta``.
         groups: Groups of ``mixed``; their shares add up to 1.
         csv: File of ``per_user`` with the columns user_id, ratio.
-        select: Which records are shared first.
+        select: Which records are shared first: "random", "recent" or "oldest" by date, or the least
+            "sensitive" ones, so that the most sensitive stay at home (clients/sensitivity.py).
+        redact: Fields in which the device redacts sensitive spans before a record leaves.
     """
 
     kind: Literal["fixed", "uniform", "beta", "mixed", "per_user"]
@@ -197,7 +201,8 @@ class PrivacyConfig:
     beta: PositiveFloat = 2.0
     groups: tuple[PrivacyGroup, ...] = ()
     csv: str | None = None
-    select: Literal["random"] = "random"
+    select: Select = "random"
+    redact: tuple[RedactedField, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

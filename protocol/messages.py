@@ -13,7 +13,7 @@ from typing import ClassVar
 from lamp.records import Pair
 from protocol.codec import Arrays, holds
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,12 +53,14 @@ class ShareReply:
         user_id: Who shares.
         pairs: The records for the largest granted ratio, in the device's own sharing order.
         counts: Per ratio of the request, how many of ``pairs`` from the start belong to it.
+        redactions: Per record, how many spans the device redacted.
     """
 
     TYPE: ClassVar[str] = "query.share"
     user_id: str = holds("identity")
     pairs: tuple[Pair, ...] = holds("shared pairs")
     counts: tuple[int, ...] = holds("numbers")
+    redactions: tuple[int, ...] = holds("numbers", ())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

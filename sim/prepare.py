@@ -45,6 +45,7 @@ def check(config: Config) -> LampData:
     if config.evaluation.bertscore is not None:
         check_folder(Path(config.evaluation.bertscore))
     data = dataset.load(config)
+    provision.check_dates(data.targets, config.privacy)
     provision.draw_preferences([user.user_id for user in data.targets], config.privacy, config.seed)
     return data
 
@@ -56,7 +57,13 @@ def prepare(config: Config, progress: Progress) -> RunFolder:
         progress.note(note)
     config, models = _with_models(config, data, progress)
     folder = new_run_folder(config)
-    preferences = provision.provision(folder.devices, data.targets, config.privacy, config.seed)
+    preferences = provision.provision(
+        folder.devices,
+        data.targets,
+        config.privacy,
+        provision.permits_of(config),
+        config.seed,
+    )
     provision.write_policies(folder.path / "policies.csv", preferences)
     users = public.write(Path(config.paths.cache) / "public", data.public)
     atomic.write_json(

@@ -16,12 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from clients import folder
-from clients.folder import SECRET_BYTES, Policy
+from clients.folder import SECRET_BYTES, Permit, Policy
 from conf.errors import ConfigError, DataError
-from conf.schema import PrivacyConfig
+from conf.schema import Config, PrivacyConfig
 from conf.seeds import derive_seed
 from lamp.records import UserHistory
 from storage import atomic
+from strategy.methods import find_method
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +34,20 @@ class Preference:
 
 
 def provision(
-    root: Path, users: Sequence[UserHistory], privacy: PrivacyConfig, seed: int
+    root: Path,
+    users: Sequence[UserHistory],
+    privacy: PrivacyConfig,
+    permits: tuple[Permit, ...],
+    seed: int,
 ) -> dict[str, Preference]:
     """Make one device folder per user below ``root``.
+
+    Args:
+        root: Parent of the device folders.
+        users: The users.
+        privacy: How their policies are drawn.
+        permits: What every user lets go besides records (see :func:`permits_of`).
+        seed: Root seed.
 
     Returns:
         The drawn preference by user id.
@@ -45,12 +57,44 @@ def provision(
         folder.create(
             root,
             user,
-            Policy(ratio=preferences[user.user_id].ratio),
+            Policy(
+                ratio=preferences[user.user_id].ratio,
+                select=privacy.select,
+                redact=privacy.redact,
+                permits=permits,
+            ),
             secret=np.random.default_rng(derive_seed(seed, user.user_id, "secret")).bytes(
                 SECRET_BYTES
             ),
         )
     return preferences
+
+
+def permits_of(config: Config) -> tuple[Permit, ...]:
+    """What the simulated users let go besides records: what the run is set up to show."""
+    permits: list[Permit] = []
+    if any(find_method(name).federated for name in config.methods):
+        permits.append("weights")
+    if config.evaluation.ship_predictions:
+        permits.append("texts")
+    return tuple(permits)
+
+
+def check_dates(users: Sequence[UserHistory], privacy: PrivacyConfig) -> None:
+    """Refuse an order by date where records have none.
+
+    Raises:
+        DataError: Naming the first record without a date.
+    """
+    if privacy.select not in ("recent", "oldest"):
+        return
+    for user in users:
+        for item in user.profile:
+            if not item.date:
+                raise DataError(
+                    f"user {user.user_id}, record {item.id}: privacy.select={privacy.select} needs "
+                    "a date in every record, got none; use random or sensitive"
+                )
 
 
 def write_policies(path: Path, preferences: Mapping[str, Preference]) -> None:

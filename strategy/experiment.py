@@ -197,6 +197,7 @@ def _collect_shares(
     shares: dict[str, dict[float, tuple[Pair, ...]]] = {}
     for reply in replies:
         body = decode(ShareReply, reply.content)
+        log.share(grid.user_of(reply), len(body.pairs), sum(body.redactions))
         shares[grid.user_of(reply)] = {
             ratio: body.pairs[:count] for ratio, count in zip(ratios, body.counts, strict=True)
         }

@@ -3,6 +3,7 @@
 rounds.jsonl        one line per arm and phase, with seconds
 adaptations.jsonl   what each adapter's training took
 answers.jsonl       numbers per query (or per user, with disclose=sums)
+shares.jsonl        per user: records sent, spans redacted in them
 augmentation.jsonl  per user and arm: shared, generated, kept, rejected by reason
 failures.jsonl      messages without a good reply
 ledger.jsonl        everything that crossed the wire
@@ -57,6 +58,11 @@ class RunLog:
         self._append(
             "answers", [row for user, reply in replies for row in answer_rows(user, reply)]
         )
+
+    def share(self, user: str, records: int, redactions: int) -> None:
+        """Note what a user sent for all arms."""
+        row = {"user": user, "records": records, "redactions": redactions}
+        self._append("shares", [row])
 
     def augmentation(self, arm: str, user: str, shared: int, selection: Selection) -> None:
         """Note what became of a user's shared records in one arm."""

@@ -24,6 +24,7 @@ from protocol.wire import ALWAYS, WIRE_TABLE, contents, serialise
 from sim.engine import client_run_config
 from sim.folders import RunFolder
 from sim.inline import InlineGrid
+from sim.provision import permits_of
 from storage import jsonlines
 from strategy import public
 from strategy.augmentation import Reply
@@ -128,7 +129,10 @@ def inputs(tmp_path_factory, qwen2_folder):
         run = RunFolder(root / "run")
         for user in USERS:
             folder.create(
-                run.devices, history(user), Policy(RATIOS[user]), user.encode() * 10 + b"xy"
+                run.devices,
+                history(user),
+                Policy(RATIOS[user], permits=permits_of(config)),
+                user.encode() * 10 + b"xy",
             )
         others = public.write(cache / "public", [history("public-user")])
         return ServerInputs(config, run.path, others, lambda: [*map(history, USERS)]), run
