@@ -38,7 +38,7 @@ from benchmarks.measure import Table, Way, measure
 from conf.schema import Dtype, QLoraConfig, TransformerSize
 from models import lora
 from models.chat import IGNORED, Encoded, pad_id
-from models.cohort import CohortJob, auto_size, train_cohort
+from models.cohort import CohortJob, suited_size, train_cohort
 from models.loading import load_device_base
 from models.training import user_schedule
 
@@ -87,7 +87,7 @@ def _in(dtype: Dtype) -> QLoraConfig:
 def _table(bench: Bench, rounds: int) -> Table:
     base = AutoModelForCausalLM.from_pretrained(bench.folder, **_loading(bench))
     slot = lora.attach(load_device_base(bench.folder, bench.qlora), bench.qlora, seed=0)
-    cohort = min(auto_size(slot, 0), len(bench.users))
+    cohort = min(suited_size(slot.config.hidden_size, on_gpu=False), len(bench.users))
     ways = [
         Way("FlowerTune: load the NF4 base, SFTTrainer", lambda: flower_tune(bench), PEER_USERS),
         Way("OPPU: NF4 base in memory, Trainer + PEFT", lambda: oppu(bench, base), PEER_USERS),

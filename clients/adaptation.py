@@ -9,6 +9,7 @@ so cdcda with nothing shared is direct_ft to the last byte, and paired compariso
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import torch
@@ -21,53 +22,39 @@ from conf.seeds import derive_seed
 from lamp import tasks
 from models import lora, training
 from models.chat import Encoded, encode_pairs
+from models.cohort import CohortJob, CohortResult, train_cohort
 from models.distillation import distilled
 from models.quantisation import device_memory_bytes
+from models.stacked import NotStackableError
 from protocol.codec import Arrays
 from protocol.messages import AdaptReply, AdaptRequest
 from protocol.recipe import Recipe, recipe_from_json
 from protocol.settings import DeviceSettings
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Training:
     """What one user's adapter is trained on, before any weight moves.
 
     Attributes:
-        examples: D_u first, then what is added to it.
-        schedule: Steps, batches and rates.
-        adapter_seed: Seed of a fresh adapter.
-        batch_seed: Seed of batches and dropout.
-        start: Weights to start from instead of a fresh adapter.
+        job: Examples (D_u first, then what is added to it), schedule, seeds and first weights.
         objective: Loss with a teacher; None is the cross-entropy.
     """
 
-    examples: Sequence[Encoded]
-    schedule: training.Schedule
-    adapter_seed: int
-    batch_seed: int
-    start: Mapping[str, torch.Tensor] | None
-    objective: training.Objective | None
+    job: CohortJob
+    objective: training.Objective | None = None
 
 
 def adapt(
     device: Device, base: Base, request: AdaptRequest, settings: DeviceSettings
 ) -> AdaptReply:
-    """Train and store the adapter of one arm (Eq. 5: cross-entropy on D_u and the kept pairs)."""
+    """Train and store the adapter of one arm (Eq. 5: cross-entropy on D_u and the kept pairs).
+
+    Raises:
+        ModelError: If a loss is not finite.
+    """
     what = prepare(device, base, request, settings)
-    if what.start:
-        lora.fill(base.model, what.start, f"for {request.arm}")
-    else:
-        lora.reset(base.model, what.adapter_seed)
-    report = training.train(
-        base.model,
-        base.tokenizer.pad_token_id,
-        what.examples,
-        what.schedule,
-        seed=what.batch_seed,
-        objective=what.objective,
-    )
-    return finish(device, base, request, what, report)
+    return finish(device, base, request, what, _train(base, what))
 
 
 def prepare(
@@ -80,41 +67,74 @@ def prepare(
     own = () if recipe.federated else (user,)  # a federated adapter starts alike on all devices
     later = (recipe.round,) if recipe.round else ()
     epochs = recipe.epochs or settings.qlora.epochs
-    return Training(
+    job = CohortJob(
         examples=examples,
         schedule=training.user_schedule(
             replace(settings.qlora, epochs=epochs), len(examples) + request.extra_records
         ),
         adapter_seed=derive_seed(request.seed, *own, "adapter"),
         batch_seed=derive_seed(request.seed, user, "batches", *later),
-        start=_tensors(request.weights) or None,
-        objective=_objective(device, request, recipe, examples),
+        start=_start(base, request),
     )
+    return Training(job, _objective(device, request, recipe, examples))
 
 
 def finish(
-    device: Device,
-    base: Base,
-    request: AdaptRequest,
-    what: Training,
-    report: training.TrainReport,
+    device: Device, base: Base, request: AdaptRequest, what: Training, result: CohortResult
 ) -> AdaptReply:
-    """Store the slot's adapter and tell what training took."""
+    """Store the trained adapter and tell what training took.
+
+    Raises:
+        ModelError: If training failed.
+    """
+    if result.error is not None:
+        raise result.error
+    report = result.report
     facts = {"base_id": request.base_id, "steps": report.steps}
+    stored = adapters.store(device, request.adapter_name, base.model, facts, result.state)
     federated = recipe_from_json(request.recipe).federated
     return AdaptReply(
         user_id=device.user_id,
         arm=request.arm,
         steps=report.steps,
         records=len(device.history.pairs),
-        synthetic=len(what.examples) - len(device.history.pairs),
+        synthetic=len(what.job.examples) - len(device.history.pairs),
         losses=report.losses,
         tokens=report.tokens,
         seconds=report.seconds,
         peak_memory_bytes=device_memory_bytes(base.model),
-        adapter_bytes=adapters.store(device, request.adapter_name, base.model, facts),
-        weights=_numpy(lora.lora_parameters(base.model)) if federated else {},
+        adapter_bytes=stored,
+        weights=_numpy(result.state) if federated else {},
     )
+
+
+def _train(base: Base, what: Training) -> CohortResult:
+    """Train one user alone: as a cohort of one, or by the plain loop where that cannot be."""
+    if what.objective is None:
+        with suppress(NotStackableError):
+            return train_cohort(base.model, [what.job])[0]
+    job = what.job
+    if job.start:
+        lora.fill(base.model, job.start, "of the message")
+    else:
+        lora.reset(base.model, job.adapter_seed)
+    report = training.train(
+        base.model,
+        base.tokenizer.pad_token_id,
+        job.examples,
+        job.schedule,
+        seed=job.batch_seed,
+        objective=what.objective,
+    )
+    return CohortResult(report, dict(lora.lora_parameters(base.model)))
+
+
+def _start(base: Base, request: AdaptRequest) -> dict[str, torch.Tensor] | None:
+    """The first weights that came with the message, if any."""
+    tensors = {name: torch.from_numpy(array) for name, array in request.weights.items()}
+    if tensors:
+        lora.require_fit(base.model, tensors, f"for {request.arm}")
+    return tensors or None
 
 
 def _objective(
@@ -133,10 +153,6 @@ def _objective(
 
 def _numpy(weights: Mapping[str, torch.Tensor]) -> Arrays:
     return {name: weight.detach().cpu().numpy() for name, weight in weights.items()}
-
-
-def _tensors(arrays: Arrays) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 def _examples(

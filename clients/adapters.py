@@ -6,15 +6,18 @@ A stored adapter is complete when its marker file stands in it; a half-written o
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import PeftModel
 
 from clients.folder import Device
 from conf.errors import ProtocolError, RunError
 from models import lora
 from storage import atomic
+from storage.hashing import hash_bytes
 
 _ARM_NAME = re.compile(r"[a-z0-9][a-z0-9_.@+-]{0,99}")
 
@@ -30,11 +33,25 @@ def adapter_folder(device: Device, arm: str) -> Path:
     return device.folder / "adapters" / arm
 
 
-def store(device: Device, arm: str, model: PeftModel, facts: dict[str, Any]) -> int:
-    """Write the adapter slot of ``model`` and return its bytes."""
+def store(
+    device: Device,
+    arm: str,
+    model: PeftModel,
+    facts: dict[str, Any],
+    state: Mapping[str, torch.Tensor] | None = None,
+) -> int:
+    """Write an adapter and return its bytes.
+
+    Args:
+        device: Whose adapter it is.
+        arm: Its name.
+        model: Base with the slot that the adapter fits.
+        facts: What the marker file says.
+        state: The matrices; None takes those in the slot.
+    """
     folder = adapter_folder(device, arm)
     with atomic.new_folder(folder, marker=facts) as temporary:
-        lora.save(model, temporary)
+        lora.save_state(model, lora.lora_parameters(model) if state is None else state, temporary)
     return sum(path.stat().st_size for path in folder.iterdir() if path.suffix == ".safetensors")
 
 
@@ -44,7 +61,26 @@ def load_into(device: Device, arm: str, model: PeftModel) -> None:
     Raises:
         RunError: If there is no complete adapter.
     """
+    lora.load(model, _stored(device, arm))
+
+
+def read(device: Device, arm: str, model: PeftModel) -> dict[str, torch.Tensor]:
+    """Return the matrices of the stored adapter of ``arm``, which fits the slot of ``model``.
+
+    Raises:
+        RunError: If there is no complete adapter.
+    """
+    return lora.read(model, _stored(device, arm))
+
+
+def fingerprint(device: Device, arm: str) -> str:
+    """Hash of the stored adapter's weights, "" where there is none."""
+    path = adapter_folder(device, arm) / lora.WEIGHTS_FILE
+    return hash_bytes(path.read_bytes()) if path.is_file() else ""
+
+
+def _stored(device: Device, arm: str) -> Path:
     folder = adapter_folder(device, arm)
     if not atomic.is_complete(folder):
         raise RunError(f"user {device.user_id}: no adapter for arm '{arm}'; adapt before answering")
-    lora.load(model, folder)
+    return folder

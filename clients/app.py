@@ -1,4 +1,4 @@
-"""The Flower ClientApp: four messages, each a few lines; the work lies in the modules beside it.
+"""The Flower ClientApp: six messages, each a few lines; the work lies in the modules beside it.
 
 Which user a node is comes from where the node's folder lies, never from the server: a real device
 is started with ``device-folder`` in its node config; a virtual client takes the folder of its
@@ -22,7 +22,9 @@ from protocol.messages import (
     PROTOCOL_VERSION,
     AdaptRequest,
     AnswerRequest,
+    CollectRequest,
     HelloReply,
+    QueueRequest,
     ShareReply,
     ShareRequest,
 )
@@ -67,28 +69,69 @@ def adapt(message: Message, context: Context) -> Message:
     return _reply(message, run(_device(context), base, request, settings))
 
 
+@app.train("queue")
+def queue(message: Message, context: Context) -> Message:
+    """Keep what an adapter is to be trained on until it is collected."""
+    from clients.cohorts import queue as run
+
+    request = decode(QueueRequest, message.content)
+    settings = settings_from_json(request.settings)
+    return _reply(message, run(_device(context), _cohort(context, settings), request))
+
+
+@app.train("collect")
+def collect(message: Message, context: Context) -> Message:
+    """Train what was queued, on a simulation's device together with its cohort."""
+    from clients.cohorts import collect as run
+
+    request = decode(CollectRequest, message.content)
+    settings = settings_from_json(request.settings)
+    base, mates = _base(context, request.base_id, settings), _cohort(context, settings)
+    return _reply(message, run(_device(context), mates, base, request, settings))
+
+
 @app.evaluate("answer")
 def answer(message: Message, context: Context) -> Message:
     """Answer the user's own queries offline and report numbers."""
-    from clients.answering import answer as run
+    from clients.cohorts import answer as run
 
     request = decode(AnswerRequest, message.content)
     settings = settings_from_json(request.settings)
-    base = _base(context, request.base_id, settings)
-    return _reply(message, run(_device(context), base, request, settings))
+    base, mates = _base(context, request.base_id, settings), _cohort(context, settings)
+    return _reply(message, run(_device(context), mates, base, request, settings))
 
 
 def _device(context: Context) -> Device:
+    return folder.read(_own_folder(context))
+
+
+def _own_folder(context: Context) -> Path:
     own = context.node_config.get("device-folder")
     if own:
-        return folder.read(Path(str(own)))
+        return Path(str(own))
+    folders, index = _virtual(context)
+    return folders[index]
+
+
+def _cohort(context: Context, settings: DeviceSettings) -> tuple[Path, ...]:
+    """The folders of the devices that this one works with: on a real device only its own."""
+    size = settings.qlora.cohort
+    if context.node_config.get("device-folder") or size == "auto":
+        return (_own_folder(context),)
+    folders, index = _virtual(context)
+    start = index - index % size
+    return folders[start : start + size]
+
+
+def _virtual(context: Context) -> tuple[tuple[Path, ...], int]:
+    """All virtual devices' folders, and which of them is this one's."""
     folders = folder.device_folders(places.devices_root(context))
     index = int(context.node_config["partition-id"])
     if index >= len(folders):
         raise RunError(
             f"node {index}: there are only {len(folders)} devices; start as many nodes as users"
         )
-    return folder.read(folders[index])
+    return folders, index
 
 
 def _base(context: Context, base_id: str, settings: DeviceSettings) -> Base:

@@ -282,8 +282,9 @@ class QLoraConfig:
         clip: Largest gradient norm.
         weight_decay: AdamW weight decay.
         max_seq_len: Prompt and response, in tokens; longer prompts lose their oldest tokens.
-        cohort: Users trained in one pass over the base; "auto" takes what suits the machine. The
-            adapters are the same up to rounding.
+        cohort: Users trained in one pass over the base; "auto" takes what suits machine and model.
+            The adapters are the same up to rounding; with 1 they are the same to the last byte
+            whoever else is in the run.
         base_learning_rate: Peak learning rate of the base model's tuning.
         base_epochs: Passes over the public users' records.
         base_batch_size: Records per optimizer step of the base model's tuning.
@@ -304,7 +305,7 @@ class QLoraConfig:
     clip: PositiveFloat = 0.3
     weight_decay: NonNegativeFloat = 0.01
     max_seq_len: PositiveInt = 1024
-    cohort: Literal["auto"] | PositiveInt = 1
+    cohort: Literal["auto"] | PositiveInt = "auto"
     base_learning_rate: PositiveFloat = 1e-4
     base_epochs: PositiveInt = 3
     base_batch_size: PositiveInt = 16
@@ -371,7 +372,8 @@ class ResourcesConfig:
         client_cpus: CPUs of one device actor.
         client_gpus: GPUs of one device actor; a fraction lets devices share a GPU.
         cloud_device: Torch device of the cloud model.
-        client_limit_s: A device that works longer on one message is ended and counted as failed.
+        client_limit_s: A device that works longer on one message is ended and counted as failed;
+            one that works for a cohort has so many seconds for each of its members.
         retries: How often a failed message is sent again, on a fresh actor.
         object_store_mib: Ray's object store, in MiB.
         torch_threads: Threads of one device actor.
@@ -444,3 +446,9 @@ class Config:
     seed: int = 0
     name: str | None = None
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
+
+    @property
+    def message_limit_s(self) -> float:
+        """Time limit of one message; whoever works for a cohort has its members' time."""
+        cohort = self.qlora.cohort
+        return self.resources.client_limit_s * (1 if cohort == "auto" else cohort)

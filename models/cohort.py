@@ -13,6 +13,7 @@ The base's own dropout, if any, stays off; Qwen and Llama have none.
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -94,7 +95,7 @@ def train_cohort(
         on_step: Called after each common step with the users' steps done and their total.
 
     Raises:
-        ModelError: If the model has an attention or layers that cannot be stacked.
+        NotStackableError: If the model has an attention or layers that cannot be stacked.
     """
     started = time.perf_counter()
     if model.device.type == "cuda":
@@ -133,7 +134,8 @@ def answer_cohort(
         The generations of each user, in the order of that user's prompts.
 
     Raises:
-        ModelError: If the layers cannot be stacked, or the context cannot hold an answer.
+        NotStackableError: If the layers cannot be stacked.
+        ModelError: If the context cannot hold an answer.
     """
     owners = [user for user, own in enumerate(prompts) for _ in own]
     stack = Stack(model, adapters)
@@ -152,24 +154,37 @@ def answer_cohort(
     return [[next(answered) for _ in own] for own in prompts]
 
 
-def auto_size(model: PeftModel, tokens: int) -> int:
-    """Return how many users to train at once where ``qlora.cohort`` is "auto".
+def suited_size(width: int, on_gpu: bool) -> int:
+    """Return how many users at most train at once where ``qlora.cohort`` is "auto".
 
     On a CPU a cohort saves operations, not arithmetic: it pays for small networks, and beyond eight
-    users what they add falls out of the processor's caches (docs/LOG.md). On a GPU it is as many,
-    up to 32, as half of the free memory holds.
+    users what they add falls out of the processor's caches (docs/LOG.md). On a GPU the memory is
+    the bound, which :func:`fitting_size` knows.
+
+    Args:
+        width: Hidden size of the base model.
+        on_gpu: Whether the devices train on a GPU.
+    """
+    if on_gpu:
+        return 32
+    return 8 if width <= _SMALL_WIDTH else 1
+
+
+def fitting_size(model: PeftModel, tokens: int) -> int:
+    """Return how many users half of the free memory of the model's GPU holds, at least one.
+
+    A CPU's memory is not looked at.
 
     Args:
         model: Frozen base with an adapter slot.
         tokens: Tokens of one user's largest batch.
     """
     if model.device.type != "cuda":
-        return 8 if model.config.hidden_size <= _SMALL_WIDTH else 1
+        return sys.maxsize
     layers = adapted_layers(model)
     per_token = sum(2 * layer.in_features + 2 * layer.out_features for layer in layers)
     free, _ = torch.cuda.mem_get_info(model.device)
-    room = free // 2 // max(1, per_token * tokens * model.dtype.itemsize)
-    return max(1, min(32, int(room)))
+    return max(1, int(free // 2 // max(1, per_token * tokens * model.dtype.itemsize)))
 
 
 class _Run:

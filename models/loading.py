@@ -52,11 +52,23 @@ def vocabulary_rows(path: str | Path, revision: str | None = None) -> int:
     Raises:
         ModelError: If there is no such checkpoint.
     """
+    return int(_config(path, revision).vocab_size)
+
+
+def hidden_size(path: str | Path, revision: str | None = None) -> int:
+    """Return the width of a checkpoint's network.
+
+    Raises:
+        ModelError: If there is no such checkpoint.
+    """
+    return int(_config(path, revision).hidden_size)
+
+
+def _config(path: str | Path, revision: str | None) -> Any:
     source = local_or_hub(path)
-    config = attempt(
+    return attempt(
         source, "a config.json", lambda: AutoConfig.from_pretrained(source, revision=revision)
     )
-    return int(config.vocab_size)
 
 
 def load_causal(config: CausalModelConfig, device: str = "cpu") -> PreTrainedModel:

@@ -139,7 +139,7 @@ def read(peft_model: PeftModel, folder: Path) -> dict[str, torch.Tensor]:
     """
     _require_same_config(peft_model, folder)
     tensors = _read_weights(folder)
-    _require_fit(peft_model, tensors, folder.name)
+    require_fit(peft_model, tensors, folder.name)
     return tensors
 
 
@@ -154,7 +154,7 @@ def fill(peft_model: PeftModel, tensors: Mapping[str, torch.Tensor], origin: str
     Raises:
         ModelError: If names or shapes are not the slot's.
     """
-    _require_fit(peft_model, tensors, origin)
+    require_fit(peft_model, tensors, origin)
     with torch.no_grad():
         for name, weight in lora_parameters(peft_model).items():
             weight.copy_(tensors[name])
@@ -205,7 +205,17 @@ def _require_same_config(peft_model: PeftModel, folder: Path) -> None:
             raise _unfit(folder.name, f"{key}={expected[key]}", f"{got}")
 
 
-def _require_fit(peft_model: PeftModel, tensors: Mapping[str, torch.Tensor], origin: str) -> None:
+def require_fit(peft_model: PeftModel, tensors: Mapping[str, torch.Tensor], origin: str) -> None:
+    """Check matrices against the slot.
+
+    Args:
+        peft_model: Base with the slot.
+        tensors: Matrices by the names of :func:`lora_parameters`.
+        origin: Where they come from, for the message.
+
+    Raises:
+        ModelError: If names or shapes are not the slot's.
+    """
     weights = lora_parameters(peft_model)
     if tensors.keys() != weights.keys():
         odd = sorted(tensors.keys() ^ weights.keys())

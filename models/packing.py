@@ -17,8 +17,8 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from conf.errors import ModelError
 from models.chat import IGNORED, Encoded
+from models.stacked import NotStackableError
 
 ATTENTION = "packed_rows"
 _SMALL = 256  # up to this width plain matrix products beat the CPU's fused attention
@@ -147,11 +147,13 @@ def packed_attention(
         (1, N, H, D), and no weights.
 
     Raises:
-        ModelError: If the model asks for a kind of attention that is not implemented here.
+        NotStackableError: If the model asks for a kind of attention that is not implemented here.
     """
     odd = [name for name in _NO_SUPPORT if others.get(name) is not None]
     if odd:
-        raise ModelError(f"attention: expected plain causal attention, got {odd[0]}; set cohort=1")
+        raise NotStackableError(
+            f"attention: expected plain causal attention, got {odd[0]}; set qlora.cohort=1"
+        )
     heads = query.shape[1]
     rows = tuple(_to_rows(states[0], heads, grid) for states in (query, key, value))
     attended = _attend(rows, scaling, sliding_window)  # (H, R, T, D)

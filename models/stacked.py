@@ -26,6 +26,11 @@ from torch.nn.functional import grouped_mm, linear
 from conf.errors import ModelError
 from models.lora import SLOT
 
+
+class NotStackableError(ModelError):
+    """The model's layers or its attention are of a kind that cannot serve several adapters."""
+
+
 _LEVELS = 1 << 16  # a mask compares 16 random bits with the dropout rate
 _WORD = 64 // 16  # masks from one random word
 
@@ -107,7 +112,7 @@ class Stack:
             states: Matrices by the names of :func:`models.lora.lora_parameters`.
 
         Raises:
-            ModelError: If the model's layers do not run once per token, each in its turn.
+            NotStackableError: If the model's layers do not run once per token, each in its turn.
         """
         self.scope = Scope(Owners.of((), peft_model.device))
         self.anchor = torch.zeros((), device=peft_model.device, requires_grad=True)
@@ -185,7 +190,7 @@ def shared_inputs(peft_model: PeftModel) -> list[list[Layer]]:
     Found by running one token.
 
     Raises:
-        ModelError: If a layer runs more than once or not at all.
+        NotStackableError: If a layer runs more than once or not at all.
     """
     layers = adapted_layers(peft_model)
     calls: list[tuple[Layer, torch.Tensor]] = []
@@ -203,7 +208,7 @@ def shared_inputs(peft_model: PeftModel) -> list[list[Layer]]:
         for hook in hooks:
             hook.remove()
     if sorted(layer.name for layer, _ in calls) != sorted(layer.name for layer in layers):
-        raise ModelError(
+        raise NotStackableError(
             f"model: expected each of {len(layers)} adapted layers to run once per token, got "
             f"{len(calls)} runs; set qlora.cohort=1"
         )
@@ -254,7 +259,10 @@ class _Group:
         if not any(rest is not None for rest in self._outputs):
             self._input = None  # hold nothing longer than needed
         if output is None:
-            raise ModelError("model: expected each adapted layer to run once, got a second run")
+            raise NotStackableError(
+                "model: expected each adapted layer to run once, got a second run; set "
+                "qlora.cohort=1"
+            )
         return output
 
     def mask(self, tokens: torch.Tensor) -> tuple[torch.Tensor | None, float]:

@@ -1,5 +1,8 @@
 """The messages of one run: query.hello, query.share, train.adapt, evaluate.answer.
 
+Where devices of one simulation train together (``qlora.cohort``), train.adapt comes in two parts:
+train.queue brings what a device trains on, train.collect has it trained and fetches the numbers.
+
 A device never sends a record that its consent does not cover, an adapter (but for fedavg, which is
 about that), or the text of a query or prediction, except where ``evaluation.ship_predictions`` asks
 for case studies and the ledger says so.
@@ -93,6 +96,48 @@ class AdaptRequest:
     recipe: str = holds("settings", "{}")
     weights: Arrays = holds("averaged weights", dict)
     logits: Arrays = holds("teacher logits", dict)
+
+    @property
+    def adapter_name(self) -> str:
+        """Name under which the device keeps the adapter."""
+        return self.adapter or self.arm
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueRequest(AdaptRequest):
+    """Server leaves an adapt request on the device, to be trained when it is collected.
+
+    Only requests without arrays are queued.
+    """
+
+    TYPE: ClassVar[str] = "train.queue"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueReply:
+    """Device has the request."""
+
+    TYPE: ClassVar[str] = "train.queue"
+    user_id: str = holds("identity")
+    arm: str = holds("settings")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectRequest:
+    """Server asks for the training of what was queued; the reply is an :class:`AdaptReply`.
+
+    Attributes:
+        arm: Name of the arm.
+        base_id: Content id of M_base.
+        settings: JSON of :class:`protocol.settings.DeviceSettings`.
+        adapter: Names the adapter on the device; "" takes the arm's name.
+    """
+
+    TYPE: ClassVar[str] = "train.collect"
+    arm: str = holds("settings")
+    base_id: str = holds("settings")
+    settings: str = holds("settings")
+    adapter: str = holds("settings", "")
 
     @property
     def adapter_name(self) -> str:
@@ -206,5 +251,22 @@ class AnswerReply:
     gold_texts: tuple[str, ...] = holds("case studies")
 
 
-DEVICE_TO_SERVER = (HelloReply, ShareReply, AdaptReply, AnswerReply)
-SERVER_TO_DEVICE = (HelloRequest, ShareRequest, AdaptRequest, AnswerRequest)
+DEVICE_TO_SERVER = {
+    "query.hello": HelloReply,
+    "query.share": ShareReply,
+    "train.adapt": AdaptReply,
+    "train.queue": QueueReply,
+    "train.collect": AdaptReply,
+    "evaluate.answer": AnswerReply,
+}
+SERVER_TO_DEVICE = {
+    each.TYPE: each
+    for each in (
+        HelloRequest,
+        ShareRequest,
+        AdaptRequest,
+        QueueRequest,
+        CollectRequest,
+        AnswerRequest,
+    )
+}

@@ -47,6 +47,11 @@ class Recipe:
     federated: bool = False
     round: NonNegativeInt = 0
 
+    @property
+    def can_wait(self) -> bool:
+        """Whether the device may keep the request and train it with others' (no arrays in it)."""
+        return not self.federated and not self.distillation
+
 
 def recipe_to_json(recipe: Recipe) -> str:
     """Write what differs from the plain recipe as compact JSON; "{}" is the plain one."""

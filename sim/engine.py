@@ -74,7 +74,7 @@ def client_run_config(config: Config, folder: RunFolder) -> dict[str, Any]:
     return {
         "devices-root": str(folder.devices),
         "bases-root": str(bases_root(Path(config.paths.cache))),
-        "client-limit-s": config.resources.client_limit_s,
+        "client-limit-s": config.message_limit_s,
     }
 
 

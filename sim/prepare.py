@@ -21,6 +21,7 @@ from lamp.records import UserHistory
 from sim import provision
 from sim.folders import RunFolder, new_run_folder
 from sim.manifest import make_manifest
+from sim.placement import with_cohort
 from sim.tracker import check_installed
 from storage import atomic
 from strategy import public
@@ -56,6 +57,7 @@ def prepare(config: Config, progress: Progress) -> RunFolder:
     for note in data.notes:
         progress.note(note)
     config, models = _with_models(config, data, progress)
+    config = with_cohort(config)
     folder = new_run_folder(config)
     preferences = provision.provision(
         folder.devices,

@@ -1,7 +1,9 @@
 """The CDCDA-PLM strategy: one Flower round per arm, no global arrays, adapters stay private.
 
 A round sends train.adapt to every user of the arm (kept pairs down, numbers up) and then
-evaluate.answer to those that adapted. Shares were collected and augmented before the first round,
+evaluate.answer to those that adapted. Where devices train in cohorts, train.queue brings the pairs
+to all of them first, and train.collect fetches the numbers; the cohorts' first members are asked
+first. Shares were collected and augmented before the first round,
 for all arms at once, so an arm differs from another only in a small record. An adapter that serves
 several arms is trained once. A federated arm takes several rounds; between them Flower's FedAvg
 averages the adapters.
@@ -15,7 +17,8 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
@@ -23,10 +26,17 @@ from flwr.serverapp.strategy import Strategy
 from typing_extensions import override
 
 from protocol.codec import Arrays, WireMessage, decode, encode
-from protocol.messages import AdaptReply, AdaptRequest, AnswerReply, AnswerRequest
+from protocol.messages import (
+    AdaptReply,
+    AdaptRequest,
+    AnswerReply,
+    AnswerRequest,
+    CollectRequest,
+    QueueRequest,
+)
 from protocol.recipe import recipe_to_json
 from strategy.averaging import arrays_of, average
-from strategy.exchange import TTL_S, AccountedGrid
+from strategy.exchange import TTL_S, AccountedGrid, ignore_reply
 from strategy.planning import ArmPlan
 from strategy.progress import Phase, Progress
 from strategy.run_log import RunLog
@@ -42,11 +52,13 @@ class Standing:
         nodes: Node id by user id.
         settings: Device settings as JSON.
         seed: Root seed.
+        cohort: Devices that train together.
     """
 
     nodes: Mapping[str, int]
     settings: str
     seed: int
+    cohort: int = 1
 
 
 class CdcdaPlm(Strategy):
@@ -98,6 +110,8 @@ class CdcdaPlm(Strategy):
         requests = {
             user: self._adapt_request(plan, user, averaged) for user in self._standing.nodes
         }
+        if self._standing.cohort > 1 and plan.recipe.can_wait:
+            return self._open(plan, "adapt", grid, self._queue(plan, grid, requests))
         return self._open(plan, "adapt", grid, requests)
 
     def aggregate_train(
@@ -171,10 +185,28 @@ class CdcdaPlm(Strategy):
             logits=plan.logits.get(user, {}),
         )
 
+    def _queue(
+        self, plan: ArmPlan, grid: Grid, requests: Mapping[str, AdaptRequest]
+    ) -> dict[str, CollectRequest]:
+        """Bring the requests to the devices; returns how to collect what became of them."""
+        messages = [
+            self._message(plan, user, QueueRequest(**_fields(request)))
+            for user, request in requests.items()
+        ]
+        collect = CollectRequest(
+            arm=plan.arm.name,
+            base_id=plan.base_id,
+            settings=self._standing.settings,
+            adapter=plan.arm.adapter,
+        )
+        self._grid = grid if isinstance(grid, AccountedGrid) else None
+        replies = grid.send_and_receive(messages)
+        return {self._user(reply): collect for reply in replies}
+
     def _open(
         self, plan: ArmPlan, phase: str, grid: Grid, requests: Mapping[str, WireMessage]
     ) -> list[Message]:
-        """Start a phase: messages in roster order, each reply advances the progress.
+        """Start a phase: cohorts' first members first, each reply advances the progress.
 
         A list, never a generator: the deployment engine goes through it twice.
         """
@@ -186,26 +218,39 @@ class CdcdaPlm(Strategy):
             )
             grid.on_reply = self._running.enter_context(opened).advance
         return [
-            Message(
-                encode(request),
-                self._standing.nodes[user],
-                request.TYPE,
-                ttl=TTL_S,
-                group_id=plan.arm.name,
-            )
-            for user, request in requests.items()
+            self._message(plan, user, requests[user])
+            for user in leaders_first(list(requests), self._standing.cohort)
         ]
+
+    def _message(self, plan: ArmPlan, user: str, body: WireMessage) -> Message:
+        return Message(
+            encode(body), self._standing.nodes[user], body.TYPE, ttl=TTL_S, group_id=plan.arm.name
+        )
 
     def _close(self, plan: ArmPlan, phase: str, users: int) -> None:
         self._running.close()
         self._log.phase(plan.arm.name, phase, time.perf_counter() - self._started, users=users)
         if self._grid is not None:
+            self._grid.on_reply = ignore_reply
             self._log.failures(self._grid.take_failures())
 
     def _user(self, reply: Message) -> str:
         if self._grid is None:
             raise RuntimeError("CdcdaPlm needs an AccountedGrid")
         return self._grid.user_of(reply)
+
+
+def leaders_first(users: Sequence[str], cohort: int) -> list[str]:
+    """Order users so that each cohort's first member is asked before any second one.
+
+    Who is asked first works for the whole cohort; the others would only wait for it.
+    """
+    places = sorted(range(len(users)), key=lambda place: (place % cohort, place))
+    return [users[place] for place in places]
+
+
+def _fields(body: AdaptRequest) -> dict[str, Any]:
+    return {each.name: getattr(body, each.name) for each in fields(body)}
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -62,7 +62,7 @@ class AccountedGrid(Grid):
         self._users: dict[int, str] = {}
         self._answered_by: dict[str, str] = {}
         self.failures: list[Failure] = []
-        self.on_reply: Callable[[], None] = _nothing
+        self.on_reply: Callable[[], None] = ignore_reply
 
     def know(self, users: dict[int, str]) -> None:
         """Learn which node is whose device."""
@@ -228,5 +228,5 @@ def _safe_reason(reason: str) -> str:
     return reason if "\n" not in reason and len(reason) < 80 else _error_kind(reason)
 
 
-def _nothing() -> None:
+def ignore_reply() -> None:
     """Default of ``on_reply``."""

@@ -89,7 +89,7 @@ def run_experiment(
         grid,
         ledger,
         config.resources.retries,
-        stall_s=STALL_FACTOR * config.resources.client_limit_s + STALL_GRACE_S,
+        stall_s=STALL_FACTOR * config.message_limit_s + STALL_GRACE_S,
     )
     if any(arm.method.distils for arm in arms):
         require_same_vocabulary(config)
@@ -172,6 +172,7 @@ def _standing(config: Config, nodes: Mapping[str, int]) -> Standing:
         nodes=nodes,
         settings=settings_to_json(settings_of(config)),
         seed=config.seed,
+        cohort=size if isinstance(size := config.qlora.cohort, int) else 1,
     )
 
 

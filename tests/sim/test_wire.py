@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from clients import folder
 from clients.folder import Policy
@@ -121,6 +123,7 @@ def inputs(tmp_path_factory, qwen2_folder):
                 "qlora.learning_rate=0.005",
                 "qlora.base_epochs=1",
                 "qlora.compute_dtype=float32",
+                "qlora.cohort=1",
                 *words,
             ]
         )
@@ -154,13 +157,19 @@ def recorded(inputs):
     return simulate(RecordingGrid, made, run), run, made
 
 
+@pytest.fixture(scope="module")
+def together(inputs):
+    """The same run with the devices in cohorts of two and one."""
+    made, run = inputs("together", "qlora.cohort=2")
+    return simulate(RecordingGrid, made, run), run, made
+
+
 def rows(run: RunFolder, name: str) -> list[dict]:
     return list(jsonlines.read(run.path / f"{name}.jsonl"))
 
 
 def body_of(kinds, metadata, content):
-    (kind,) = [each for each in kinds if metadata.message_type == each.TYPE]
-    return decode(kind, content)
+    return decode(kinds[metadata.message_type], content)
 
 
 def arm_of(content) -> str:
@@ -181,18 +190,18 @@ def bodies(grid, kind: str, arm: str, direction: str) -> list:
     ]
 
 
-def test_every_user_answers_in_every_arm(recorded):
-    _, run, _ = recorded
-    assert rows(run, "failures") == []
-    answered = {(row["arm"], row["user"]) for row in rows(run, "answers")}
-    assert answered == {(arm, user) for arm in METHODS for user in USERS}
+def test_every_user_answers_in_every_arm(recorded, together):
+    for _, run, _ in (recorded, together):
+        assert rows(run, "failures") == []
+        answered = {(row["arm"], row["user"]) for row in rows(run, "answers")}
+        assert answered == {(arm, user) for arm in METHODS for user in USERS}
 
 
-def test_every_message_of_every_method_holds_only_what_the_table_allows(recorded):
-    grid, _, _ = recorded
+def test_every_message_of_every_method_holds_only_what_the_table_allows(recorded, together):
+    grids = [grid for grid, _, _ in (recorded, together)]
     for messages, kinds, direction in (
-        (grid.up, DEVICE_TO_SERVER, "up"),
-        (grid.down, SERVER_TO_DEVICE, "down"),
+        *((grid.up, DEVICE_TO_SERVER, "up") for grid in grids),
+        *((grid.down, SERVER_TO_DEVICE, "down") for grid in grids),
     ):
         assert messages
         for metadata, content in messages:
@@ -224,6 +233,23 @@ def test_no_serialised_byte_holds_an_unshared_record_a_query_or_a_gold_answer(re
             assert f"secretgold{user}".encode() not in wire
 
 
+def test_devices_that_work_together_get_what_they_get_alone(recorded, together):
+    (_, alone, _), (grid, cohorts, _) = recorded, together
+    assert {each.message_type for each, _ in grid.down} >= {"train.queue", "train.collect"}
+    paths = sorted(alone.devices.glob("*/adapters/*/adapter_model.safetensors"))
+    assert len(paths) > 20
+    for path in paths:
+        mine, theirs = load_file(path), load_file(cohorts.devices / path.relative_to(alone.devices))
+        for name, weight in mine.items():
+            torch.testing.assert_close(theirs[name], weight, atol=1e-5, rtol=0)
+    no_rounding = ("gold", "prediction", "parsed", "tokens", "query", "arm", "user")
+    answers = [
+        [{name: row[name] for name in no_rounding} for row in rows(run, "answers")]
+        for run in (alone, cohorts)
+    ]
+    assert answers[0] == answers[1]
+
+
 def test_adapter_weights_cross_the_wire_for_fedavg_alone(recorded):
     grid, run, _ = recorded
     holding = {"weights": set(), "logits": set()}
@@ -234,8 +260,9 @@ def test_adapter_weights_cross_the_wire_for_fedavg_alone(recorded):
     assert len(list(run.devices.glob("*/adapters/cdcda/adapter_model.safetensors"))) == 3
 
 
-def test_kept_pairs_reach_only_the_user_they_were_made_for(recorded):
-    grid, _, _ = recorded
+@pytest.mark.parametrize(("way", "kind"), [("recorded", "adapt"), ("together", "queue")])
+def test_kept_pairs_reach_only_the_user_they_were_made_for(way, kind, request):
+    grid, _, _ = request.getfixturevalue(way)
     by_node = {
         metadata.src_node_id: body_of(DEVICE_TO_SERVER, metadata, content).user_id
         for metadata, content in grid.up
@@ -244,7 +271,7 @@ def test_kept_pairs_reach_only_the_user_they_were_made_for(recorded):
     kept = {
         by_node[metadata.dst_node_id]: body_of(SERVER_TO_DEVICE, metadata, content).kept
         for metadata, content in grid.down
-        if metadata.message_type == "train.adapt" and arm_of(content) == "cdcda"
+        if metadata.message_type == f"train.{kind}" and arm_of(content) == "cdcda"
     }
     assert kept["ben"] == ()
     assert len(kept["ana"]) == 6
@@ -365,7 +392,6 @@ def strip_times(lines: list[dict]) -> list[dict]:
 
 
 def test_plain_peft_loads_an_adapter_and_gives_the_same_logits(recorded):
-    import torch
     from peft import PeftModel
 
     from clients import adapters, base

@@ -1,0 +1,235 @@
+"""Virtual devices of one simulation that share a process's work; each stays its own Flower client.
+
+A cohort is a fixed part of the sorted devices. Whoever of it is asked first trains, or answers, for
+all of them in one pass over the shared base, and leaves the others' replies in their own folders,
+where their own messages find them. No device's data reaches the server or another device's reply.
+
+Who comes while the cohort is at work waits at a lock that ends with its process. If that process
+died, or could not do all at once, the mark that it set stays behind, and everyone works alone: one
+user's fault costs the others time and nothing else. A real device is a cohort of itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+
+from clients import adaptation, adapters, answering, folder, jobs
+from clients.base import Base
+from clients.folder import Device
+from conf.errors import CdcdaError, ModelError, RunError
+from models import lora
+from models.cohort import answer_cohort, fitting_size, train_cohort
+from models.generation import Generation, generate
+from protocol.answers import greedy, prompts, scored_reply
+from protocol.messages import (
+    AdaptReply,
+    AnswerReply,
+    AnswerRequest,
+    CollectRequest,
+    QueueReply,
+    QueueRequest,
+)
+from protocol.settings import DeviceSettings
+from storage.hashing import hash_json
+
+
+def queue(device: Device, mates: Sequence[Path], request: QueueRequest) -> QueueReply:
+    """Keep the request for :func:`collect`."""
+    adapters.adapter_folder(device, request.adapter_name)  # refuses what is no plain name
+    jobs.leave(device, request)
+    _mark(mates, request.adapter_name).unlink(missing_ok=True)
+    return QueueReply(user_id=device.user_id, arm=request.arm)
+
+
+def collect(
+    device: Device,
+    mates: Sequence[Path],
+    base: Base,
+    request: CollectRequest,
+    settings: DeviceSettings,
+) -> AdaptReply:
+    """Train what was queued, for the whole cohort if nobody has yet, and tell this device's part.
+
+    Raises:
+        RunError: If nothing was queued.
+        ModelError: If this device's training failed.
+    """
+    name = request.adapter_name
+    adapters.adapter_folder(device, name)
+    with _turn(mates, name) as together:
+        reply = jobs.reply(device, name, AdaptReply)
+        if reply is None and together:
+            with _marked(mates, name):
+                _train_together(_devices(mates), base, name, settings)
+            reply = jobs.reply(device, name, AdaptReply)
+    if reply is None:
+        reply = adaptation.adapt(device, base, _queued(device, name), settings)
+    jobs.drop_reply(device, name)
+    return reply
+
+
+def answer(
+    device: Device,
+    mates: Sequence[Path],
+    base: Base,
+    request: AnswerRequest,
+    settings: DeviceSettings,
+) -> AnswerReply:
+    """Answer the device's queries, together with its cohort's if nobody has yet.
+
+    Raises:
+        RunError: If the device has no adapter for the arm.
+    """
+    if request.weights:  # averaged: the device keeps them first
+        return answering.answer(device, base, request, settings)
+    name = f"answers-{hash_json([request.arm, request.base_id, request.settings])}"
+    with _turn(mates, name) as together:
+        reply = _kept_answer(device, name, request)
+        if reply is None and together:
+            with _marked(mates, name):
+                _answer_together(_devices(mates), base, request, settings, name)
+            reply = _kept_answer(device, name, request)
+    if reply is None:
+        reply = answering.answer(device, base, request, settings)
+    jobs.drop_reply(device, name)
+    return reply
+
+
+@contextmanager
+def _turn(mates: Sequence[Path], name: str) -> Iterator[bool]:
+    """Hold the cohort's lock; yields whether it may be tried to work together."""
+    mark = _mark(mates, name)
+    mark.parent.mkdir(exist_ok=True)
+    with FileLock(mark.with_suffix(".lock")):
+        yield len(mates) > 1 and not mark.exists()
+
+
+@contextmanager
+def _marked(mates: Sequence[Path], name: str) -> Iterator[None]:
+    """Set the mark while the block runs; it stays if the process dies or the work fails."""
+    mark = _mark(mates, name)
+    mark.touch()
+    try:
+        yield
+    except (CdcdaError, RuntimeError):  # a broken adapter, no memory: each goes on alone and tells
+        return
+    mark.unlink()
+
+
+def _mark(mates: Sequence[Path], name: str) -> Path:
+    return mates[0] / "jobs" / f"{name}.tried"
+
+
+def _devices(mates: Sequence[Path]) -> list[Device]:
+    """The cohort's devices; one that cannot be read says so when its own message comes."""
+    found = []
+    for path in mates:
+        with suppress(CdcdaError):
+            found.append(folder.read(path))
+    return found
+
+
+def _train_together(
+    devices: Sequence[Device], base: Base, name: str, settings: DeviceSettings
+) -> None:
+    waiting = [(device, job) for device in devices if (job := jobs.queued(device, name))]
+    ready = [
+        (device, job, adaptation.prepare(device, base, job, settings)) for device, job in waiting
+    ]
+    longest = max((len(e.input_ids) for *_, what in ready for e in what.job.examples), default=1)
+    size = fitting_size(base.model, longest * settings.qlora.batch_size)
+    for start in range(0, len(ready), size):
+        part = ready[start : start + size]
+        results = train_cohort(base.model, [what.job for *_, what in part])
+        for (device, job, what), result in zip(part, results, strict=True):
+            try:
+                jobs.put_reply(device, name, adaptation.finish(device, base, job, what, result))
+            except ModelError as error:
+                jobs.put_error(device, name, error)
+
+
+def _answer_together(
+    devices: Sequence[Device],
+    base: Base,
+    request: AnswerRequest,
+    settings: DeviceSettings,
+    name: str,
+) -> None:
+    started = time.perf_counter()
+    ready = [device for device in devices if _can_answer(device, request)]
+    asked = [
+        prompts(device.history, settings, base.tokenizer, request.retrieved) for device in ready
+    ]
+    answers = _decode(ready, base, request.adapter_name, asked, settings)
+    seconds = time.perf_counter() - started
+    every = max(1, sum(each.tokens for own in answers for each in own))
+    for device, own in zip(ready, answers, strict=True):
+        tokens = sum(each.tokens for each in own)
+        reply = scored_reply(
+            device.history,
+            request.arm,
+            [each.text for each in own],
+            settings,
+            seconds=seconds * tokens / every,
+            tokens=tokens,
+        )
+        jobs.put_reply(device, name, reply, _made_from(device, request))
+
+
+def _decode(
+    devices: Sequence[Device],
+    base: Base,
+    adapter: str | None,
+    asked: Sequence[Sequence[str]],
+    settings: DeviceSettings,
+) -> list[list[Generation]]:
+    """Answer all devices' prompts, each with its own adapter or all with the base alone."""
+    sampling, batch_size = greedy(settings), settings.evaluation.batch_size
+    if adapter is not None:
+        states: list[dict[str, torch.Tensor]] = [
+            adapters.read(device, adapter, base.model) for device in devices
+        ]
+        return answer_cohort(
+            base.model, base.tokenizer, states, asked, sampling, batch_size, settings.system_prompt
+        )
+    flat = [prompt for own in asked for prompt in own]
+    with lora.disabled(base.model):
+        replies = iter(
+            generate(
+                base.model,
+                base.tokenizer,
+                flat,
+                seeds=[0] * len(flat),  # greedy: nothing is drawn
+                sampling=sampling,
+                batch_size=batch_size,
+                system=settings.system_prompt,
+            )
+        )
+    return [[next(replies) for _ in own] for own in asked]
+
+
+def _can_answer(device: Device, request: AnswerRequest) -> bool:
+    return request.adapter_name is None or bool(adapters.fingerprint(device, request.adapter_name))
+
+
+def _kept_answer(device: Device, name: str, request: AnswerRequest) -> AnswerReply | None:
+    return jobs.reply(device, name, AnswerReply, _made_from(device, request))
+
+
+def _made_from(device: Device, request: AnswerRequest) -> str:
+    """What an answer rests on besides the request: the adapter's weights."""
+    name = request.adapter_name
+    return "base" if name is None else adapters.fingerprint(device, name)
+
+
+def _queued(device: Device, name: str) -> QueueRequest:
+    request = jobs.queued(device, name)
+    if request is None:
+        raise RunError(f"user {device.user_id}: nothing is queued for '{name}'; send train.queue")
+    return request

@@ -1,0 +1,47 @@
+"""How devices are placed on the machine: how many actors there are, and who trains together."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import replace
+
+from conf.schema import Config, ResourcesConfig
+from models.cohort import suited_size
+from models.loading import hidden_size
+
+
+def with_cohort(config: Config) -> Config:
+    """Settle how many devices train together where ``qlora.cohort`` is "auto".
+
+    Args:
+        config: Run, model paths resolved.
+
+    Raises:
+        ModelError: If there is no device model.
+    """
+    if config.qlora.cohort != "auto":
+        return config
+    device = config.model.device
+    most = suited_size(
+        hidden_size(device.path, device.revision), on_gpu=config.resources.client_gpus > 0
+    )
+    size = even_size(config.users, actors(config.resources), most)
+    return replace(config, qlora=replace(config.qlora, cohort=size))
+
+
+def actors(resources: ResourcesConfig) -> int:
+    """Devices that work at the same time, at least one."""
+    if resources.backend == "inline":
+        return 1
+    cpus = resources.num_cpus or os.cpu_count() or 1
+    places = [cpus / resources.client_cpus]
+    if resources.client_gpus:
+        places.append(resources.num_gpus / resources.client_gpus)
+    return max(1, int(min(places)))
+
+
+def even_size(users: int, actors: int, most: int) -> int:
+    """Devices per cohort, ``most`` at most, such that every actor gets equally many cohorts."""
+    rounds = math.ceil(users / (actors * most))
+    return math.ceil(users / (actors * rounds))
