@@ -87,9 +87,12 @@ def _groups(privacy: PrivacyConfig) -> Iterator[str]:
 
 
 def _filters(config: Config) -> Iterator[str]:
-    low, high = config.filters.eps_min_len, config.filters.eps_max_len
+    yield from _lengths("filters", config.filters.eps_min_len, config.filters.eps_max_len)
+
+
+def _lengths(path: str, low: float, high: float) -> Iterator[str]:
     if low > high:
-        yield f"filters.eps_min_len must be <= filters.eps_max_len, got {low:g} > {high:g}"
+        yield f"{path}.eps_min_len must be <= {path}.eps_max_len, got {low:g} > {high:g}"
 
 
 def _arms(config: Config) -> Iterator[str]:
@@ -100,6 +103,16 @@ def _arms(config: Config) -> Iterator[str]:
         if not config.ratios:
             yield "ratios must hold at least one ratio; ratios=null asks for all that users allow"
         yield from _repeated("ratios", (f"{ratio:g}" for ratio in config.ratios))
+    if config.ks is not None:
+        if not config.ks:
+            yield "ks must hold at least one number; ks=null takes augmenter.k"
+        yield from _repeated("ks", map(str, config.ks))
+    for place, given in enumerate(config.thresholds):
+        yield from _lengths(
+            f"thresholds.{place}",
+            config.filters.eps_min_len if given.eps_min_len is None else given.eps_min_len,
+            config.filters.eps_max_len if given.eps_max_len is None else given.eps_max_len,
+        )
 
 
 def _task(config: Config) -> Iterator[str]:

@@ -263,6 +263,16 @@ class FiltersConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class ThresholdsConfig:
+    """Thresholds of one arm; what is not given stays as ``filters`` has it."""
+
+    eps_scf: Fraction | None = None
+    eps_tdf: Fraction | None = None
+    eps_min_len: NonNegativeFloat | None = None
+    eps_max_len: PositiveFloat | None = None
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class QLoraConfig:
     """Hyperparameters of the adapters: of one user's, and of the base model's on the public users.
 
@@ -420,6 +430,11 @@ class Config:
         methods: Names of the methods to compare.
         ratios: Share ratios that the server asks for, one arm each; None asks for all that each
             user allows.
+        ks: Numbers of samples k to compare, one arm each; None takes ``augmenter.k``.
+        thresholds: Filter thresholds to compare, one arm each; the generations are the same.
+        sweep: Words that make several runs of this experiment, e.g. ``task=lamp_2,lamp_7``; a key
+            that the command line names is left out.
+        layout: How several runs are shown together: as a table or figure of the paper, or "plain".
         seed: Root seed.
         name: Name of the run folder; None makes one from date and task.
         trackers: Where live metrics go besides the run folder.
@@ -443,6 +458,10 @@ class Config:
     skip_users: NonNegativeInt = 0
     methods: tuple[str, ...] = ("device", "direct_ft", "direct_ft_matched", "cdcda")
     ratios: tuple[Fraction, ...] | None = None
+    ks: tuple[PositiveInt, ...] | None = None
+    thresholds: tuple[ThresholdsConfig, ...] = ()
+    sweep: tuple[str, ...] = ()
+    layout: Literal["plain", "table1", "table2", "table3", "figure2", "thresholds", "rank"] = "plain"
     seed: int = 0
     name: str | None = None
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()

@@ -20,7 +20,7 @@ from conf.schema import BuildConfig, Config, TransformerSize
 from lamp.dataset import LampData
 from lamp.records import UserHistory
 from sim import provision
-from strategy.methods import Arm, make_arms
+from strategy.methods import Arm, configured_arms
 
 KEPT_SHARE = 0.4  # of the generated pairs: a guess for the estimate alone
 CHARACTERS_PER_TOKEN = 4.0
@@ -68,7 +68,7 @@ def estimate(config: Config, data: LampData) -> Estimate:
     covered = _covered_by_arm(config, data)
     trained: set[str] = set()  # arms with the same adapter train it once
     arms = []
-    for arm in make_arms(config.methods, config.ratios):
+    for arm in configured_arms(config):
         trains = arm.method.adapts and arm.adapter not in trained
         arms.append(_estimate_arm(config, data, arm, covered[arm.name], rate, trains))
         trained.add(arm.adapter)
@@ -133,7 +133,7 @@ def _covered_by_arm(config: Config, data: LampData) -> dict[str, dict[str, int]]
             else 0
             for user in data.targets
         }
-        for arm in make_arms(config.methods, config.ratios)
+        for arm in configured_arms(config)
     }
 
 
@@ -158,7 +158,7 @@ def _estimate_arm(
         arm=arm,
         records=sum(len(user.pairs) for user in data.targets),
         shared=shared,
-        replies=shared * config.augmenter.k if arm.method.needs_augmentation else 0,
+        replies=shared * (arm.k or config.augmenter.k) if arm.method.needs_augmentation else 0,
         steps=steps,
         seconds=seconds + 2 * len(data.targets) * MESSAGE_S,
     )
@@ -167,8 +167,8 @@ def _estimate_arm(
 def _added_per_record(arm: Arm, config: Config) -> float:
     """Training records that one covered record brings beside itself."""
     if arm.method.needs_augmentation:
-        return KEPT_SHARE * config.augmenter.k
-    return config.augmenter.k if arm.method.added in ("copies", "eda") else 0
+        return KEPT_SHARE * (arm.k or config.augmenter.k)
+    return (arm.k or config.augmenter.k) if arm.method.added in ("copies", "eda") else 0
 
 
 def _steps(config: Config, arm: Arm, records: float) -> int:

@@ -26,7 +26,7 @@ from sim.tracker import check_installed
 from storage import atomic
 from strategy import public
 from strategy.experiment import ServerInputs
-from strategy.methods import has_oracle, make_arms
+from strategy.methods import configured_arms, has_oracle
 from strategy.planning import thesaurus_of
 from strategy.progress import Progress, StepProgress
 from strategy.public import PublicUsers
@@ -39,7 +39,7 @@ def check(config: Config) -> LampData:
         ConfigError: If methods, ratios or policies do not fit.
         DataError: If the data cannot be used.
     """
-    arms = make_arms(config.methods, config.ratios)
+    arms = configured_arms(config)
     if any(arm.method.added == "eda" for arm in arms):
         eda.thesaurus(thesaurus_of(config))
     check_installed(config.trackers)

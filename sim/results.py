@@ -29,7 +29,7 @@ from storage import atomic
 from strategy.methods import METHODS
 
 # what may differ between the seeds of one setting; paths and resources do not touch results
-FREE_KEYS = ("seed", "name", "paths", "resources", "trackers")
+FREE_KEYS = ("seed", "name", "paths", "resources", "trackers", "sweep", "layout")
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +300,8 @@ def as_line(results: Results, result: ArmResult) -> dict[str, Any]:
         "arm": result.arm.name,
         "method": result.arm.method,
         "ratio": result.arm.ratio,
+        "k": result.arm.k,
+        "thresholds": dict(result.arm.thresholds),
         "task": results.task.name,
         "seeds": [run.config.seed for run in results.runs],
         "users": result.users,

@@ -24,7 +24,7 @@ from lamp import tasks
 from lamp.metrics import QueryScore
 from lamp.tasks import Task
 from storage import jsonlines
-from strategy.methods import METHODS, make_arms
+from strategy.methods import METHODS, Arm, configured_arms
 
 LINE = ConfigDict(extra="ignore")  # a line may say more than is read here
 UP = "device -> server"
@@ -136,11 +136,15 @@ class ArmName:
         name: As in the files, e.g. "cdcda@0.5".
         method: Method.
         ratio: Share ratio that the server asked for; None: all that each user allows.
+        k: Samples per shared record; None where the arm has no number of its own.
+        thresholds: Filter thresholds of its own, by name.
     """
 
     name: str
     method: str
     ratio: float | None
+    k: int | None = None
+    thresholds: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,14 +319,15 @@ def _by_arm(answers: Iterable[Answer], gold_order: Iterable[str]) -> dict[str, t
 
 def _arms(config: Config, named: Iterable[str]) -> tuple[ArmName, ...]:
     """The arms of the configuration, then whatever else the files name."""
-    known = config.methods if all(name in METHODS for name in config.methods) else ()
-    arms = {
-        arm.name: ArmName(arm.name, arm.method.name, arm.ratio)
-        for arm in (make_arms(known, config.ratios) if known else ())
-    }
+    known = bool(config.methods) and all(name in METHODS for name in config.methods)
+    arms = {arm.name: _arm_name(arm) for arm in (configured_arms(config) if known else ())}
     for name in named:
         arms.setdefault(name, ArmName(name, name.partition("@")[0], _ratio_of(name)))
     return tuple(arms.values())
+
+
+def _arm_name(arm: Arm) -> ArmName:
+    return ArmName(arm.name, arm.method.name, arm.ratio, arm.k, arm.own_thresholds)
 
 
 def _ratio_of(name: str) -> float | None:

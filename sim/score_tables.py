@@ -103,18 +103,24 @@ Pair = tuple[ArmResult, ArmResult]
 
 
 def compared_pairs(results: Results) -> list[Pair]:
-    """Each arm against each reference, once; arms of different ratios are not compared."""
+    """Each arm against each reference, once; not where ratio, k or thresholds differ."""
     pairs: list[Pair] = []
     seen: set[frozenset[str]] = set()
     for method in REFERENCES:
         for reference in (each for each in results.arms if each.arm.method == method):
             for result in results.arms:
                 names = frozenset({result.arm.name, reference.arm.name})
-                ratios = {result.arm.ratio, reference.arm.ratio} - {None}
-                if len(names) == 2 and names not in seen and len(ratios) < 2:
+                if len(names) == 2 and names not in seen and _comparable(result, reference):
                     seen.add(names)
                     pairs.append((result, reference))
     return pairs
+
+
+def _comparable(first: ArmResult, second: ArmResult) -> bool:
+    """Whether no two ratios, numbers of samples or thresholds stand against each other."""
+    one, other = first.arm, second.arm
+    settings = ({one.ratio, other.ratio}, {one.k, other.k}, {one.thresholds, other.thresholds})
+    return all(len(values - {None, ()}) < 2 for values in settings)
 
 
 def differences_table(results: Results) -> Table | None:

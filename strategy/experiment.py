@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,9 +26,9 @@ from strategy.exchange import TTL_S, AccountedGrid
 from strategy.filters import Candidate
 from strategy.large_model import LargeModel, require_same_vocabulary
 from strategy.ledger import DEVICE_MODEL, M_BASE, Ledger
-from strategy.methods import Arm, make_arms
+from strategy.methods import Arm, configured_arms
 from strategy.oracle import Histories, Oracle
-from strategy.planning import Material, Shares, plan_arm
+from strategy.planning import Material, Shares, largest_k, plan_arm
 from strategy.progress import Progress
 from strategy.public import PublicUsers
 from strategy.roster import call_roll, wait_for_nodes
@@ -82,7 +82,7 @@ def run_experiment(
     """
     config = inputs.config
     cloud = cloud or configured_cloud(config)
-    arms = make_arms(config.methods, config.ratios)
+    arms = configured_arms(config)
     log = RunLog(inputs.run_folder)
     ledger = Ledger(log.ledger_path)
     accounted = AccountedGrid(
@@ -103,7 +103,7 @@ def run_experiment(
         log, "augment", lambda: _candidates(arms, shares, config, cloud, log, progress)
     )
     logits = _ask_large_model(arms, inputs, bases, shares, log, ledger, progress, on_arm)
-    material = Material(shares=shares, candidates=candidates, logits=logits)
+    material = Material(shares, candidates, logits, largest_k(arms, config))
     plans = [
         plan
         for arm in arms
@@ -221,7 +221,7 @@ def _candidates(
     candidates = augment(
         {user: by_ratio[max(ratios)] for user, by_ratio in shares.items()},
         task=tasks.task(config.task),
-        config=config.augmenter,
+        config=replace(config.augmenter, k=largest_k(arms, config)),
         seed=config.seed,
         writer=cloud.writer,
         judge=cloud.judge,

@@ -1,4 +1,4 @@
-"""The methods as small records, and the arms of an experiment: method x share ratio.
+"""The methods as small records, and the arms of an experiment: method x ratio x k x thresholds.
 
 A method says what its devices train on, what stands in the prompt and whose model answers; no
 method has a path of its own through the strategy.
@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from itertools import product
 from typing import Literal
 
 from conf.errors import ConfigError
+from conf.schema import Config, FiltersConfig, ThresholdsConfig
 
 Added = Literal["nothing", "kept", "copies", "eda", "logits"]
 Choice = Literal["filtered", "random", "all"]
@@ -79,6 +81,16 @@ class Method:
     def depends_on_ratio(self) -> bool:
         """Whether another share ratio makes another arm."""
         return self.added != "nothing" or self.matches_steps
+
+    @property
+    def depends_on_k(self) -> bool:
+        """Whether another number of samples per shared record makes another arm."""
+        return self.needs_augmentation or self.added in ("copies", "eda")
+
+    @property
+    def depends_on_thresholds(self) -> bool:
+        """Whether other filter thresholds make another arm."""
+        return self.needs_augmentation and self.choice != "all"
 
 
 def _with_rag(method: Method) -> Method:
@@ -177,14 +189,40 @@ class Arm:
     """One thing that is trained and scored.
 
     Attributes:
-        name: Unique within the experiment, e.g. "cdcda" or "cdcda@0.5".
         method: What the devices do.
         ratio: Share ratio that the server asks for; None asks for all that each user allows.
+        k: Samples per shared record; None takes the augmenter's.
+        thresholds: Filter thresholds of its own; None takes the configured ones.
     """
 
-    name: str
     method: Method
-    ratio: float | None
+    ratio: float | None = None
+    k: int | None = None
+    thresholds: ThresholdsConfig | None = None
+
+    @property
+    def name(self) -> str:
+        """Unique within the experiment, e.g. "cdcda", "cdcda@0.5" or "cdcda@1+k3"."""
+        return self.method.name + self._setting
+
+    @property
+    def _setting(self) -> str:
+        """What stands behind the method's name: only what was asked for apart."""
+        ratio = "" if self.ratio is None else f"@{self.ratio:g}"
+        k = "" if self.k is None else f"+k{self.k}"
+        return ratio + k + "".join(f"+{name}{value:g}" for name, value in self.own_thresholds)
+
+    @property
+    def own_thresholds(self) -> tuple[tuple[str, float], ...]:
+        """Names and values of the arm's own thresholds."""
+        if self.thresholds is None:
+            return ()
+        given = asdict(self.thresholds)
+        return tuple((name, value) for name, value in given.items() if value is not None)
+
+    def filters(self, configured: FiltersConfig) -> FiltersConfig:
+        """The thresholds of this arm."""
+        return replace(configured, **dict(self.own_thresholds))
 
     @property
     def asked_ratio(self) -> float:
@@ -196,12 +234,7 @@ class Arm:
         """Name of the adapter that answers, shared by arms that train the same; "" for none."""
         if not self.method.adapts:
             return ""
-        return arm_name(self.method.adapter_of or self.method.name, self.ratio)
-
-
-def arm_name(method: str, ratio: float | None) -> str:
-    """Name of a method's arm, e.g. "cdcda" or "cdcda@0.5"."""
-    return method if ratio is None else f"{method}@{ratio:g}"
+        return (self.method.adapter_of or self.method.name) + self._setting
 
 
 def find_method(name: str) -> Method:
@@ -222,8 +255,18 @@ def has_oracle(names: Sequence[str]) -> bool:
     return any(find_method(name).oracle for name in names)
 
 
-def make_arms(methods: Sequence[str], ratios: Sequence[float] | None) -> tuple[Arm, ...]:
-    """Expand methods and ratios; only methods that depend on the ratio get one arm for each.
+def configured_arms(config: Config) -> tuple[Arm, ...]:
+    """The arms of a run."""
+    return make_arms(config.methods, config.ratios, config.ks, config.thresholds)
+
+
+def make_arms(
+    methods: Sequence[str],
+    ratios: Sequence[float] | None,
+    ks: Sequence[int] | None = None,
+    thresholds: Sequence[ThresholdsConfig] = (),
+) -> tuple[Arm, ...]:
+    """Expand methods, ratios, k and thresholds; a method gets one arm for each it depends on.
 
     Raises:
         ConfigError: If a method is unknown or named twice, or none is named.
@@ -234,6 +277,10 @@ def make_arms(methods: Sequence[str], ratios: Sequence[float] | None) -> tuple[A
         raise ConfigError(f"methods: each at most once, got {', '.join(methods)}")
     arms: list[Arm] = []
     for method in map(find_method, methods):
-        own = ratios if ratios is not None and method.depends_on_ratio else (None,)
-        arms += [Arm(arm_name(method.name, ratio), method, ratio) for ratio in own]
+        own_ratios = ratios if ratios is not None and method.depends_on_ratio else (None,)
+        own_ks = ks if ks is not None and method.depends_on_k else (None,)
+        own_thresholds = thresholds if thresholds and method.depends_on_thresholds else (None,)
+        arms += [
+            Arm(method, *setting) for setting in product(own_ratios, own_ks, own_thresholds)
+        ]
     return tuple(arms)

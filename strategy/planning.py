@@ -54,11 +54,18 @@ class Material:
         shares: What each user shared, per ratio.
         candidates: Per user k candidates for each record of the largest share, in its order.
         logits: Per user the teacher's logits by record of the largest share.
+        k: Samples per record among the candidates: the largest number that any arm takes.
     """
 
     shares: Shares = field(default_factory=dict)
     candidates: Mapping[str, tuple[Candidate, ...]] = field(default_factory=dict)
     logits: Mapping[str, Arrays] = field(default_factory=dict)
+    k: int = 0
+
+
+def largest_k(arms: Sequence[Arm], config: Config) -> int:
+    """Samples per record that have to be written, so that a smaller k is a part of them."""
+    return max((arm.k or config.augmenter.k for arm in arms if arm.method.needs_augmentation), default=0)
 
 
 def plan_arm(
@@ -90,12 +97,12 @@ def recipe_of(arm: Arm, config: Config, number: int = 0) -> Recipe:
     if arm.method.distils:
         return Recipe(distillation=settings.rkd_weight)
     if arm.method.added == "copies":
-        return Recipe(local="copies", ratio=arm.asked_ratio, k=config.augmenter.k)
+        return Recipe(local="copies", ratio=arm.asked_ratio, k=arm.k or config.augmenter.k)
     if arm.method.added == "eda":
         return Recipe(
             local="eda",
             ratio=arm.asked_ratio,
-            k=config.augmenter.k,
+            k=arm.k or config.augmenter.k,
             eda_rate=settings.eda_rate,
             thesaurus=thesaurus_of(config),
         )
@@ -115,8 +122,7 @@ def _choose(
     kept: dict[str, tuple[Pair, ...]] = {}
     for user, by_ratio in material.shares.items():
         shared = by_ratio[arm.asked_ratio]
-        # k candidates per shared pair, in the order of the pairs: a smaller share is a prefix
-        candidates = material.candidates[user][: len(shared) * config.augmenter.k]
+        candidates = _candidates(material, user, len(shared), arm.k or config.augmenter.k)
         selection = _select(arm, candidates, config, derive_seed(config.seed, user, "choice"))
         kept[user] = selection.kept
         if arm.method.downloads:
@@ -124,12 +130,19 @@ def _choose(
     return kept
 
 
+def _candidates(material: Material, user: str, shared: int, k: int) -> list[Candidate]:
+    """The first ``k`` samples of the first ``shared`` records: a smaller share is a prefix."""
+    found = material.candidates[user][: shared * material.k]
+    return [each for place, each in enumerate(found) if place % material.k < k]
+
+
 def _select(arm: Arm, candidates: Sequence[Candidate], config: Config, seed: int) -> Selection:
+    filters = arm.filters(config.filters)
     if arm.method.choice == "random":
-        return select_random(candidates, config.filters, seed)
+        return select_random(candidates, filters, seed)
     if arm.method.choice == "all":
         return select_readable(candidates)
-    return select(candidates, config.filters)
+    return select(candidates, filters)
 
 
 def _logits(arm: Arm, material: Material) -> dict[str, Arrays]:

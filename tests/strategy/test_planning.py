@@ -39,11 +39,12 @@ MATERIAL = Material(
     shares={"ana": {0.5: SHARED[:1], 1.0: SHARED}},
     candidates={"ana": CANDIDATES},
     logits={"ana": {pair.id: np.zeros((2, 3)) for pair in SHARED}},
+    k=4,
 )
 
 
 def arm(name: str, ratio: float | None = None) -> Arm:
-    return Arm(name, find_method(name), ratio)
+    return Arm(find_method(name), ratio)
 
 
 @pytest.fixture
