@@ -16,13 +16,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from conf.compose import compose, expand
 from conf.errors import CdcdaError, ConfigError, DataError
 from conf.names import suggestion
+from sim.sweep import expand_all, name_apart
 
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_REFUSED = 2
+EXIT_PARTIAL = 3
 EXIT_INTERRUPTED = 130
 DEFAULT_COMMAND = "run"
 
@@ -110,23 +111,16 @@ def _run(words: Sequence[str]) -> int:
             known = (*DRY_RUN, *MULTIRUN, *DEBUG, *HELP)
             raise ConfigError(f"{word}: no such option. {suggestion(word, known)}")
     run = COMMANDS[DEFAULT_COMMAND].load()
-    if not multirun:
-        return run(words, dry_run=dry_run)
-    return _run_all(_name_apart(expand(words)), run, dry_run)
-
-
-def _name_apart(runs: Sequence[list[str]]) -> list[list[str]]:
-    """Number the runs that would share a name; refuses all when one of them is refused."""
-    names = [compose(words).name for words in runs]
-    return [
-        [*words, _name_word(f"{name}-{number}")] if name and names.count(name) > 1 else words
-        for number, (words, name) in enumerate(zip(runs, names, strict=True), start=1)
-    ]
-
-
-def _name_word(name: str) -> str:
-    escaped = name.replace("'", "\\'")
-    return f"name='{escaped}'"
+    runs = expand_all(words, multirun)
+    if len(runs) == 1:
+        return run(runs[0], dry_run=dry_run)
+    if dry_run:
+        return _run_all(runs, run, dry_run)
+    sweep = name_apart(runs)
+    status = _run_all(sweep.runs, run, dry_run)
+    if status in (EXIT_OK, EXIT_PARTIAL):
+        COMMANDS["report"].load()([f"run={sweep.folder}"])
+    return status
 
 
 def _run_all(runs: Sequence[list[str]], run: Callable[..., int], dry_run: bool) -> int:

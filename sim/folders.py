@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from pathlib import Path
 
 from conf.errors import RunError
 from conf.schema import Config
+
+SWEEP = "sweep.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,24 @@ def find_run(run: str, runs: Path) -> RunFolder:
     raise RunError(
         f"run={run}: no such run; expected a folder with config.json, or a name in {runs}"
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Several runs that one command line started: ``runs/<sweep>/<run>``."""
+
+    path: Path
+    runs: tuple[Path, ...]
+
+
+def find_sweep(name: str, runs: Path) -> Sweep | None:
+    """Find a sweep by folder or by name below ``runs``, and those of its runs that were set up."""
+    for path in (Path(name), runs / name):
+        if (path / SWEEP).is_file():
+            names = json.loads((path / SWEEP).read_text(encoding="utf-8"))["runs"]
+            found = tuple(path / each for each in names if (path / each / "config.json").is_file())
+            return Sweep(path.resolve(), found)
+    return None
 
 
 @contextmanager

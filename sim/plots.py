@@ -1,4 +1,4 @@
-"""Pictures of a run as PNG: scores with intervals, share ratio against score, loss curves.
+"""Pictures as PNG and SVG: scores with intervals, curves, share ratio against score, losses.
 
 Colours are Okabe and Ito's, told apart with every kind of colour vision, and fixed per method, so
 a method looks the same in every picture; markers differ too. Figures are drawn without pyplot:
@@ -23,6 +23,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lamp import metrics
 from sim import statistics
+from sim.layouts import Layout, Panel
 from sim.results import ArmResult, Results
 from sim.run_records import ArmName, Run
 from sim.score_tables import LAMP_METRICS, ORACLES, REFERENCES
@@ -32,6 +33,8 @@ from sim.user_table import effective_ratio, user_scores
 from storage import atomic
 
 DPI = 150
+FORMATS: dict[str, Any] = {"png": {"Software": None}, "svg": {"Date": None}}
+MOST_PANELS = 3  # side by side
 STYLE: Any = {
     "font.size": 10,
     "axes.titlesize": 10,
@@ -41,6 +44,7 @@ STYLE: Any = {
     "axes.axisbelow": True,
     "grid.color": "#E4E4E4",
     "legend.frameon": False,
+    "svg.hashsalt": "cdcda",  # else ids inside differ from file to file
 }
 COLOURS = {
     "device": "#555555",
@@ -63,7 +67,7 @@ FEW_RATIOS = 8  # up to so many distinct ratios get means, more get a straight l
 BAND_RESAMPLES = 1000
 
 
-def draw_run(results: Results) -> tuple[Path, ...]:
+def draw_run(results: Results, layout: Layout | None = None) -> tuple[Path, ...]:
     """Draw every picture that the run has data for, into its plots folder."""
     run = results.runs[0]
     folder = run.folder / "plots"
@@ -71,17 +75,67 @@ def draw_run(results: Results) -> tuple[Path, ...]:
         "scores": scores_figure(results),
         "share_ratio": ratio_figure(run, results.resampling),
         "loss_curves": loss_figure(run),
+        "curves": curves_figure(layout.panels) if layout else None,
     }
     return tuple(save(figure, folder / f"{name}.png") for name, figure in figures.items() if figure)
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG, atomically and without a time stamp."""
-    buffer = io.BytesIO()
-    with rc_context(STYLE):
-        figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-    atomic.write_bytes(path, buffer.getvalue())
+    """Write a figure as PNG and beside it as SVG, atomically and without a time stamp."""
+    for suffix, metadata in FORMATS.items():
+        buffer = io.BytesIO()
+        with rc_context(STYLE):
+            figure.savefig(buffer, format=suffix, dpi=DPI, metadata=metadata)
+        atomic.write_bytes(path.with_suffix(f".{suffix}"), buffer.getvalue())
     return path
+
+
+def curves_figure(panels: Sequence[Panel]) -> Figure | None:
+    """Curves with intervals over users, one panel per task or axis; references lie flat."""
+    drawn = [panel for panel in panels if any(series.points for series in panel.series)]
+    if not drawn:
+        return None
+    columns = min(len(drawn), MOST_PANELS)
+    rows = -(-len(drawn) // columns)
+    with rc_context(STYLE):
+        figure = Figure(figsize=(1.0 + 4.6 * columns, 0.9 + 3.6 * rows), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False).flat
+        for axis, panel in zip(axes, drawn, strict=False):
+            _draw_panel(axis, panel)
+        for axis in list(axes)[len(drawn) :]:
+            axis.set_visible(False)
+        methods = dict.fromkeys(series.method for panel in drawn for series in panel.series)
+        handles = [
+            Line2D([], [], color=colour, marker=marker, linewidth=2, label=method)
+            for method in methods
+            for colour, marker in [_look(method)]
+        ]
+        figure.legend(handles=handles, loc="outside lower center", ncols=5)
+    return figure
+
+
+def _draw_panel(axis: Axes, panel: Panel) -> None:
+    for series in panel.series:
+        colour, marker = _look(series.method)
+        if series.level is not None:
+            axis.axhline(series.level.value, color=colour, linewidth=2, linestyle="--")
+        points = series.points
+        x = [point.x for point in points]
+        axis.plot(x, [p.estimate.value for p in points], color=colour, marker=marker, linewidth=2)
+        ends = [
+            (point.x, point.estimate.low, point.estimate.high)
+            for point in points
+            if point.estimate.low is not None and point.estimate.high is not None
+        ]
+        if ends:
+            places, low, high = np.array(ends, dtype=np.float64).T
+            axis.fill_between(places, low, high, color=colour, alpha=0.15, linewidth=0)
+    axis.set_title(panel.title)
+    axis.set_xlabel(panel.xlabel)
+    axis.set_ylabel(f"{metric_title(panel.metric)} ({_better(panel.metric)})")
+    ticks = sorted({point.x for series in panel.series for point in series.points})
+    if len(ticks) <= FEW_RATIOS:
+        axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
 
 
 def scores_figure(results: Results) -> Figure | None:

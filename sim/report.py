@@ -14,26 +14,35 @@ from pathlib import Path
 import jinja2
 from rich.console import Console
 from rich.markup import escape
-from rich.measure import Measurement
 from rich.table import Table as RichTable
 
 from conf.compose import compose
 from conf.errors import ConfigError
 from sim import cautions, combined, filter_tables, plots, run_tables, score_tables
-from sim.folders import find_run
+from sim.folders import find_run, find_sweep
+from sim.layouts import Layout, make_layout
 from sim.results import Results, summarise, write_results
 from sim.run_records import Run, read_run
-from sim.tables import Table, percent, plural, to_markdown, to_rich
+from sim.tables import (
+    Table,
+    fitting,
+    natural_width,
+    percent,
+    plural,
+    to_markdown,
+    to_rich,
+    write_tables,
+)
 from sim.user_table import write_users
 from sim.words import read_words, required
 from storage import atomic
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 REPORT = "report.md"
-MOST_COLUMNS = 1000  # wider than any table
+TABLES = "tables"
 SHOWN_FAILURES = 5  # in the terminal; the report has all
 USAGE = (
-    "usage: python -m sim report run=<folder or name>\n"
+    "usage: python -m sim report run=<folder or name>        (a run, or several of one sweep)\n"
     "       python -m sim report runs=[<run>,<run>,...] [out=<file>.md]  (seeds and tasks in one)"
 )
 
@@ -57,16 +66,29 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError(f"report: expected either run or runs; {USAGE}")
     root = Path(compose(()).paths.runs)
     if "run" in values:
-        folder = find_run(required("report", values, "run", "demo"), root).path
+        name = required("report", values, "run", "demo")
+        if sweep := find_sweep(name, root):
+            write_combined(sweep.runs, sweep.path / REPORT, console)
+            return 0
+        folder = find_run(name, root).path
         for results in write_report([folder]):
             show(results, console)
         return 0
     names = [name.strip() for name in values["runs"].strip("[]()").split(",")]
-    runs = [read_run(find_run(name, root).path) for name in names if name]
-    out = Path(values.get("out") or root / "combined" / REPORT)
-    show_combined(combined.write(runs, out, render), console)
-    console.print(f"Report   {out}", soft_wrap=True, highlight=False, markup=False)
+    folders = [find_run(name, root).path for name in names if name]
+    write_combined(folders, Path(values.get("out") or root / "combined" / REPORT), console)
     return 0
+
+
+def write_combined(folders: Sequence[Path], out: Path, console: Console) -> None:
+    """Write one document about several runs and print its tables.
+
+    Raises:
+        RunError: If a folder is no run, or there is none.
+    """
+    document = combined.write([read_run(folder) for folder in folders], out, render)
+    show_document(document, console)
+    console.print(f"Report   {out}", soft_wrap=True, highlight=False, markup=False)
 
 
 def write_report(folders: Sequence[Path]) -> tuple[Results, ...]:
@@ -83,8 +105,11 @@ def _write_one(folder: Path) -> Results:
     results = summarise([run])
     write_results(results)
     write_users(run)
-    pictures = plots.draw_run(results)
-    atomic.write_text(folder / REPORT, render_report(results, [path.stem for path in pictures]))
+    layout = make_layout(run.config.layout, (results,))
+    pictures = plots.draw_run(results, layout)
+    text = render_report(results, [path.stem for path in pictures], layout)
+    atomic.write_text(folder / REPORT, text)
+    write_tables(folder / TABLES, {**report_tables(results), **(layout.tables if layout else {})})
     return results
 
 
@@ -94,11 +119,10 @@ def print_report(folders: Sequence[Path], console: Console) -> None:
         show(summarise([read_run(folder)]), console)
 
 
-def render_report(results: Results, pictures: Sequence[str]) -> str:
-    """Fill the template of one run; ``pictures`` names those that were drawn."""
+def report_tables(results: Results) -> dict[str, Table | None]:
+    """Every table of a run's report by its name; None where there is nothing to show."""
     run = results.runs[0]
-    accuracy = run_tables.nli_accuracy(run)
-    tables = {
+    return {
         "scores": score_tables.scores_table(results),
         "differences": score_tables.differences_table(results),
         "outside": score_tables.outside_lamp_table(results),
@@ -111,10 +135,26 @@ def render_report(results: Results, pictures: Sequence[str]) -> str:
         "models": run_tables.models_table(run),
         "time": run_tables.time_table(run),
     }
+
+
+def render_report(results: Results, pictures: Sequence[str], layout: Layout | None = None) -> str:
+    """Fill the template of one run.
+
+    Args:
+        results: The run's results.
+        pictures: Names of those that were drawn.
+        layout: The table of the paper on top, where the run asks for one.
+    """
+    run = results.runs[0]
+    accuracy = run_tables.nli_accuracy(run)
     return render(
         "report.md",
         {
-            **{name: markdown(table) for name, table in tables.items()},
+            "layout": layout,
+            "layout_tables": [to_markdown(table) for table in layout.tables.values()]
+            if layout
+            else [],
+            **{name: markdown(table) for name, table in report_tables(results).items()},
             "title": title(run),
             "facts": facts(run),
             "warnings": cautions.warnings(results),
@@ -177,7 +217,11 @@ def show(results: Results, console: Console) -> None:
     run = results.runs[0]
     users = plural(run.config.users, "user")
     console.print(f"\n[bold]{escape(title(run))}[/bold], {users}")
-    _print_scores(results, console)
+    layout = make_layout(run.config.layout, (results,))
+    if layout is None:
+        _print_scores(results, console)
+    else:
+        _print_layout(layout, console)
     for line in _kept_lines(run):
         console.print(escape(line), highlight=False)
     if (accuracy := run_tables.nli_accuracy(run)) is not None:
@@ -193,12 +237,30 @@ def show(results: Results, console: Console) -> None:
     console.print(f"Pictures {run.folder / 'plots'}", soft_wrap=True, highlight=False, markup=False)
 
 
-def show_combined(all_results: Sequence[Results], console: Console) -> None:
-    """Print one table per task."""
-    for results in all_results:
+def show_document(document: combined.Document, console: Console) -> None:
+    """Print the table of the paper, or one table per setting where none was asked for."""
+    if document.layout is not None:
+        _show_layout(document, document.layout, console)
+        return
+    for results, heading in zip(document.results, document.titles, strict=True):
         seeds = ", ".join(str(run.config.seed) for run in results.runs)
-        console.print(f"\n[bold]{escape(title(results.runs[0]))}[/bold], seeds {seeds}")
+        console.print(f"\n[bold]{escape(heading)}[/bold], seeds {seeds}")
         _print_scores(results, console)
+
+
+def _show_layout(document: combined.Document, layout: Layout, console: Console) -> None:
+    worlds = ", ".join(dict.fromkeys(results.runs[0].world for results in document.results))
+    console.print(f"\n[bold]{escape(layout.title)}, {escape(worlds)}[/bold]")
+    _print_layout(layout, console)
+
+
+def _print_layout(layout: Layout, console: Console) -> None:
+    for table in layout.tables.values():
+        for part in fitting(table, console):
+            console.print(part)
+            console.print()
+    for note in layout.notes:
+        console.print(escape(note), highlight=False)
 
 
 def _print_scores(results: Results, console: Console) -> None:
@@ -214,15 +276,10 @@ def _fitting(results: Results, console: Console) -> RichTable:
     """The richest table that fits; failing all, the leanest, which then folds."""
     shown = to_rich(score_tables.scores_table(results), stacked=False)
     for table in score_tables.narrower_tables(results):
-        if _natural_width(shown, console) <= console.width:
+        if natural_width(shown, console) <= console.width:
             break
         shown = to_rich(table, stacked=True)
     return shown
-
-
-def _natural_width(table: RichTable, console: Console) -> int:
-    roomy = console.options.update(max_width=MOST_COLUMNS)
-    return Measurement.get(console, roomy, table).maximum
 
 
 def _kept_lines(run: Run) -> list[str]:

@@ -28,6 +28,7 @@ from sim.statistics import Difference, Estimate, Floats, Resampling
 from storage import atomic
 from strategy.methods import METHODS
 
+FEWEST_RATIOS = 3  # of a curve whose trend is told
 # what may differ between the seeds of one setting; paths and resources do not touch results
 FREE_KEYS = ("seed", "name", "paths", "resources", "trackers", "sweep", "layout")
 
@@ -117,7 +118,7 @@ def check_same_setting(runs: Sequence[Run]) -> None:
                 f"have seed {run.config.seed}; give each seed once"
             )
         seen[run.config.seed] = run.folder.name
-        if keys := _differing_keys(setting(runs[0]), setting(run)):
+        if keys := differing_keys(runs[0], run):
             raise RunError(
                 f"runs: expected the same setting under several seeds, but "
                 f"'{runs[0].folder.name}' and '{run.folder.name}' differ in {', '.join(keys)}; "
@@ -132,6 +133,19 @@ def setting(run: Run) -> dict[str, Any]:
     for model in ("cloud", "device", "nli"):
         tree["model"][model]["path"] = Path(tree["model"][model]["path"]).name
     return {key: value for key, value in tree.items() if key not in FREE_KEYS}
+
+
+def differing_keys(first: Run, second: Run) -> list[str]:
+    """Dotted paths of the keys in which two settings differ."""
+    return _differing_keys(setting(first), setting(second))
+
+
+def value_of(run: Run, key: str) -> Any:
+    """The value of one dotted key of the run's setting."""
+    value: Any = setting(run)
+    for part in key.split("."):
+        value = value[part]
+    return value
 
 
 def _differing_keys(first: Any, second: Any, prefix: str = "") -> list[str]:
@@ -261,6 +275,61 @@ def _common(
         here[user] = _sums_over(task, mine, keys)
         there[user] = _sums_over(task, theirs, keys)
     return here, there
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One method along its share ratio.
+
+    Attributes:
+        method: Method.
+        arms: Arms by rising ratio; the one at 0 is the method that trains on D_u alone.
+        ratios: Their ratios.
+        rho: Per metric Spearman's rank correlation of ratio and score, with its interval over
+            users; absent where the score never changes.
+    """
+
+    method: str
+    arms: tuple[ArmResult, ...]
+    ratios: tuple[float, ...]
+    rho: Mapping[str, Estimate]
+
+
+def ratio_curves(results: Results) -> list[Curve]:
+    """Every method with at least :data:`FEWEST_RATIOS` share ratios, 0 included."""
+    by_method: dict[str, dict[float, ArmResult]] = {}
+    for arm in results.arms:
+        plain = arm.arm.k is None and not arm.arm.thresholds
+        if arm.arm.ratio is not None and plain and arm.users:
+            by_method.setdefault(arm.arm.method, {})[arm.arm.ratio] = arm
+    curves = []
+    for method, found in by_method.items():
+        nothing = results.arm("direct_ft_rag" if method.endswith("_rag") else "direct_ft")
+        points = {0.0: nothing, **found} if nothing and nothing.users else found
+        if len(points) >= FEWEST_RATIOS:
+            ratios = tuple(sorted(points))
+            arms = tuple(points[ratio] for ratio in ratios)
+            sums = common_sums(results, [arm.arm.name for arm in arms])
+            rho = statistics.rank_correlation(ratios, sums, results.resampling)
+            curves.append(Curve(method, arms, ratios, rho))
+    return curves
+
+
+def common_sums(results: Results, names: Sequence[str]) -> list[statistics.UserSums]:
+    """Each arm's sums over the users and queries that all of ``names`` have, seed by seed."""
+    by_arm: list[list[dict[str, Floats]]] = [[] for _ in names]
+    for run in results.runs:
+        scored = [scored_users(run, name) for name in names]
+        shared = set(scored[0]).intersection(*scored[1:])
+        keys = {
+            user: [k for k in scored[0][user].answers if all(k in s[user].answers for s in scored)]
+            for user in shared
+        }
+        for place, arm in enumerate(scored):
+            by_arm[place].append(
+                {user: _sums_over(run.task, arm[user], own) for user, own in keys.items() if own}
+            )
+    return [statistics.make_user_sums(results.task, each) for each in by_arm]
 
 
 def _sums_over(task: Task, scored: ScoredUser, keys: Sequence[str | int]) -> Floats:

@@ -48,6 +48,18 @@ def training_table(run: Run) -> Table | None:
     return make_table((*head, "Tokens/s", "Device memory", "Adapter"), rows) if rows else None
 
 
+def adapter_bytes(run: Run, arm: str) -> int:
+    """Largest adapter of an arm, 0 where none was trained."""
+    lines = [line for (name, _), line in run.adaptations.items() if name == arm]
+    return max((line.adapter_bytes for line in lines), default=0)
+
+
+def peak_memory(run: Run, arm: str) -> int:
+    """Largest memory that training an arm's adapters took on a device, 0 where none was trained."""
+    lines = [line for (name, _), line in run.adaptations.items() if name == arm]
+    return max((line.peak_memory_bytes for line in lines), default=0)
+
+
 def _mean(values: Iterable[float]) -> str:
     return f"{fmean(values):.1f}"
 
@@ -173,5 +185,5 @@ def data_notes(run: Run) -> list[str]:
 
 def nli_accuracy(run: Run) -> float | None:
     """Accuracy of the NLI model on held-out pairs, where the manifest states it."""
-    value = run.manifest.get("models", {}).get("nli", {}).get("held_out_accuracy")
+    value = run.manifest.get("models", {}).get("nli", {}).get("accuracy")
     return float(value) if isinstance(value, int | float) else None

@@ -22,7 +22,7 @@ from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
+from scipy import special, stats
 
 from conf.seeds import derive_seed
 from lamp import metrics
@@ -199,6 +199,56 @@ def compare(first: UserSums, second: UserSums, resampling: Resampling) -> dict[s
             queries=first.num_queries,
         )
     return found
+
+
+def rank_correlation(
+    places: Sequence[float], curve: Sequence[UserSums], resampling: Resampling
+) -> dict[str, Estimate]:
+    """Spearman's rho between ``places`` and every metric along ``curve``, with its interval.
+
+    The same users stand at every place, so a resample redraws whole curves. With few places rho
+    moves in steps, and noise pulls the replicates towards zero: the interval is the plain
+    percentile one, uncorrected.
+
+    Args:
+        places: Strictly rising, e.g. share ratios; length P.
+        curve: Sums at each place, over the same users, repetitions and queries.
+        resampling: The same resamples are drawn as for :func:`estimate`.
+    """
+    weights = draw_weights(len(curve[0].users), resampling)
+    observed = [_observed(sums) for sums in curve]
+    replicates = [_replicates(sums, weights) for sums in curve]
+    tail = (1 - resampling.confidence) / 2
+    found = {}
+    for name in observed[0]:
+        per_seed = spearman(places, np.stack([values[name] for values in observed], axis=-1))
+        means = np.array([[np.nanmean(values[name]) for values in observed]])
+        value = _mean(spearman(places, means))
+        if value is None:
+            continue
+        drawn = spearman(places, np.stack([values[name] for values in replicates], axis=-1))
+        drawn = drawn[np.isfinite(drawn)]
+        low, high = np.quantile(drawn, (tail, 1 - tail)) if len(curve[0].users) > 1 else (None,) * 2
+        found[name] = Estimate(
+            value,
+            None if low is None else float(low),
+            None if high is None else float(high),
+            _finite(per_seed),
+        )
+    return found
+
+
+def spearman(places: Sequence[float], values: Floats) -> Floats:
+    """Spearman's rho of each row: (B, P) against (P,) gives (B,); nan where a row is constant.
+
+    Ties take their mean rank; rho is Pearson's correlation of the ranks.
+    """
+    x = stats.rankdata(np.asarray(places))
+    y = stats.rankdata(values, axis=-1)
+    x, y = x - x.mean(), y - y.mean(axis=-1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rho: Floats = (y @ x) / np.sqrt((y**2).sum(axis=-1) * (x**2).sum())
+    return np.where(np.isfinite(values).all(axis=-1), rho, np.nan)
 
 
 def reverse(difference: Difference) -> Difference:

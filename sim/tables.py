@@ -1,4 +1,4 @@
-"""Tables as records: the same cells become Markdown and a terminal table.
+"""Tables as records: the same cells become Markdown, LaTeX, CSV and a terminal table.
 
 A cell holds finished text; its tone says whether a difference is resolved for better or worse,
 which Markdown shows in bold and the terminal in bold and colour (never by colour alone).
@@ -6,14 +6,20 @@ which Markdown shows in bold and the terminal in bold and colour (never by colou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import csv
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from sim.statistics import Difference, Estimate
+from storage import atomic
 
 Tone = Literal["plain", "better", "worse"]
 NOT_AVAILABLE = "n/a"
@@ -34,6 +40,19 @@ METRIC_TITLES = {
     "user_mean_rouge1": "ROUGE-1, mean of users",
 }
 LOWER_IS_BETTER = frozenset({"mae", "rmse", "user_mean_mae", "parse_failure_rate"})
+ABSENT = "-"  # nothing there and nothing missing
+MOST_COLUMNS = 1000  # wider than any table
+LATEX = {
+    "\\": r"\textbackslash{}",
+    **{char: f"\\{char}" for char in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "±": r"$\pm$",
+    "<": "$<$",
+    ">": "$>$",
+}
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -73,6 +92,101 @@ def to_markdown(table: Table) -> str:
     lines = [[_escape(title) for title in table.head], rule]
     lines += [[_markdown_cell(cell) for cell in row] for row in table.rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def to_csv(table: Table) -> str:
+    """Write a table as CSV: texts as they are shown, what stands in brackets in its own columns."""
+    detailed = [any(row[place].detail for row in table.rows) for place in range(len(table.head))]
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(
+        title
+        for head, wide in zip(table.head, detailed, strict=True)
+        for title in ([_line(head), f"{_line(head)} interval"] if wide else [_line(head)])
+    )
+    for row in table.rows:
+        writer.writerow(
+            text
+            for cell, wide in zip(row, detailed, strict=True)
+            for text in ([cell.text, cell.detail] if wide else [cell.text])
+        )
+    return buffer.getvalue()
+
+
+def to_latex(table: Table) -> str:
+    """Write a table as a LaTeX tabular with booktabs rules."""
+    columns = "".join("l" if place < table.left else "r" for place in range(len(table.head)))
+    lines = [
+        f"\\begin{{tabular}}{{{columns}}}",
+        r"\toprule",
+        _latex_row([_latex(_line(title)) for title in table.head]),
+        r"\midrule",
+        *(_latex_row([_latex_cell(cell) for cell in row]) for row in table.rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def write_tables(folder: Path, tables: Mapping[str, Table | None]) -> None:
+    """Write each table as Markdown, LaTeX and CSV into ``folder``."""
+    for name, table in tables.items():
+        if table is not None:
+            atomic.write_text(folder / f"{name}.md", to_markdown(table) + "\n")
+            atomic.write_text(folder / f"{name}.tex", to_latex(table))
+            atomic.write_text(folder / f"{name}.csv", to_csv(table))
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    return " & ".join(cells) + r" \\"
+
+
+def _latex_cell(cell: Cell) -> str:
+    text = _latex(cell.text)
+    if cell.tone != "plain":
+        text = rf"\textbf{{{text}}}"
+    return f"{text} {_latex(cell.detail)}" if cell.detail else text
+
+
+def _latex(text: str) -> str:
+    return "".join(LATEX.get(char, char) for char in text)
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def fitting(table: Table, console: Console) -> Iterator[RichTable]:
+    """Cut a table between columns into parts that fit the terminal; each repeats the words.
+
+    A row without anything in a part is left out there.
+    """
+    start, last = table.left, len(table.head)
+    while start < last:
+        stop = last
+        while (
+            stop > start + 1 and natural_width(_part(table, start, stop), console) > console.width
+        ):
+            stop -= 1
+        yield _part(table, start, stop)
+        start = stop
+
+
+def _part(table: Table, start: int, stop: int) -> RichTable:
+    places = [*range(table.left), *range(start, stop)]
+    rows = tuple(
+        tuple(row[place] for place in places)
+        for row in table.rows
+        if any(row[place].text != ABSENT for place in range(start, stop))
+    )
+    part = Table(tuple(table.head[place] for place in places), rows, table.left)
+    return to_rich(part, stacked=True)
+
+
+def natural_width(table: RichTable, console: Console) -> int:
+    """Width of a table that nothing squeezes."""
+    roomy = console.options.update(max_width=MOST_COLUMNS)
+    return Measurement.get(console, roomy, table).maximum
 
 
 def to_rich(table: Table, *, stacked: bool) -> RichTable:
@@ -117,7 +231,12 @@ def metric_title(name: str) -> str:
 
 def metric_head(name: str) -> str:
     """Title of a metric with an arrow that points to better."""
-    return f"{metric_title(name)} {'↓' if name in LOWER_IS_BETTER else '↑'}"
+    return f"{metric_title(name)} {arrow(name)}"
+
+
+def arrow(name: str) -> str:
+    """Where better is."""
+    return "↓" if name in LOWER_IS_BETTER else "↑"
 
 
 def estimate_cell(estimate: Estimate | None) -> Cell:
@@ -161,6 +280,12 @@ def number(value: float | None) -> str:
         return f"{value:.3g}"
     text = f"{value:.3f}"
     return "0.000" if text == "-0.000" else text
+
+
+def short(value: float) -> str:
+    """Three decimals without the zero in front, as the paper's tables have them: .520, 1.120."""
+    text = number(value)
+    return text[1:] if text.startswith("0.") else text
 
 
 def signed(value: float | None) -> str:

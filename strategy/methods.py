@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
-from typing import Literal
+from typing import Any, Literal
 
 from conf.errors import ConfigError
 from conf.schema import Config, FiltersConfig, ThresholdsConfig
@@ -222,7 +222,8 @@ class Arm:
 
     def filters(self, configured: FiltersConfig) -> FiltersConfig:
         """The thresholds of this arm."""
-        return replace(configured, **dict(self.own_thresholds))
+        own: dict[str, Any] = dict(self.own_thresholds)
+        return replace(configured, **own)
 
     @property
     def asked_ratio(self) -> float:
@@ -280,7 +281,5 @@ def make_arms(
         own_ratios = ratios if ratios is not None and method.depends_on_ratio else (None,)
         own_ks = ks if ks is not None and method.depends_on_k else (None,)
         own_thresholds = thresholds if thresholds and method.depends_on_thresholds else (None,)
-        arms += [
-            Arm(method, *setting) for setting in product(own_ratios, own_ks, own_thresholds)
-        ]
+        arms += [Arm(method, *setting) for setting in product(own_ratios, own_ks, own_thresholds)]
     return tuple(arms)

@@ -65,7 +65,9 @@ class Material:
 
 def largest_k(arms: Sequence[Arm], config: Config) -> int:
     """Samples per record that have to be written, so that a smaller k is a part of them."""
-    return max((arm.k or config.augmenter.k for arm in arms if arm.method.needs_augmentation), default=0)
+    return max(
+        (arm.k or config.augmenter.k for arm in arms if arm.method.needs_augmentation), default=0
+    )
 
 
 def plan_arm(

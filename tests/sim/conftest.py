@@ -21,7 +21,7 @@ from conf.compose import compose, to_json
 from conf.schema import Config
 from lamp import metrics, tasks
 from storage import jsonlines
-from strategy.methods import Arm, make_arms
+from strategy.methods import Arm, configured_arms
 
 GAINS = {"device": 0.0, "direct_ft": 0.05, "direct_ft_matched": 0.055, "cdcda": 0.07}
 METHODS = tuple(GAINS)
@@ -58,7 +58,7 @@ def write_run(
     )
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(to_json(config))
-    models = {"nli": {"held_out_accuracy": nli, "pairs": 512}} if nli is not None else {}
+    models = {"nli": {"accuracy": nli, "pairs": 512}} if nli is not None else {}
     manifest = {"commit": "0123abc", "models": models, "data": {"notes": ["dates are made up"]}}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     names = [f"user-{number:03d}" for number in range(users)]
@@ -67,7 +67,7 @@ def write_run(
     _write_policies(folder, names, shares)
     failed = missing or {}
     files: Files = {"rounds": [phase("", "base model", 41.5)], "failures": []}
-    for arm in make_arms(methods, ratios):
+    for arm in configured_arms(config):
         gone = failed.get(arm.name, ())
         _add_arm(files, config, arm, [n for n in names if n not in gone], queries, kept_rate)
         files["failures"] += [failure(arm.name, user) for user in gone]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import subprocess
 import sys
@@ -151,12 +152,39 @@ def test_multirun_runs_every_combination(capsys: pytest.CaptureFixture[str], cal
     assert "[3/4] task=lamp_4 seed=0\n" in capsys.readouterr().out
 
 
-def test_multirun_gives_every_run_its_own_name(calls: Calls) -> None:
-    assert cli.main(["--multirun", "seed=0,1", "name=night"]) == 0
-    assert [words[-1] for words, _ in calls] == ["name='night-1'", "name='night-2'"]
+def test_multirun_puts_its_runs_into_one_folder_and_reports_them_together(
+    calls: Calls, tmp_path: Path
+) -> None:
+    root = f"paths.runs={tmp_path}"
+    assert cli.main(["--multirun", "seed=0,1", "task=lamp_2", "name=night", root]) == 0
+    *runs, (report, _) = calls
+    folder = tmp_path / "night"
+    assert [words[-2:] for words, _ in runs] == [
+        [f"paths.runs='{folder}'", "name='seed0'"],
+        [f"paths.runs='{folder}'", "name='seed1'"],
+    ]
+    assert report == [f"run={folder}"]
+    assert json.loads((folder / "sweep.json").read_text()) == {"runs": ["seed0", "seed1"]}
+
+
+def test_runs_of_a_sweep_keep_the_names_that_they_were_given(calls: Calls, tmp_path: Path) -> None:
+    assert cli.main(["-m", "name=a,b", f"paths.runs={tmp_path}"]) == 0
+    assert [words[-1] for words, _ in calls[:2]] == ["name='a'", "name='b'"]
+
+
+def test_an_experiment_brings_its_own_sweep(calls: Calls) -> None:
+    assert cli.main(["experiment=table2_small", "--dry-run"]) == 0
+    assert [words[-1] for words, _ in calls] == ["task=lamp_2", "task=lamp_7"]
+
+
+def test_a_key_on_the_command_line_takes_the_place_of_the_experiments_sweep(calls: Calls) -> None:
+    assert cli.main(["experiment=table2_small", "task=lamp_4"]) == 0
+    assert calls == [(["experiment=table2_small", "task=lamp_4"], False)]
     calls.clear()
-    assert cli.main(["--multirun", "name=a,b"]) == 0
-    assert calls == [(["name=a"], False), (["name=b"], False)]
+    assert cli.main(["-m", "experiment=table2_small", "seed=0,1", "--dry-run"]) == 0
+    assert [words[1:] for words, _ in calls] == [
+        [seed, task] for seed in ("seed=0", "seed=1") for task in ("task=lamp_2", "task=lamp_7")
+    ]
 
 
 def test_multirun_starts_nothing_when_one_run_is_refused(calls: Calls) -> None:
@@ -165,13 +193,14 @@ def test_multirun_starts_nothing_when_one_run_is_refused(calls: Calls) -> None:
 
 
 def test_multirun_goes_on_after_a_failed_run(
-    capsys: pytest.CaptureFixture[str], calls: Calls
+    capsys: pytest.CaptureFixture[str], calls: Calls, tmp_path: Path
 ) -> None:
-    assert cli.main(["-m", "seed=3,13,0"]) == 1
+    root = f"paths.runs={tmp_path}"
+    assert cli.main(["-m", "seed=3,13,0", root]) == 1
     assert len(calls) == 3
     printed = capsys.readouterr().err
     assert printed == "error: seed 13 brings bad luck\n2 of 3 runs did not end well\n"
-    assert cli.main(["-m", "seed=3,0"]) == 3
+    assert cli.main(["-m", "seed=3,0", root]) == 3
 
 
 def page(*topics: str, width: int = 80) -> str:

@@ -265,3 +265,23 @@ def test_user_without_queries_in_one_seed_is_left_out_of_that_seed():
     )["rouge1"]
     assert found.per_seed == pytest.approx((0.3, 0.6))
     assert found.low is not None
+
+
+def test_spearman_agrees_with_scipy_ties_included():
+    draw = np.random.default_rng(3)
+    places = (0.0, 0.1, 0.5, 1.0)
+    values = draw.integers(0, 4, size=(50, 4)).astype(float)
+    values = values[[len(set(row)) > 1 for row in values]]
+    expected = [stats.spearmanr(places, row).statistic for row in values]
+    np.testing.assert_allclose(statistics.spearman(places, values), expected)
+    assert np.isnan(statistics.spearman(places, np.ones((1, 4)))).all()
+
+
+def test_the_trend_of_a_curve_redraws_whole_users():
+    places = (0.0, 0.5, 1.0)
+    rising = [one_query_each([0.1 + gain, 0.5 + gain]) for gain in (0.0, 0.1, 0.2)]
+    found = statistics.rank_correlation(places, rising, DRAW)["rouge1"]
+    assert (found.value, found.low, found.high) == (1.0, 1.0, 1.0)  # every user rises
+    split = [one_query_each([0.3 + g, 0.3 - g, 0.3 + 2 * g]) for g in (0.0, 0.1, 0.2)]
+    found = statistics.rank_correlation(places, split, DRAW)["rouge1"]
+    assert (found.value, found.low, found.high) == (1.0, -1.0, 1.0)  # one user falls

@@ -9,13 +9,14 @@ import pytest
 
 from conf.compose import compose
 from conf.errors import ConfigError
+from conf.schema import ThresholdsConfig
 from lamp.records import Pair
 from protocol.recipe import PLAIN, Recipe, recipe_from_json, recipe_to_json
 from storage import jsonlines
 from strategy.filters import Candidate, Scores, select, select_random, select_readable
 from strategy.methods import Arm, find_method, make_arms
 from strategy.oracle import Oracle
-from strategy.planning import Material, plan_arm, recipe_of, thesaurus_of
+from strategy.planning import Material, largest_k, plan_arm, recipe_of, thesaurus_of
 from strategy.run_log import RunLog
 
 CONFIG = compose(["augmenter.k=4", "baselines.fedavg_rounds=3", "evaluation.rag_items=2"])
@@ -128,3 +129,29 @@ def test_an_oracle_without_histories_is_refused(tmp_path):
     (cloud,) = make_arms(["cloud"], None)
     with pytest.raises(ConfigError, match="cloud reads every history"):
         Oracle(CONFIG, None, None, None, None).run(cloud, RunLog(tmp_path), None)
+
+
+def test_a_smaller_k_is_the_first_samples_of_every_record(tmp_path):
+    unfiltered = find_method("cdcda_unfiltered")
+    kept = {
+        k: plan_arm(Arm(unfiltered, None, k), "base", MATERIAL, CONFIG, RunLog(tmp_path))[0].kept
+        for k in (1, 2, 4)
+    }
+    names = {k: [pair.id for pair in found["ana"]] for k, found in kept.items()}
+    assert names[1] == ["r0/0", "r1/0"]
+    assert names[2] == ["r0/0", "r0/1", "r1/0", "r1/1"]
+    assert len(names[4]) == 6
+
+
+def test_an_arm_may_have_thresholds_of_its_own(tmp_path):
+    loose = ThresholdsConfig(eps_scf=0.05)
+    arms = make_arms(["direct_ft", "cdcda", "cdcda_unfiltered"], None, None, [loose])
+    assert [each.name for each in arms] == ["direct_ft", "cdcda+eps_scf0.05", "cdcda_unfiltered"]
+    (planned,) = plan_arm(arms[1], "base", MATERIAL, CONFIG, RunLog(tmp_path))
+    assert len(planned.kept["ana"]) == 6  # the odd ones pass too
+
+
+def test_the_largest_k_of_any_arm_is_written():
+    arms = make_arms(["direct_ft", "cdcda"], None, [2, 7])
+    assert largest_k(arms, CONFIG) == 7
+    assert largest_k(make_arms(["direct_ft"], None), CONFIG) == 0
