@@ -22,7 +22,7 @@ from strategy.base_model import BaseModel, ensure_base, ensure_untuned
 from strategy.cache import Cache
 from strategy.cdcda import CdcdaPlm, Standing
 from strategy.cloud_models import Cloud, configured_cloud
-from strategy.exchange import TTL_S, AccountedGrid
+from strategy.exchange import TTL_S, AccountedGrid, ignore_reply
 from strategy.filters import Candidate
 from strategy.large_model import LargeModel, require_same_vocabulary
 from strategy.ledger import DEVICE_MODEL, M_BASE, Ledger
@@ -194,6 +194,7 @@ def _collect_shares(
             Message(request, node, ShareRequest.TYPE, ttl=TTL_S, group_id="share")
             for node in nodes.values()
         )
+    grid.on_reply = ignore_reply
     log.failures(grid.take_failures())
     shares: dict[str, dict[float, tuple[Pair, ...]]] = {}
     for reply in replies:
