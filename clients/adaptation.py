@@ -18,6 +18,7 @@ from clients import adapters, consent
 from clients.base import Base
 from clients.folder import Device
 from clients.local_data import added_pairs
+from clients.stream import adapt_to_stream
 from conf.seeds import derive_seed
 from lamp import tasks
 from models import lora, training
@@ -50,9 +51,14 @@ def adapt(
 ) -> AdaptReply:
     """Train and store the adapter of one arm (Eq. 5: cross-entropy on D_u and the kept pairs).
 
+    A recipe with a stream goes its own way: it trains on a few records, several times.
+
     Raises:
         ModelError: If a loss is not finite.
     """
+    stream = recipe_from_json(request.recipe).stream
+    if stream is not None:
+        return adapt_to_stream(device, base, request, settings, stream)
     what = prepare(device, base, request, settings)
     return finish(device, base, request, what, _train(base, what))
 

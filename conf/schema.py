@@ -28,16 +28,37 @@ class TaskConfig:
     """Which LaMP task, and how its profile items become training pairs.
 
     Attributes:
-        name: Task; ``lamp_6`` needs a licensed corpus and is not supported.
+        name: Task; ``lamp_6`` needs a licensed corpus and is not supported. ``dialogue`` answers
+            what a user asks.
         pair: How a profile item becomes a training pair; only ``lamp_1`` has more than one way.
         max_new_tokens: Longest answer, in tokens.
         max_field_words: Each text field is cut to this many words before it enters a prompt.
     """
 
-    name: Literal["lamp_1", "lamp_2", "lamp_3", "lamp_4", "lamp_5", "lamp_7"]
+    name: Literal["lamp_1", "lamp_2", "lamp_3", "lamp_4", "lamp_5", "lamp_7", "dialogue"]
     pair: Literal["default", "abstract_to_title", "title_to_abstract", "citation"] = "default"
     max_new_tokens: PositiveInt
     max_field_words: PositiveInt = 768
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class DialogueConfig:
+    """How ``task=dialogue`` splits files of dialogues over users.
+
+    Attributes:
+        records: Dialogues of each user's stream.
+        queries: Held-out dialogues of each user.
+        focus: Share of a user's dialogues that are of the user's own domain; the others are drawn
+            from all domains.
+        max_answer_words: Dialogues with a longer answer are left out, and counted.
+        seed: Seed of the split, apart from the run's seed: the same users under every seed.
+    """
+
+    records: PositiveInt = 100
+    queries: PositiveInt = 10
+    focus: Fraction = 0.8
+    max_answer_words: PositiveInt = 512
+    seed: int = 2024
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -131,6 +152,8 @@ class BuildConfig:
             "paraphrase", or the most "similar" other pair of the same user; "auto" takes the
             paraphrase where the world knows one.
         nli_data: JSON lines with premise, hypothesis, label; None lets the world write them.
+        self_synthesis: Share of the device's examples that teach it to rewrite a text when asked
+            to, which a pretrained model brings along; for the dac24 methods.
         seed: Seed of all initial weights and batches.
     """
 
@@ -147,6 +170,7 @@ class BuildConfig:
     holdout: NonNegativeInt = 100
     augmentation_target: Literal["auto", "paraphrase", "similar"] = "auto"
     nli_data: str | None = None
+    self_synthesis: Fraction = 0.0
     seed: int = 0
 
 
@@ -370,6 +394,47 @@ class BaselinesConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class StreamConfig:
+    """A device that sees its records as a stream and keeps a few (Qin et al., DAC'24).
+
+    Attributes:
+        bins: Places of the buffer.
+        bin_bytes: Bytes of one place; a record that needs more is counted and not kept.
+        dialogues: The stream is the newest so many records of the history; None for all.
+        every: Fine-tune after every so many records of the stream.
+        annotations: At most so many records are kept over the whole stream, as the user is asked
+            for the response of each; None for no limit.
+        reads: What selection may look at: what the user typed, or the response as well.
+        lexicons: Word lists per domain: "auto" for the miniature world's own or else made from
+            the public users' texts, or a JSON file with domain -> words.
+        lexicon_domains: Domains that "auto" looks for where texts carry none.
+        lexicon_words: Words per domain of lexicons made by "auto".
+        sets: Texts that the device writes per kept record; 0 for none.
+        synth_response: Response of such a text: the record's own, or rewritten too.
+        min_rouge1: Sanity check: least ROUGE-1 F1 to the record's own text.
+        sampling: Sampling settings of the device's own model.
+        batch_size: Records embedded or rewritten at once.
+        curve: Answer the held-out queries after every fine-tuning, for the learning curve.
+    """
+
+    bins: PositiveInt = 128
+    bin_bytes: PositiveInt = 22528
+    dialogues: PositiveInt | None = None
+    every: PositiveInt = 800
+    annotations: NonNegativeInt | None = None
+    reads: Literal["input", "pair"] = "input"
+    lexicons: str = "auto"
+    lexicon_domains: PositiveInt = 6
+    lexicon_words: PositiveInt = 40
+    sets: NonNegativeInt = 3
+    synth_response: Literal["keep", "generate"] = "keep"
+    min_rouge1: Fraction = 0.5
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    batch_size: PositiveInt = 64
+    curve: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class ResourcesConfig:
     """What the simulated devices and the cloud may use.
 
@@ -420,7 +485,8 @@ class Config:
     """One run.
 
     Attributes:
-        data: "miniature", or a folder with LaMP_n/<part>_questions.json and _outputs.json.
+        data: "miniature", or a folder with LaMP_n/<part>_questions.json and _outputs.json; for
+            task=dialogue a folder or file of dialogues.
         part: Which official file: train, dev or test.
         split: "time" groups questions by user_id and needs dates; "user" makes each question a
             user where there is no user_id; "auto" takes "time" where the files allow it.
@@ -451,6 +517,8 @@ class Config:
     resources: ResourcesConfig
     paths: PathsConfig
     baselines: BaselinesConfig
+    stream: StreamConfig = field(default_factory=StreamConfig)
+    dialogue: DialogueConfig = field(default_factory=DialogueConfig)
     data: str = "miniature"
     part: Literal["train", "dev", "test"] = "dev"
     split: Literal["auto", "time", "user"] = "auto"

@@ -17,6 +17,7 @@ from conf.checks import MINIATURE
 from conf.errors import ConfigError, DataError
 from conf.schema import Config, WorldConfig
 from lamp import files
+from lamp.dialogue_users import dialogue_users
 from lamp.files import Question
 from lamp.metrics import HIGHEST_STARS, LOWEST_STARS, read_stars
 from lamp.records import Query, UserHistory
@@ -64,6 +65,9 @@ def load(config: Config) -> LampData:
         ConfigError: If the configuration asks for what the data cannot give.
     """
     chosen = task(config.task)
+    if chosen.name == "dialogue":
+        users, notes = dialogue_users(config)
+        return _assign(config, chosen, Split("dialogue", (), notes), users)
     questions_path, outputs_path = find_files(_folder(config), chosen, config.part, config.split)
     questions = files.read_questions(questions_path, chosen.fields)
     golds = _read_golds(outputs_path, chosen, questions)

@@ -86,6 +86,11 @@ def score_query(
     )
 
 
+def rouge1(text: str, other: str) -> float:
+    """Return the ROUGE-1 F-measure of two texts, without stemming."""
+    return float(_rouge_scorer().score(target=other, prediction=text)["rouge1"].fmeasure)
+
+
 def label_index(task: Task, answer: str) -> int:
     """Return the index of ``answer`` among the task's labels, letter for letter; else -1."""
     return task.labels.index(answer) if answer in task.labels else UNPARSED

@@ -1,4 +1,4 @@
-"""The paper's augmentation prompt and the form of a reply to it.
+"""The papers' augmentation prompts and the forms of replies to them.
 
 The prompt's one sentence is all that the paper prints (REFERENCE A.2); whether a chat template
 stood around it is not known. ``AugmenterConfig.prompt_version`` names this wording.
@@ -20,3 +20,23 @@ def augmentation_prompt(pair: Pair) -> str:
 def augmentation_reply(pair: Pair) -> str:
     """Write ``pair`` in the form in which the prompt shows its example and expects its answer."""
     return f"Input: [{pair.input}], Response: [{pair.response}]"
+
+
+def rewriting_prompt(text: str) -> str:
+    """Ask a device's own model for a text similar to ``text`` (Qin et al., DAC'24)."""
+    return (
+        "Please refine and generate a text semantically similar to the following text block, no "
+        "need to answer it, no need to explain, use [] to hold your generated response: "
+        f"{rewriting_reply(text)}"
+    )
+
+
+def rewriting_reply(text: str) -> str:
+    """Write ``text`` in the form in which a reply to the rewriting prompt holds it."""
+    return f"[{text}]"
+
+
+def rewritten(reply: str) -> str | None:
+    """Read the text out of a reply: what stands between its first and last bracket; else None."""
+    start, end = reply.find("["), reply.rfind("]")
+    return reply[start + 1 : end].strip() or None if 0 <= start < end else None

@@ -1,4 +1,4 @@
-"""The six LaMP tasks: what a query asks, and how a profile item becomes a training pair.
+"""LaMP's six tasks and dialogue: what a query asks, and how an item becomes a training pair.
 
 A query is LaMP's own prompt, instruction included; a pair is trained with the same wording, so that
 a device learns from D_u exactly what it is asked later. LaMP-1 and LaMP-7 cannot do that: their
@@ -54,7 +54,7 @@ class Task:
         response_field: Profile field that is a pair's response y; "" where an item is x alone.
         pair_labels: What a pair's response must be one of; empty where it is free text.
         pair_prompt: Prompt that a pair is trained with; ``{x}`` stands for its input.
-        query_before: What stands before the text x in a query.
+        query_before: What stands before the text x in a query; "" where the query is x alone.
         query_after: What stands after it; "" where the text ends the query.
     """
 
@@ -161,6 +161,17 @@ TASKS: dict[str, Task] = {
         pair_prompt="tweet:",
         query_before="Paraphrase the following tweet without any explanation before or after it: ",
     ),
+    "dialogue": Task(
+        name="dialogue",
+        official="Dialogue",
+        title="Dialogue",
+        kind="text",
+        folder="",
+        input_field="question",
+        response_field="answer",
+        pair_prompt=SLOT,
+        query_before="",
+    ),
 }
 
 # How a LaMP-1 profile item, a paper, becomes a pair: (input field, response field, prompt).
@@ -241,6 +252,8 @@ def query_text(task: Task, query: Query) -> str:
     Raises:
         DataError: If the query does not have the task's wording.
     """
+    if not task.query_before:
+        return query.input
     _, before, text = query.input.partition(task.query_before)
     inner, after, _ = text.partition(task.query_after) if task.query_after else (text, "", "")
     if not before or after != task.query_after:

@@ -161,6 +161,13 @@ class AdaptReply:
         peak_memory_bytes: What an NF4 device would need for weights, adapter and optimizer.
         adapter_bytes: Size of the stored adapter.
         weights: LoRA weights, where the recipe is federated; else none.
+        curve_seen: Where the recipe has a stream: records seen at each point of the learning curve.
+        curve: The task's headline metric on the held-out queries at each of these points.
+        epoch_seconds: Seconds per epoch of each fine-tuning.
+        phase_seconds: Seconds of selection, synthesis and the curve's answers.
+        annotations: Records that the user was asked about.
+        synthesis: Texts that the device wrote: kept, unreadable, copies, too unlike.
+        buffer_bytes: Most bytes that the buffer held.
     """
 
     TYPE: ClassVar[str] = "train.adapt"
@@ -175,6 +182,13 @@ class AdaptReply:
     peak_memory_bytes: int = holds("numbers")
     adapter_bytes: int = holds("numbers")
     weights: Arrays = holds("LoRA weights", dict)
+    curve_seen: tuple[int, ...] = holds("numbers", ())
+    curve: tuple[float, ...] = holds("numbers", ())
+    epoch_seconds: tuple[float, ...] = holds("numbers", ())
+    phase_seconds: tuple[float, ...] = holds("numbers", ())
+    annotations: int = holds("numbers", 0)
+    synthesis: tuple[int, ...] = holds("numbers", ())
+    buffer_bytes: int = holds("numbers", 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,9 +14,32 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, TypeAdapter,
 from pydantic.dataclasses import dataclass
 
 from conf.errors import ProtocolError
-from conf.schema import STRICT, Fraction
+from conf.schema import STRICT, Fraction, StreamConfig
+from lamp.lexicons import Lexicon
 
 Local = Literal["nothing", "copies", "eda"]
+Score = Literal["entropy", "domain", "dissimilarity"]
+Replace = Literal["scores", "random", "fifo", "k_center"]
+ALL_SCORES: tuple[Score, ...] = ("entropy", "domain", "dissimilarity")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Stream:
+    """How a device keeps a few records of a stream and trains on them (Qin et al., DAC'24).
+
+    Attributes:
+        settings: Buffer, schedule and synthesis.
+        replace: How a full buffer makes room.
+        scores: Scores that a newcomer must win in, where scores decide.
+        synthesis: Whether the device's own model writes similar texts.
+        lexicons: Words per domain.
+    """
+
+    settings: StreamConfig
+    replace: Replace = "scores"
+    scores: tuple[Score, ...] = ALL_SCORES
+    synthesis: bool = True
+    lexicons: tuple[Lexicon, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -35,6 +58,7 @@ class Recipe:
         federated: Send the adapter's weights back; start from the message's weights, in round 0
             from weights that are the same for all users.
         round: Round of the federated training.
+        stream: Keep and train on a few records of the stream that D_u is; None for all of D_u.
     """
 
     local: Local = "nothing"
@@ -46,11 +70,12 @@ class Recipe:
     epochs: PositiveInt | None = None
     federated: bool = False
     round: NonNegativeInt = 0
+    stream: Stream | None = None
 
     @property
     def can_wait(self) -> bool:
         """Whether the device may keep the request and train it with others' (no arrays in it)."""
-        return not self.federated and not self.distillation
+        return not self.federated and not self.distillation and self.stream is None
 
 
 def recipe_to_json(recipe: Recipe) -> str:

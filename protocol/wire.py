@@ -2,6 +2,7 @@
 
     method                        device -> server                  server -> device
     device, direct_ft, ...        numbers                           M_base once
+    dac24, ...                    numbers                           M_base once
     device_zero_shot              numbers                           the device model once
     cdcda, ...                    shared pairs, numbers             kept pairs, M_base once
     rkd_ft                        shared pairs, numbers             teacher logits, M_base once
@@ -59,6 +60,15 @@ WIRE_TABLE: dict[str, Allowed] = {
     "cdcda_rag": _AUGMENTED,
     "cdcda_random": _AUGMENTED,
     "cdcda_unfiltered": _AUGMENTED,
+    "dac24": _LOCAL,
+    "dac24_random": _LOCAL,
+    "dac24_fifo": _LOCAL,
+    "dac24_kcenter": _LOCAL,
+    "dac24_eoe": _LOCAL,
+    "dac24_dss": _LOCAL,
+    "dac24_idd": _LOCAL,
+    "dac24_plain": _LOCAL,
+    "dac24_random_plain": _LOCAL,
     "fedavg": _allowed(up="LoRA weights", down="averaged weights, M_base"),
     "unified": _ORACLE,
 }

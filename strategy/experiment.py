@@ -13,6 +13,7 @@ from flwr.serverapp import Grid
 
 from conf.schema import Config
 from lamp import tasks
+from lamp.lexicons import Lexicon
 from lamp.records import Pair
 from protocol.codec import Arrays, decode, encode
 from protocol.messages import ShareReply, ShareRequest
@@ -22,6 +23,7 @@ from strategy.base_model import BaseModel, ensure_base, ensure_untuned
 from strategy.cache import Cache
 from strategy.cdcda import CdcdaPlm, Standing
 from strategy.cloud_models import Cloud, configured_cloud
+from strategy.domains import lexicons_of
 from strategy.exchange import TTL_S, AccountedGrid, ignore_reply
 from strategy.filters import Candidate
 from strategy.large_model import LargeModel, require_same_vocabulary
@@ -103,7 +105,13 @@ def run_experiment(
         log, "augment", lambda: _candidates(arms, shares, config, cloud, log, progress)
     )
     logits = _ask_large_model(arms, inputs, bases, shares, log, ledger, progress, on_arm)
-    material = Material(shares, candidates, logits, largest_k(arms, config))
+    material = Material(
+        shares=shares,
+        candidates=candidates,
+        logits=logits,
+        k=largest_k(arms, config),
+        lexicons=_lexicons(arms, inputs),
+    )
     plans = [
         plan
         for arm in arms
@@ -158,6 +166,13 @@ def _ask_large_model(
         return {}
     shared = {user: by_ratio[max(ratios)] for user, by_ratio in shares.items()}
     return _timed(log, "teacher logits", lambda: teach(shared, config, large, progress))
+
+
+def _lexicons(arms: Sequence[Arm], inputs: ServerInputs) -> tuple[Lexicon, ...]:
+    """The words per domain that streaming devices score by."""
+    if not any(arm.method.streaming for arm in arms):
+        return ()
+    return lexicons_of(inputs.config, inputs.public)
 
 
 def _timed(log: RunLog, phase: str, step: Callable[[], T]) -> T:

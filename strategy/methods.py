@@ -14,9 +14,25 @@ from typing import Any, Literal
 
 from conf.errors import ConfigError
 from conf.schema import Config, FiltersConfig, ThresholdsConfig
+from protocol.recipe import ALL_SCORES, Replace, Score
 
 Added = Literal["nothing", "kept", "copies", "eda", "logits"]
 Choice = Literal["filtered", "random", "all"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Streaming:
+    """What a device does that keeps only a few records of its history (Qin et al., DAC'24).
+
+    Attributes:
+        replace: How its full buffer makes room.
+        scores: Scores that a newcomer must win in, where scores decide.
+        synthesis: Whether its own model writes similar texts.
+    """
+
+    replace: Replace = "scores"
+    scores: tuple[Score, ...] = ALL_SCORES
+    synthesis: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +53,7 @@ class Method:
         federated: Whether the adapters are averaged over the users, round after round.
         retrieves: Whether records of the user's own profile stand in the prompt (RAG).
         adapter_of: Method whose adapter answers; "" for the method's own.
+        streaming: How the device keeps a few records of D_u, seen as a stream; None for all of D_u.
     """
 
     name: str
@@ -51,6 +68,7 @@ class Method:
     federated: bool = False
     retrieves: bool = False
     adapter_of: str = ""
+    streaming: Streaming | None = None
 
     @property
     def downloads(self) -> bool:
@@ -119,6 +137,12 @@ _CLOUD = Method(
     answers="cloud",
 )
 
+
+def _streaming(name: str, about: str, **differing: Any) -> Method:
+    """A method that streams; ``differing`` is what parts it from dac24."""
+    return replace(_DIRECT_FT, name=name, about=about, streaming=Streaming(**differing))
+
+
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
@@ -173,6 +197,24 @@ METHODS: dict[str, Method] = {
             name="fedavg",
             about="one adapter for all users: FedAvg over the users' LoRA weights",
             federated=True,
+        ),
+        _streaming(
+            "dac24", "adapter on a buffer kept by three scores and on the device's own texts"
+        ),
+        _streaming("dac24_random", "dac24 with a buffer of random records", replace="random"),
+        _streaming("dac24_fifo", "dac24 with a buffer of the newest records", replace="fifo"),
+        _streaming("dac24_kcenter", "dac24 with a buffer by greedy k-center", replace="k_center"),
+        _streaming("dac24_eoe", "dac24 by embedding entropy alone", scores=("entropy",)),
+        _streaming("dac24_dss", "dac24 by the domain-specific score alone", scores=("domain",)),
+        _streaming(
+            "dac24_idd", "dac24 by in-domain dissimilarity alone", scores=("dissimilarity",)
+        ),
+        _streaming("dac24_plain", "dac24 without the device's own texts", synthesis=False),
+        _streaming(
+            "dac24_random_plain",
+            "a buffer of random records, without the device's own texts",
+            replace="random",
+            synthesis=False,
         ),
         Method(
             name="unified",

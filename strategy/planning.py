@@ -8,9 +8,10 @@ from typing import Literal
 
 from conf.schema import Config
 from conf.seeds import derive_seed
+from lamp.lexicons import Lexicon
 from lamp.records import Pair
 from protocol.codec import Arrays
-from protocol.recipe import PLAIN, Recipe
+from protocol.recipe import PLAIN, Recipe, Stream
 from strategy.filters import Candidate, Selection, select, select_random, select_readable
 from strategy.methods import Arm
 from strategy.run_log import RunLog
@@ -55,12 +56,14 @@ class Material:
         candidates: Per user k candidates for each record of the largest share, in its order.
         logits: Per user the teacher's logits by record of the largest share.
         k: Samples per record among the candidates: the largest number that any arm takes.
+        lexicons: Words per domain, for devices that see their history as a stream.
     """
 
     shares: Shares = field(default_factory=dict)
     candidates: Mapping[str, tuple[Candidate, ...]] = field(default_factory=dict)
     logits: Mapping[str, Arrays] = field(default_factory=dict)
     k: int = 0
+    lexicons: tuple[Lexicon, ...] = ()
 
 
 def largest_k(arms: Sequence[Arm], config: Config) -> int:
@@ -83,7 +86,7 @@ def plan_arm(
             base_id=base_id,
             kept=kept,
             logits=logits,
-            recipe=recipe_of(arm, config, number),
+            recipe=recipe_of(arm, config, number, material.lexicons),
             retrieved=config.evaluation.rag_items if arm.method.retrieves else 0,
             answers=number == rounds - 1,
         )
@@ -91,9 +94,21 @@ def plan_arm(
     ]
 
 
-def recipe_of(arm: Arm, config: Config, number: int = 0) -> Recipe:
+def recipe_of(
+    arm: Arm, config: Config, number: int = 0, lexicons: tuple[Lexicon, ...] = ()
+) -> Recipe:
     """What the devices of ``arm`` do in round ``number`` besides training on what they have."""
     settings = config.baselines
+    if (streaming := arm.method.streaming) is not None:
+        return Recipe(
+            stream=Stream(
+                settings=config.stream,
+                replace=streaming.replace,
+                scores=streaming.scores,
+                synthesis=streaming.synthesis,
+                lexicons=lexicons,
+            )
+        )
     if arm.method.federated:
         return Recipe(federated=True, round=number, epochs=settings.fedavg_epochs)
     if arm.method.distils:

@@ -17,12 +17,22 @@ from typing import Any
 from conf.errors import ConfigError
 from conf.schema import WorldConfig
 from conf.seeds import derive_seed
+from lamp.lexicons import Lexicon
 from lamp.world import grammar, movies, news, papers, reviews, tweets
 from lamp.world.grammar import Label
 from lamp.world.person import Person, Record
 from storage.atomic import write_json, write_text
 
-__all__ = ["DOMAINS", "VERSION", "knows", "nli_pairs", "paraphrase", "synonyms", "write_world"]
+__all__ = [
+    "DOMAINS",
+    "VERSION",
+    "knows",
+    "lexicons",
+    "nli_pairs",
+    "paraphrase",
+    "synonyms",
+    "write_world",
+]
 
 VERSION = "2"
 DOMAINS = (movies.DOMAIN, reviews.DOMAIN, news.DOMAIN, papers.DOMAIN, tweets.DOMAIN)
@@ -33,7 +43,16 @@ KNOWN_SHARE = 0.9
 MANY_FACTS = 100
 FIRST_YEAR = 2010
 MONTHS = 12
+CONCEPTS_OF_A_TOPIC = 3
 
+DOMAIN_OF_TASK = {
+    "lamp_1": papers.DOMAIN,
+    "lamp_2": movies.DOMAIN,
+    "lamp_3": reviews.DOMAIN,
+    "lamp_4": news.DOMAIN,
+    "lamp_5": papers.DOMAIN,
+    "lamp_7": tweets.DOMAIN,
+}
 MAKERS: Mapping[str, Callable[[random.Random], Person]] = {
     "lamp_1": papers.make_citer,
     "lamp_2": movies.make_person,
@@ -166,6 +185,20 @@ def nli_pairs(
         label = LABELS[number % len(LABELS)]
         pairs.append((*rng.choice(premises).pair(label, word_share, most_facts, rng), label))
     return pairs
+
+
+def lexicons(task: str) -> tuple[Lexicon, ...]:
+    """The words of a task's topics: three concepts each of what its texts vary most in."""
+    categories = DOMAIN_OF_TASK[task].lexicon.values()
+    concepts = max(categories, key=len)
+    groups = [
+        concepts[start : start + CONCEPTS_OF_A_TOPIC]
+        for start in range(0, len(concepts), CONCEPTS_OF_A_TOPIC)
+    ]
+    return tuple(
+        Lexicon(group[0][0], tuple(word for concept in group for word in concept))
+        for group in groups
+    )
 
 
 def synonyms() -> dict[str, tuple[str, ...]]:

@@ -76,12 +76,15 @@ def build(config: Config, data: LampData, cache: Path, progress: Progress) -> Co
 
 def _key(corpus: Corpus, settings: BuildConfig) -> str:
     nli_file = Path(settings.nli_data).expanduser() if settings.nli_data else None
+    # what is off shapes nothing, so that builds from before the key stay valid
+    off = () if settings.self_synthesis else ("self_synthesis",)
+    given = {key: value for key, value in asdict(settings).items() if key not in off}
     shaping = {
         "version": VERSION,
         "world": world.VERSION,
         "task": asdict(corpus.task),
         "target": corpus.target,
-        "build": asdict(settings) | {"nli_data": None},
+        "build": given | {"nli_data": None},
         "nli": hash_bytes(nli_file.read_bytes()) if nli_file and nli_file.is_file() else None,
         "users": [[asdict(user) for user in users] for users in (corpus.users, corpus.held_out)],
     }
@@ -148,7 +151,7 @@ def _train(
         with one_thread(), stopwatch() as seconds:
             on_step = _reporter(progress, "device model", settings.device_steps)
             seed = derive_seed(settings.seed, "device", "batches")
-            draw = device_draw(corpus, device_tokenizer)
+            draw = device_draw(corpus, device_tokenizer, settings.self_synthesis)
             losses = train_causal(
                 device, device_tokenizer, draw, settings.device_steps, settings, seed, on_step
             )

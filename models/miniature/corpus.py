@@ -19,7 +19,12 @@ from transformers import PreTrainedTokenizerBase
 from conf.errors import ConfigError, DataError
 from conf.schema import BuildConfig
 from lamp import world
-from lamp.prompts import augmentation_prompt, augmentation_reply
+from lamp.prompts import (
+    augmentation_prompt,
+    augmentation_reply,
+    rewriting_prompt,
+    rewriting_reply,
+)
 from lamp.records import Pair, Query, UserHistory
 from lamp.tasks import Task, training_prompt
 from models.chat import Encoded, encode_example
@@ -172,10 +177,16 @@ def _paraphrase(pair: Pair, rng: random.Random, progress: float) -> Pair:
     )
 
 
-def device_draw(corpus: Corpus, tokenizer: PreTrainedTokenizerBase) -> Draw:
-    """Examples for the device: plain text, pairs, queries."""
+def device_draw(
+    corpus: Corpus, tokenizer: PreTrainedTokenizerBase, self_synthesis: float = 0.0
+) -> Draw:
+    """Examples for the device: plain text, pairs, queries, and a share that asks to rewrite."""
 
-    def draw(rng: random.Random, _: float) -> Encoded:
+    def draw(rng: random.Random, progress: float) -> Encoded:
+        if self_synthesis and rng.random() < self_synthesis:
+            pair, target = rng.choice(corpus.shown)
+            reply = rewriting_reply((target or _paraphrase(pair, rng, progress)).input)
+            return _example(tokenizer, rewriting_prompt(pair.input), reply)
         kind = rng.random()
         if kind < DEVICE_TEXT:
             return _plain(tokenizer, rng.choice(corpus.pairs))

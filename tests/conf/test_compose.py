@@ -27,7 +27,16 @@ REQUIRED = {  # what a preset leaves to the command line
     "privacy/per_user.yaml": ["privacy.csv=policies.csv"],
     **{
         f"experiment/{name}.yaml": ["data=lamp"]
-        for name in ("paper", "table1", "table2", "table3", "figure2", "thresholds", "rank")
+        for name in (
+            "paper",
+            "table1",
+            "table2",
+            "table3",
+            "figure2",
+            "thresholds",
+            "rank",
+            "dac24",
+        )
     },
     "world/small.yaml": ["model=tiny"],
 }
@@ -48,7 +57,15 @@ def test_every_yaml_file_composes(preset: Path) -> None:
 def test_groups_are_the_ones_that_the_documentation_names() -> None:
     assert {"task", "model", "privacy", "augmenter", "filters", "qlora"} <= set(groups())
     assert {"resources", "experiment", "paths", "world", "evaluation"} <= set(groups())
-    assert groups()["task"] == ("lamp_1", "lamp_2", "lamp_3", "lamp_4", "lamp_5", "lamp_7")
+    assert groups()["task"] == (
+        "dialogue",
+        "lamp_1",
+        "lamp_2",
+        "lamp_3",
+        "lamp_4",
+        "lamp_5",
+        "lamp_7",
+    )
 
 
 def test_defaults_are_the_documented_assumptions(default: Config) -> None:
@@ -102,9 +119,9 @@ def test_one_item_of_a_list_can_be_set() -> None:
         ),
         (
             "task=lamp_6",
-            "task=lamp_6: no such name. Did you mean 'lamp_7'? Known: lamp_1, lamp_2, ",
+            "task=lamp_6: no such name. Did you mean 'lamp_7'? Known: dialogue, lamp_1, ",
         ),
-        ("task=null", "task: expected one name. Known: lamp_1, "),
+        ("task=null", "task: expected one name. Known: dialogue, lamp_1, "),
         ("privacy=[fixed,mixed]", "privacy: expected one name. Known: beta, "),
         ("qlora.rnak=8", "qlora.rnak: unknown key. Did you mean 'qlora.rank'? Known in qlora: "),
         ("rank=8", "rank: unknown key. Did you mean 'qlora.rank'? Known in qlora: quant_type, "),

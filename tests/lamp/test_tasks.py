@@ -28,6 +28,7 @@ def test_the_six_tasks_have_lamps_names_labels_and_fields():
         "lamp_4": "LaMP_4",
         "lamp_5": "LaMP_5",
         "lamp_7": "LaMP_7",
+        "dialogue": "Dialogue",
     }
     assert TASKS["lamp_1"].labels == ("[1]", "[2]")
     assert len(TASKS["lamp_2"].labels) == 15
@@ -95,7 +96,7 @@ def test_the_text_of_a_citation_choice_is_the_title_even_with_quotes_in_it():
     assert query_text(TASKS["lamp_1"], Query("q", CHOICE, "[1]")) == 'Of "mice", and men'
 
 
-@pytest.mark.parametrize("name", [*TASKS])
+@pytest.mark.parametrize("name", [name for name in TASKS if name != "dialogue"])
 def test_a_query_in_other_words_is_refused_without_quoting_it(name):
     with pytest.raises(DataError, match="question 'q17', field 'input'") as error:
         query_text(TASKS[name], Query("q17", "Tell me about my secret", "gold"))

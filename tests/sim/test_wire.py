@@ -124,6 +124,9 @@ def inputs(tmp_path_factory, qwen2_folder):
                 "qlora.base_epochs=1",
                 "qlora.compute_dtype=float32",
                 "qlora.cohort=1",
+                "stream.bins=2",
+                "stream.every=3",
+                "stream.sampling.max_new_tokens=8",
                 *words,
             ]
         )
@@ -314,6 +317,36 @@ def test_a_device_adds_k_of_each_record_it_would_share_and_shares_none(recorded,
     added = {row["user"]: row["synthetic"] for row in rows(run, "adaptations") if row["arm"] == arm}
     assert added == {"ana": 2 * 3, "ben": 0, "eve": 2 * 6}
     assert all(request.kept == () for request in bodies(grid, "train.adapt", arm, "down"))
+
+
+STREAMING = [name for name in METHODS if name.startswith("dac24")]
+
+
+@pytest.mark.parametrize("arm", STREAMING)
+def test_a_streaming_device_keeps_two_records_and_sends_numbers_alone(recorded, arm):
+    grid, run, _ = recorded
+    replies = bodies(grid, "train.adapt", arm, "up")
+    assert [reply.records for reply in replies] == [2, 2, 2]
+    for reply in replies:
+        assert contents(reply) <= {"identity", "settings", "numbers"}
+        assert reply.curve_seen == (0, 3, 6)
+        assert 2 <= reply.annotations <= 6
+        assert 0 < reply.buffer_bytes <= 2 * 22528
+    for request in bodies(grid, "train.adapt", arm, "down"):
+        assert contents(request) == {"settings"}
+    assert len(list(run.devices.glob(f"*/adapters/{arm}/adapter_model.safetensors"))) == 3
+
+
+def test_methods_that_stream_differ_in_their_recipe_alone(recorded):
+    grid, _, _ = recorded
+    recipes = {
+        arm: json.loads(bodies(grid, "train.adapt", arm, "down")[0].recipe)["stream"]
+        for arm in STREAMING
+    }
+    for arm, recipe in recipes.items():
+        differing = {key for key in recipe if recipe[key] != recipes["dac24"][key]}
+        assert differing <= {"replace", "scores", "synthesis"}
+        assert bool(differing) == (arm != "dac24")
 
 
 def test_rag_answers_with_the_adapter_of_the_method_without_it(recorded):

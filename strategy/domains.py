@@ -1,0 +1,45 @@
+"""The lexicons of a run: given, the miniature world's own, or made from the public users' texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from conf.schema import Config
+from conf.seeds import derive_seed
+from lamp import world
+from lamp.lexicons import Lexicon, read_lexicons, telling_words, topics
+from lamp.records import UserHistory
+from strategy import public
+from strategy.public import PublicUsers
+
+AUTO = "auto"
+
+
+def lexicons_of(config: Config, users: PublicUsers) -> tuple[Lexicon, ...]:
+    """Words per domain, the same for all devices; no target user's text is looked at.
+
+    Raises:
+        DataError: If the file of ``stream.lexicons`` cannot be used, or there are no texts.
+    """
+    if config.stream.lexicons != AUTO:
+        return read_lexicons(Path(config.stream.lexicons).expanduser())
+    if config.data == "miniature":
+        return world.lexicons(config.task.name)
+    texts = texts_by_domain(public.read(users))
+    if len(texts) < 2:
+        everything = [text for own in texts.values() for text in own]
+        texts = topics(
+            everything, config.stream.lexicon_domains, derive_seed(config.seed, "topics")
+        )
+    return telling_words(texts, config.stream.lexicon_words)
+
+
+def texts_by_domain(users: Sequence[UserHistory]) -> dict[str, list[str]]:
+    """Inputs and responses by the profile's field "domain"; "" where there is none."""
+    texts: dict[str, list[str]] = {}
+    for user in users:
+        for item, pair in zip(user.profile, user.pairs, strict=True):
+            own = texts.setdefault(item.fields.get("domain", ""), [])
+            own += [pair.input, pair.response]
+    return texts
