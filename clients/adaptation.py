@@ -96,7 +96,11 @@ def finish(
     if result.error is not None:
         raise result.error
     report = result.report
-    facts = {"base_id": request.base_id, "steps": report.steps}
+    facts = {
+        "base_id": request.base_id,
+        "steps": report.steps,
+        adapters.SOURCES: shared_sources(request),
+    }
     stored = adapters.store(device, request.adapter_name, base.model, facts, result.state)
     federated = recipe_from_json(request.recipe).federated
     return AdaptReply(
@@ -112,6 +116,12 @@ def finish(
         adapter_bytes=stored,
         weights=_numpy(result.state) if federated else {},
     )
+
+
+def shared_sources(request: AdaptRequest) -> list[str]:
+    """Ids of the shared records behind what the message brings; the device notes them."""
+    written = {pair.id.rpartition("/")[0] for pair in request.kept}  # "<shared id>/<sample index>"
+    return sorted(written | set(request.logits))
 
 
 def _train(base: Base, what: Training) -> CohortResult:

@@ -1,24 +1,28 @@
 """The adapter store: one PEFT folder per user and arm, inside the user's own folder.
 
 A stored adapter is complete when its marker file stands in it; a half-written one is never read.
+The marker names the shared records behind the synthetic pairs or logits that the adapter saw. When
+one of them is withdrawn the adapter is stale: it answers no more until it was trained anew.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
 
-from clients.folder import Device
+from clients.folder import STALE, Device
 from conf.errors import ProtocolError, RunError
 from models import lora
 from storage import atomic
 from storage.hashing import hash_bytes
 
+SOURCES = "shared_sources"
 _ARM_NAME = re.compile(r"[a-z0-9][a-z0-9_.@+-]{0,99}")
 
 
@@ -83,4 +87,23 @@ def _stored(device: Device, arm: str) -> Path:
     folder = adapter_folder(device, arm)
     if not atomic.is_complete(folder):
         raise RunError(f"user {device.user_id}: no adapter for arm '{arm}'; adapt before answering")
+    if (folder / STALE).exists():
+        raise RunError(
+            f"user {device.user_id}: the adapter for arm '{arm}' saw records that were withdrawn; "
+            "train it anew with python -m sim resume run=<run>"
+        )
     return folder
+
+
+def mark_stale(device: Device, withdrawn: Collection[str]) -> list[str]:
+    """Mark the adapters that saw what these records gave rise to, and name their arms."""
+    stale = []
+    for folder in sorted((device.folder / "adapters").glob("*")):
+        if not atomic.is_complete(folder):
+            continue
+        facts = json.loads((folder / atomic.MARKER).read_text(encoding="utf-8"))
+        seen = sorted(set(facts.get(SOURCES, ())) & set(withdrawn))
+        if seen:
+            atomic.write_json(folder / STALE, {"withdrawn": seen})
+            stale.append(folder.name)
+    return stale

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 
-from clients import adaptation, adapters, answering, folder, jobs
+from clients import adaptation, adapters, answering, consent, folder, jobs
 from clients.base import Base
 from clients.folder import Device
 from conf.errors import CdcdaError, ModelError, RunError
@@ -175,7 +175,7 @@ def _answer_together(
             device.history,
             request.arm,
             [each.text for each in own],
-            settings,
+            consent.allowed_settings(device, settings),
             seconds=seconds * tokens / every,
             tokens=tokens,
         )

@@ -14,7 +14,7 @@ asks for.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_UP, Decimal
 
@@ -55,6 +55,13 @@ def grant(device: Device, ratios: Sequence[float]) -> Grant:
         pairs=tuple(pair for pair, _ in leaving),
         counts=tuple(counts),
         redactions=tuple(number for _, number in leaving),
+    )
+
+
+def as_sent(device: Device, record_ids: Collection[str]) -> tuple[Pair, ...]:
+    """These records in the form in which they leave, or left, the device."""
+    return tuple(
+        _redact(pair, device.policy)[0] for pair in device.history.pairs if pair.id in record_ids
     )
 
 

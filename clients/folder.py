@@ -25,6 +25,7 @@ from storage import atomic
 from storage.hashing import hash_bytes
 
 SECRET_BYTES = 32
+STALE = "STALE.json"  # in the folder of an adapter that saw withdrawn records
 Permit = Literal["weights", "texts"]
 
 
@@ -86,7 +87,7 @@ def create(root: Path, history: UserHistory, policy: Policy, secret: bytes) -> P
         raise DataError(f"secret: expected {SECRET_BYTES} bytes, got {len(secret)}")
     folder = root / folder_name(history.user_id)
     atomic.write_json(folder / "history.json", history_to_json(history))
-    atomic.write_json(folder / "policy.json", asdict(policy))
+    write_policy(folder, policy)
     atomic.write_bytes(folder / "secret.bin", secret)
     return folder
 
@@ -103,6 +104,11 @@ def read(folder: Path) -> Device:
         policy=_policy_from_json(folder, _read_json(folder / "policy.json")),
         secret=_read_bytes(folder / "secret.bin"),
     )
+
+
+def write_policy(folder: Path, policy: Policy) -> None:
+    """Replace the policy of a device; only the user's own commands do."""
+    atomic.write_json(folder / "policy.json", asdict(policy))
 
 
 @lru_cache(maxsize=4)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
+from clients.folder import STALE
 from lamp import metrics
 from sim.filter_tables import (
     READING,
@@ -31,8 +33,25 @@ def warnings(results: Results) -> list[str]:
     found += [text for result in results.arms for text in _arm_warnings(results, result)]
     for run in results.runs:
         seed = f" (seed {run.config.seed})" if len(results.runs) > 1 else ""
-        found += [text + seed for text in (*_filter_warnings(run), *_nli_warnings(run))]
+        found += [
+            text + seed
+            for text in (
+                *_filter_warnings(run),
+                *_nli_warnings(run),
+                *_stale_warnings(run),
+            )
+        ]
     return list(dict.fromkeys(found))
+
+
+def _stale_warnings(run: Run) -> Iterator[str]:
+    """Adapters that saw withdrawn records: their scores stand until they are trained anew."""
+    stale = Counter(path.parent.name for path in run.folder.glob(f"devices/*/adapters/*/{STALE}"))
+    for arm, users in sorted(stale.items()):
+        yield (
+            f"{arm}: {plural(users, 'adapter')} saw records that were withdrawn since; "
+            f"python -m sim resume run={run.folder.name} trains them anew."
+        )
 
 
 def _few_users_warnings(results: Results) -> Iterator[str]:

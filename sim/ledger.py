@@ -14,7 +14,7 @@ from conf.errors import RunError
 from sim.folders import find_run
 from sim.words import read_words, required
 from storage import jsonlines
-from strategy.ledger import ORACLE, UP
+from strategy.ledger import ORACLE, UP, WITHDRAWAL
 
 USAGE = "usage: python -m sim ledger run=<folder or name> [user=<id>] [runs=<folder of runs>]"
 GROUPED = ("direction", "kind", "arm")
@@ -37,6 +37,7 @@ def main(argv: Sequence[str]) -> int:
     title = f"Ledger of {folder.path.name}" + (f", user {user}" if user else "")
     console.print(_table(title, entries))
     if user:
+        console.print(_sent_table(entries))
         console.print(_answer(user, entries), highlight=False)
     return 0
 
@@ -73,6 +74,22 @@ def _table(title: str, entries: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
+def _sent_table(entries: Sequence[dict[str, Any]]) -> Table:
+    """One row for every message that left the device, in the order they left."""
+    table = Table(title="Everything that left the device", title_justify="left")
+    for heading in ("kind", "arm", "fields", "hash"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("records", "bytes", "re-delivered"):
+        table.add_column(heading, justify="right")
+    for entry in entries:
+        if entry["direction"] == UP:
+            again = "yes" if entry["redelivery"] else ""
+            fields = ", ".join(entry["fields"])
+            numbers = (f"{entry['records']:,}", f"{entry['bytes']:,}", again)
+            table.add_row(entry["kind"], entry["arm"], fields, entry["hash"][:12], *numbers)
+    return table
+
+
 def _answer(user: str, entries: Sequence[dict[str, Any]]) -> str:
     if oracles := sorted({entry["arm"] for entry in entries if entry["direction"] == ORACLE}):
         return f"{_sent(user, entries)} The oracles {', '.join(oracles)} read the whole history."
@@ -89,8 +106,15 @@ def _sent(user: str, entries: Sequence[dict[str, Any]]) -> str:
     largest = max(entry["records"] for entry in shares)
     return (
         f"User {user} sent {largest} records in {len(distinct)} distinct message(s); "
-        f"no other record left the device.{sent}"
+        f"no other record left the device.{sent}{_withdrawn(entries)}"
     )
+
+
+def _withdrawn(entries: Sequence[dict[str, Any]]) -> str:
+    tombstones = [entry["records"] for entry in entries if entry["kind"] == WITHDRAWAL]
+    if not tombstones:
+        return ""
+    return f" {max(tombstones)} of them were withdrawn later, and the cloud forgot them."
 
 
 def _holds_weights(entry: dict[str, Any]) -> bool:

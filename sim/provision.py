@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +107,17 @@ def write_policies(path: Path, preferences: Mapping[str, Preference]) -> None:
         for user in sorted(preferences)
     )
     atomic.write_text(path, buffer.getvalue())
+
+
+def lower_policy(path: Path, user: str, ratio: float) -> None:
+    """Write a user's lowered ratio into the simulator's own record, where there is one."""
+    if not path.is_file():
+        return
+    rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
+    preferences = {row["user_id"]: Preference(float(row["ratio"]), row["group"]) for row in rows}
+    if user in preferences:
+        preferences[user] = replace(preferences[user], ratio=ratio)
+    write_policies(path, preferences)
 
 
 def draw_preferences(

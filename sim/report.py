@@ -18,7 +18,16 @@ from rich.table import Table as RichTable
 
 from conf.compose import compose
 from conf.errors import ConfigError
-from sim import cautions, combined, filter_tables, plots, run_tables, score_tables
+from sim import (
+    cautions,
+    combined,
+    filter_tables,
+    plots,
+    run_tables,
+    score_tables,
+    sharing,
+    sharing_plot,
+)
 from sim.folders import find_run, find_sweep
 from sim.layouts import Layout, make_layout
 from sim.results import Results, summarise, write_results
@@ -106,11 +115,16 @@ def _write_one(folder: Path) -> Results:
     write_results(results)
     write_users(run)
     layout = make_layout(run.config.layout, (results,))
-    pictures = plots.draw_run(results, layout)
+    pictures = [*plots.draw_run(results, layout), *_draw_sharing(results, folder)]
     text = render_report(results, [path.stem for path in pictures], layout)
     atomic.write_text(folder / REPORT, text)
     write_tables(folder / TABLES, {**report_tables(results), **(layout.tables if layout else {})})
     return results
+
+
+def _draw_sharing(results: Results, folder: Path) -> list[Path]:
+    figure = sharing_plot.sharing_figure(results)
+    return [plots.save(figure, folder / "plots" / "sharing.png")] if figure else []
 
 
 def print_report(folders: Sequence[Path], console: Console) -> None:
@@ -128,6 +142,7 @@ def report_tables(results: Results) -> dict[str, Table | None]:
         "outside": score_tables.outside_lamp_table(results),
         "kept": filter_tables.kept_table(run),
         "rejections": filter_tables.rejections_table(run),
+        "sharing": sharing.sharing_table(results),
         "training": run_tables.training_table(run),
         "wire": run_tables.wire_table(run),
         "failures": run_tables.failures_table(run),
@@ -159,6 +174,7 @@ def render_report(results: Results, pictures: Sequence[str], layout: Layout | No
             "facts": facts(run),
             "warnings": cautions.warnings(results),
             "power": score_tables.power_notes(results),
+            "redactions": sharing.redactions_note(run),
             "notes": run_tables.data_notes(run),
             "nli": "The NLI model's accuracy on held-out pairs is not known."
             if accuracy is None

@@ -65,6 +65,7 @@ class _Job:
     """One sample of one record."""
 
     pair: Pair
+    record: str
     index: int
     key: str
     seed: int
@@ -100,11 +101,11 @@ def augment(
         user: _jobs(pairs, task, config, seed, writer.identity) for user, pairs in shared.items()
     }
     unique = {job.key: job for user in sorted(jobs) for job in jobs[user]}
+    for user, own in jobs.items():
+        cache.hold(user, _keys_by_record(own, judge))
     replies = _replies(unique, writer, cache, progress, counters)
     parsed = {key: parse_reply(task, text) for key, text in replies.items()}
     scores = _scores(unique, parsed, judge, cache, progress, counters)
-    for user, own in jobs.items():
-        cache.hold(user, [key for job in own for key in (job.key, _score_key(job, judge))])
     return {
         user: tuple(_candidate(job, parsed[job.key], scores.get(job.key)) for job in own)
         for user, own in jobs.items()
@@ -123,11 +124,23 @@ def _jobs(
     }
     jobs = []
     for pair in pairs:
-        record = hash_json([pair.input, pair.response])
+        record = record_hash(pair)
         for index in range(config.k):
             key = hash_json({**settings, "record": record, "index": index})
-            jobs.append(_Job(pair, index, key, derive_seed(seed, record, index)))
+            jobs.append(_Job(pair, record, index, key, derive_seed(seed, record, index)))
     return jobs
+
+
+def record_hash(pair: Pair) -> str:
+    """What names a shared record in cache keys and holds: its content, never its id."""
+    return hash_json([pair.input, pair.response])
+
+
+def _keys_by_record(jobs: Sequence[_Job], judge: Judge) -> dict[str, list[str]]:
+    keys: dict[str, list[str]] = {}
+    for job in jobs:
+        keys.setdefault(job.record, []).extend((job.key, _score_key(job, judge)))
+    return keys
 
 
 def _replies(

@@ -2,7 +2,9 @@
 
 One SQLite file, so that parallel jobs never see a half-written entry. A generation's key holds the
 model, the prompt version, the sampling settings, the record's hash, the sample index and the seed,
-never the share ratio. Entries are counted by user: an entry that no user holds any more is deleted.
+never the share ratio. Users hold entries by their records: what a withdrawn record gave rise to is
+deleted unless another user holds it too. A hold is written before its entry, so what nobody holds
+belongs to no running job and can be pruned.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +23,34 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (
   key TEXT PRIMARY KEY, value TEXT NOT NULL, check_sum TEXT NOT NULL
 );
-CREATE TABLE IF NOT EXISTS holders (key TEXT NOT NULL, user TEXT NOT NULL, PRIMARY KEY (key, user));
+CREATE TABLE IF NOT EXISTS holders (
+  key TEXT NOT NULL, user TEXT NOT NULL, record TEXT NOT NULL DEFAULT '', PRIMARY KEY (key, user)
+);
 CREATE INDEX IF NOT EXISTS holders_by_user ON holders (user);
 """
+_UNKNOWN_RECORD = ""  # holds of an earlier version do not name the record
+_DELETE_UNHELD = (
+    "DELETE FROM entries WHERE key = ?1 AND NOT EXISTS (SELECT 1 FROM holders WHERE key = ?1)"
+)
 _LOCK_WAIT_S = 60.0
 _BATCH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What pruning did.
+
+    Attributes:
+        unheld: Entries that no user held.
+        damaged: Entries whose check sum did not fit.
+        left: Entries that remain.
+        freed_bytes: Disk space that was given back.
+    """
+
+    unheld: int
+    damaged: int
+    left: int
+    freed_bytes: int
 
 
 class Cache:
@@ -37,15 +63,15 @@ class Cache:
         with self._connect() as connection:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.executescript(_SCHEMA)
+            _name_records(connection)
 
     def get(self, keys: Iterable[str]) -> dict[str, Any]:
         """The values of those ``keys`` that are there and whole; a corrupt entry is left out."""
         found: dict[str, Any] = {}
         with self._connect() as connection:
             for batch in _batches(sorted(set(keys))):
-                marks = ",".join("?" * len(batch))
                 rows = connection.execute(
-                    f"SELECT key, value, check_sum FROM entries WHERE key IN ({marks})",
+                    f"SELECT key, value, check_sum FROM entries WHERE key IN ({_marks(batch)})",
                     batch,
                 )
                 found.update(
@@ -64,33 +90,61 @@ class Cache:
         with self._connect() as connection:
             connection.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?)", rows)
 
-    def hold(self, user: str, keys: Iterable[str]) -> None:
-        """Note that ``user``'s records gave rise to ``keys``."""
+    def hold(self, user: str, keys_by_record: Mapping[str, Iterable[str]]) -> None:
+        """Note that ``user``'s records, named by their hashes, give rise to these keys."""
+        rows = [(key, user, record) for record, keys in keys_by_record.items() for key in keys]
         with self._connect() as connection:
-            connection.executemany(
-                "INSERT OR IGNORE INTO holders VALUES (?, ?)", [(key, user) for key in keys]
-            )
+            connection.executemany("INSERT OR REPLACE INTO holders VALUES (?, ?, ?)", rows)
 
-    def release(self, user: str, keep: Iterable[str] = ()) -> int:
-        """Drop ``user``'s hold on all entries but ``keep``; delete what nobody holds any more.
+    def release(self, user: str, records: Iterable[str]) -> int:
+        """Drop ``user``'s holds through these records; delete what nobody holds any more.
 
         Returns:
             How many entries were deleted.
         """
-        kept = set(keep)
+        named = {*records, _UNKNOWN_RECORD}
         with self._connect() as connection:
-            held = connection.execute("SELECT key FROM holders WHERE user = ?", (user,)).fetchall()
-            gone = [key for (key,) in held if key not in kept]
+            held = connection.execute("SELECT key, record FROM holders WHERE user = ?", (user,))
+            gone = [(key,) for key, record in held.fetchall() if record in named]
             connection.executemany(
-                "DELETE FROM holders WHERE key = ? AND user = ?", [(key, user) for key in gone]
+                "DELETE FROM holders WHERE key = ? AND user = ?", [(key, user) for (key,) in gone]
             )
             before = connection.total_changes
-            connection.executemany(
-                "DELETE FROM entries WHERE key = ?1"
-                " AND NOT EXISTS (SELECT 1 FROM holders WHERE key = ?1)",
-                [(key,) for key in gone],
-            )
+            connection.executemany(_DELETE_UNHELD, gone)
             return connection.total_changes - before
+
+    def of_records(self, records: Iterable[str]) -> list[Any]:
+        """The whole values that these records gave rise to, replies and scores."""
+        with self._connect() as connection:
+            keys = [
+                key
+                for batch in _batches(sorted(set(records)))
+                for (key,) in connection.execute(
+                    f"SELECT DISTINCT key FROM holders WHERE record IN ({_marks(batch)})", batch
+                )
+            ]
+        found = self.get(keys)
+        return [found[key] for key in sorted(found)]
+
+    def prune(self) -> Pruned:
+        """Delete what nobody holds and what is damaged, and give the space back."""
+        with self._connect() as connection:
+            unheld = connection.execute(
+                "SELECT key FROM entries WHERE key NOT IN (SELECT key FROM holders)"
+            ).fetchall()
+            connection.executemany(_DELETE_UNHELD, unheld)
+            rows = connection.execute("SELECT key, value, check_sum FROM entries")
+            damaged = [
+                (key,) for key, value, check_sum in rows if hash_bytes(value.encode()) != check_sum
+            ]
+            connection.executemany("DELETE FROM entries WHERE key = ?", damaged)
+            left = connection.execute("SELECT COUNT(*) FROM entries").fetchone()[0]
+        before = self._path.stat().st_size
+        with closing(sqlite3.connect(self._path, timeout=_LOCK_WAIT_S)) as connection:
+            connection.execute("VACUUM")  # never inside a transaction
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        freed = max(0, before - self._path.stat().st_size)
+        return Pruned(len(unheld), len(damaged), int(left), freed)
 
     @contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:
@@ -101,3 +155,15 @@ class Cache:
 def _batches(keys: Sequence[str]) -> Iterator[list[str]]:
     for start in range(0, len(keys), _BATCH):
         yield list(keys[start : start + _BATCH])
+
+
+def _marks(batch: Sequence[str]) -> str:
+    return ",".join("?" * len(batch))
+
+
+def _name_records(connection: sqlite3.Connection) -> None:
+    """Give the holds of an earlier version their column; their records stay unknown."""
+    columns = {row[1] for row in connection.execute("PRAGMA table_info(holders)")}
+    if "record" not in columns:
+        connection.execute("ALTER TABLE holders ADD COLUMN record TEXT NOT NULL DEFAULT ''")
+    connection.execute("CREATE INDEX IF NOT EXISTS holders_by_record ON holders (record)")

@@ -8,7 +8,7 @@ be taken with and without it. Texts are never written, only their hash and bytes
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ ORACLE = "all data in the cloud"  # no message: the simulation hands the histori
 HISTORY = "history"
 M_BASE = "M_base"
 DEVICE_MODEL = "device model"
+WITHDRAWAL = "withdrawal"  # a tombstone: what these records gave rise to was deleted
 _ONE_TIME = (M_BASE, DEVICE_MODEL)
 
 
@@ -91,6 +92,11 @@ class Ledger:
         self._append(
             user, ORACLE, HISTORY, arm, records, ("history",), len(history), hash_bytes(history)
         )
+
+    def tombstone(self, user: str, records: Sequence[str]) -> None:
+        """Record that ``user`` withdrew records, named by their hashes, which were forgotten."""
+        digest = hash_bytes("".join(sorted(records)).encode())
+        self._append(user, UP, WITHDRAWAL, "", len(records), ("tombstone",), 0, digest)
 
     def _append(
         self,

@@ -29,10 +29,10 @@ from sim.inline import InlineGrid
 from sim.provision import permits_of
 from storage import jsonlines
 from strategy import public
-from strategy.augmentation import Reply
 from strategy.cloud_models import Cloud
 from strategy.experiment import ServerInputs, run_experiment
 from strategy.progress import LoggedProgress
+from tests.plugins.stand_ins import Judge, Writer
 
 USERS = ("ana", "ben", "eve")
 RATIOS = {"ana": 0.5, "ben": 0.0, "eve": 1.0}
@@ -50,30 +50,6 @@ def history(user: str) -> UserHistory:
         for n in range(2)
     )
     return UserHistory(user, (), pairs, queries)
-
-
-class Writer:
-    """Answers with the example's words in another order."""
-
-    identity = "stand-in writer"
-
-    def write(self, prompts, seeds, on_done):
-        on_done(len(prompts))
-        replies = []
-        for prompt, seed in zip(prompts, seeds, strict=True):
-            source = prompt.split("Input: [")[1].split("]")[0]
-            words = source.split()[::-1]
-            replies.append(Reply(f"Input: [{' '.join(words)} {seed % 7}], Response: [new]", 9))
-        return replies
-
-
-class Judge:
-    """Finds that everything follows from everything."""
-
-    identity = "stand-in judge"
-
-    def both_ways(self, pairs):
-        return [(0.9, 0.9)] * len(pairs)
 
 
 class ReversedGrid(InlineGrid):

@@ -34,16 +34,49 @@ def test_a_changed_entry_counts_as_missing(cache, tmp_path):
 
 def test_an_entry_lives_as_long_as_one_user_holds_it(cache):
     cache.put({"shared": 1, "own": 2})
-    cache.hold("u1", ["shared", "own"])
-    cache.hold("u2", ["shared"])
-    assert cache.release("u1") == 1
+    cache.hold("u1", {"r1": ["shared"], "r2": ["own"]})
+    cache.hold("u2", {"r1": ["shared"]})
+    assert cache.release("u1", ["r1", "r2"]) == 1
     assert cache.get(["shared", "own"]) == {"shared": 1}
-    assert cache.release("u2") == 1
+    assert cache.release("u2", ["r1"]) == 1
     assert cache.get(["shared"]) == {}
 
 
-def test_a_withdrawal_keeps_what_the_user_still_shares(cache):
+def test_a_withdrawal_keeps_what_came_from_other_records(cache):
     cache.put({"a": 1, "b": 2})
-    cache.hold("u1", ["a", "b"])
-    assert cache.release("u1", keep=["b"]) == 1
+    cache.hold("u1", {"r1": ["a"], "r2": ["b"]})
+    assert cache.release("u1", ["r1"]) == 1
     assert cache.get(["a", "b"]) == {"b": 2}
+    assert cache.release("u1", ["r1"]) == 0
+
+
+def test_the_values_of_records_are_found(cache):
+    cache.put({"a": 1, "b": 2, "c": 3})
+    cache.hold("u1", {"r1": ["a", "b", "not written yet"], "r2": ["c"]})
+    assert cache.of_records(["r1"]) == [1, 2]
+
+
+def test_pruning_deletes_what_nobody_holds_and_what_is_damaged(cache, tmp_path):
+    cache.put({"held": "x", "nobody's": "y", "damaged": "z"})
+    cache.hold("u1", {"r1": ["held", "damaged", "not written yet"]})
+    with closing(sqlite3.connect(tmp_path / "cache.sqlite")) as connection, connection:
+        connection.execute("UPDATE entries SET value = '\"bad\"' WHERE key = 'damaged'")
+    pruned = cache.prune()
+    assert (pruned.unheld, pruned.damaged, pruned.left) == (1, 1, 1)
+    cache.put({"not written yet": 1})
+    assert cache.prune().unheld == 0
+    assert cache.get(["held", "not written yet"]) == {"held": "x", "not written yet": 1}
+
+
+def test_a_cache_of_the_first_version_is_read_and_its_holds_go_with_any_withdrawal(tmp_path):
+    path = tmp_path / "old.sqlite"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.executescript(
+            "CREATE TABLE entries (key TEXT PRIMARY KEY, value TEXT NOT NULL, check_sum TEXT);"
+            "CREATE TABLE holders (key TEXT NOT NULL, user TEXT NOT NULL, PRIMARY KEY (key, user));"
+            "INSERT INTO holders VALUES ('a', 'u1');"
+        )
+    cache = Cache(path)
+    cache.put({"a": 1})
+    assert cache.get(["a"]) == {"a": 1}
+    assert cache.release("u1", ["anything"]) == 1
