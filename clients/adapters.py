@@ -83,6 +83,12 @@ def fingerprint(device: Device, arm: str) -> str:
     return hash_bytes(path.read_bytes()) if path.is_file() else ""
 
 
+def is_current(device: Device, arm: str) -> bool:
+    """Whether there is a complete adapter that saw nothing withdrawn."""
+    folder = adapter_folder(device, arm)
+    return atomic.is_complete(folder) and not (folder / STALE).exists()
+
+
 def _stored(device: Device, arm: str) -> Path:
     folder = adapter_folder(device, arm)
     if not atomic.is_complete(folder):

@@ -42,6 +42,8 @@ from storage.hashing import hash_json
 def queue(device: Device, mates: Sequence[Path], request: QueueRequest) -> QueueReply:
     """Keep the request for :func:`collect`."""
     adapters.adapter_folder(device, request.adapter_name)  # refuses what is no plain name
+    if not adapters.is_current(device, request.adapter_name):
+        jobs.drop_reply(device, request.adapter_name)
     jobs.leave(device, request)
     _mark(mates, request.adapter_name).unlink(missing_ok=True)
     return QueueReply(user_id=device.user_id, arm=request.arm)
@@ -70,7 +72,7 @@ def collect(
             reply = jobs.reply(device, name, AdaptReply)
     if reply is None:
         reply = adaptation.adapt(device, base, _queued(device, name), settings)
-    jobs.drop_reply(device, name)
+        jobs.put_reply(device, name, reply)
     return reply
 
 
@@ -138,7 +140,11 @@ def _devices(mates: Sequence[Path]) -> list[Device]:
 def _train_together(
     devices: Sequence[Device], base: Base, name: str, settings: DeviceSettings
 ) -> None:
-    waiting = [(device, job) for device in devices if (job := jobs.queued(device, name))]
+    waiting = [
+        (device, job)
+        for device in devices
+        if not jobs.is_done(device, name) and (job := jobs.queued(device, name))
+    ]
     ready = [
         (device, job, adaptation.prepare(device, base, job, settings)) for device, job in waiting
     ]

@@ -119,10 +119,16 @@ def device_folders(root: Path) -> tuple[Path, ...]:
     """
     if not root.is_dir():
         raise DataError(f"{root.name}: no such folder of devices; the run was not set up")
-    by_user = {
-        str(_read_json(path)["user_id"]): path.parent for path in root.glob("*/history.json")
-    }
-    return tuple(by_user[user_id] for user_id in sorted(by_user))
+    named = [(_claimed_user(path), path.parent) for path in root.glob("*/history.json")]
+    return tuple(folder for _, folder in sorted(named))
+
+
+def _claimed_user(path: Path) -> str:
+    """The user that a history names; a broken one sorts by its folder and fails when it is read."""
+    try:
+        return str(_read_json(path)["user_id"])
+    except (DataError, KeyError):
+        return path.parent.name
 
 
 def _history_from_json(folder: Path, value: dict[str, Any]) -> UserHistory:

@@ -31,7 +31,10 @@ def jobs_folder(device: Device) -> Path:
 
 
 def leave(device: Device, request: QueueRequest) -> None:
-    """Keep a request until it is collected; an older reply to it is dropped.
+    """Keep a request until it is collected.
+
+    The reply to another request is dropped; one to this very request, sent again after a crash,
+    stays, so that nothing is trained twice.
 
     Raises:
         ProtocolError: If the request holds arrays, which are not queued.
@@ -40,8 +43,11 @@ def leave(device: Device, request: QueueRequest) -> None:
         raise ProtocolError(
             f"{request.TYPE}: expected no arrays, got some for '{request.arm}'; send train.adapt"
         )
-    drop_reply(device, request.adapter_name)
-    atomic.write_json(_queued(device, request.adapter_name), asdict(request))
+    name, value = request.adapter_name, asdict(request)
+    if _read(_queued(device, name)) == json.loads(json.dumps(value)) and _is_good(device, name):
+        return
+    drop_reply(device, name)
+    atomic.write_json(_queued(device, name), value)
 
 
 def queued(device: Device, adapter: str) -> QueueRequest | None:
@@ -83,9 +89,19 @@ def reply(device: Device, name: str, kind: type[R], made_from: str = "") -> R | 
     return kind(**_tuples(value["reply"]))
 
 
+def is_done(device: Device, name: str) -> bool:
+    """Whether there is a reply, or the reason why there is none."""
+    return _reply(device, name).is_file()
+
+
 def drop_reply(device: Device, name: str) -> None:
     """Forget a reply, if there is one."""
     _reply(device, name).unlink(missing_ok=True)
+
+
+def _is_good(device: Device, name: str) -> bool:
+    value = _read(_reply(device, name))
+    return value is not None and "error" not in value
 
 
 def _queued(device: Device, adapter: str) -> Path:

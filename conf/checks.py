@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from urllib.parse import urlsplit
 
 from conf.errors import ConfigError
 from conf.schema import Config, PrivacyConfig, TransformerSize
@@ -174,6 +175,22 @@ def _resources(config: Config) -> Iterator[str]:
             yield f"resources.client_{unit} must be whole when above 1, got {part:g}"
 
 
+def _endpoint(config: Config) -> Iterator[str]:
+    endpoint = config.augmenter.endpoint
+    if endpoint.base_url is None:
+        return
+    if not endpoint.model:
+        yield "augmenter.endpoint.model is required beside augmenter.endpoint.base_url"
+    parts = urlsplit(endpoint.base_url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        yield "augmenter.endpoint.base_url must be an http or https address"
+    if parts.username or parts.password or parts.query:
+        yield (  # the address is written to config and manifest
+            "augmenter.endpoint.base_url must hold no key, user or password; "
+            "export the key and name its variable in augmenter.endpoint.key_variable"
+        )
+
+
 def _name(config: Config) -> Iterator[str]:
     name = config.name
     if name is not None and (name in {"", ".", ".."} or "/" in name or "\\" in name):
@@ -194,5 +211,6 @@ RULES: tuple[Callable[[Config], Iterator[str]], ...] = (
     _world,
     _build,
     _resources,
+    _endpoint,
     _name,
 )

@@ -249,6 +249,40 @@ class SamplingConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class EndpointConfig:
+    """An OpenAI-compatible endpoint that writes in the place of a model loaded here.
+
+    The key comes from the environment and is written nowhere.
+
+    Attributes:
+        base_url: Address up to and with the version, e.g. "http://127.0.0.1:8000/v1"; None for no
+            endpoint.
+        model: Model as the endpoint names it; part of the cache key.
+        key_variable: Environment variable that holds the key; None for an endpoint without keys.
+        concurrency: Requests under way at the same time.
+        timeout_s: Limit of one request, from sending to the last byte of its reply.
+        attempts: How often one request is sent at most.
+        backoff_s: Wait before the second attempt; doubled for each further one, or what the
+            endpoint asks for with Retry-After.
+        max_backoff_s: Longest wait that is accepted, also from the endpoint.
+        retry_budget: Repeated requests of one run, all together; when it is spent, a request that
+            fails is not sent again.
+        max_reply_bytes: A larger reply is refused while it comes in.
+    """
+
+    base_url: str | None = None
+    model: str = ""
+    key_variable: str | None = "OPENAI_API_KEY"
+    concurrency: PositiveInt = 8
+    timeout_s: PositiveFloat = 120
+    attempts: PositiveInt = 5
+    backoff_s: NonNegativeFloat = 1
+    max_backoff_s: NonNegativeFloat = 60
+    retry_budget: NonNegativeInt = 200
+    max_reply_bytes: PositiveInt = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class AugmenterConfig:
     """What writes the similar pairs.
 
@@ -258,6 +292,7 @@ class AugmenterConfig:
         prompt_version: Part of the cache key; a changed prompt gets a new version.
         sampling: Sampling settings of the cloud model.
         batch_size: Prompts generated at once.
+        endpoint: Where another process writes them; without an address ``model.cloud`` is loaded.
     """
 
     name: str = "cloud"
@@ -265,6 +300,7 @@ class AugmenterConfig:
     prompt_version: str = "paper-v1"
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     batch_size: PositiveInt = 128
+    endpoint: EndpointConfig = field(default_factory=EndpointConfig)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

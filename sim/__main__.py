@@ -7,7 +7,8 @@ import sys
 import threading
 import traceback
 
-from sim.cli import EXIT_FAILED, main
+from sim import exit_status
+from sim.cli import main
 
 
 def run() -> None:
@@ -20,7 +21,7 @@ def run() -> None:
         status = main(sys.argv[1:])
     except Exception:
         traceback.print_exc()
-        status = EXIT_FAILED
+        status = exit_status.FAILED
     sys.stdout.flush()
     sys.stderr.flush()
     if any(_holds_the_process(thread) for thread in threading.enumerate()):

@@ -4,8 +4,8 @@ A small dispatcher in front of Hydra's compose API (docs/adr/0002): the first ba
 command, everything else goes to it. Errors that the project raises on purpose end in one line on
 stderr; anything else is a bug and keeps its traceback.
 
-Exit status: 0 all well, 1 the run failed, 2 the configuration, data or usage is refused,
-3 some users failed, 130 interrupted.
+Exit status (:mod:`sim.exit_status`): 0 all well, 1 the run failed, 2 configuration, data or usage
+are refused, 3 some users failed or went without augmentation, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -18,13 +18,9 @@ from typing import Any
 
 from conf.errors import CdcdaError, ConfigError, DataError
 from conf.names import suggestion
+from sim import exit_status
 from sim.sweep import expand_all, name_apart
 
-EXIT_OK = 0
-EXIT_FAILED = 1
-EXIT_REFUSED = 2
-EXIT_PARTIAL = 3
-EXIT_INTERRUPTED = 130
 DEFAULT_COMMAND = "run"
 
 
@@ -49,6 +45,7 @@ class Command:
 
 COMMANDS: dict[str, Command] = {
     "run": Command("Simulate one experiment and report it (the default).", "sim.run:main"),
+    "resume": Command("Go on with a run that was ended, at whatever moment.", "sim.resume:main"),
     "report": Command("Rebuild table, report and plots of finished runs.", "sim.report:main"),
     "ledger": Command("Show what crossed the wire, per user.", "sim.ledger:main"),
     "withdraw": Command("Lower what one user shares, and forget the rest.", "sim.withdraw:main"),
@@ -76,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
         return _dispatch(words)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return exit_status.INTERRUPTED
     except CdcdaError as error:
         if debug:
             raise
@@ -92,7 +89,7 @@ def _dispatch(argv: Sequence[str]) -> int:
         from sim.help import print_help
 
         print_help(COMMANDS, topics=[word for word in words if word.isidentifier()])
-        return EXIT_OK
+        return exit_status.OK
     return _run(words)
 
 
@@ -120,7 +117,7 @@ def _run(words: Sequence[str]) -> int:
         return _run_all(runs, run, dry_run)
     sweep = name_apart(runs)
     status = _run_all(sweep.runs, run, dry_run)
-    if status in (EXIT_OK, EXIT_PARTIAL):
+    if status in (exit_status.OK, exit_status.PARTIAL):
         COMMANDS["report"].load()([f"run={sweep.folder}"])
     return status
 
@@ -134,15 +131,16 @@ def _run_all(runs: Sequence[list[str]], run: Callable[..., int], dry_run: bool) 
             statuses.append(run(words, dry_run=dry_run))
         except CdcdaError as error:
             statuses.append(_report_error(error))
-    failed = [status for status in statuses if status != EXIT_OK]
+    failed = [status for status in statuses if status != exit_status.OK]
     if failed:
         print(f"{len(failed)} of {len(runs)} runs did not end well", file=sys.stderr)
-    return min(failed, default=EXIT_OK)
+    return min(failed, default=exit_status.OK)
 
 
 def _report_error(error: CdcdaError) -> int:
     print(f"error: {error}", file=sys.stderr)
-    return EXIT_REFUSED if isinstance(error, ConfigError | DataError) else EXIT_FAILED
+    refused = isinstance(error, ConfigError | DataError)
+    return exit_status.REFUSED if refused else exit_status.FAILED
 
 
 def _take(words: Sequence[str], flags: Sequence[str]) -> tuple[bool, list[str]]:

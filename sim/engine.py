@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CLIENT_APP = "clients.app:app"
 MIB = 1 << 20
 RUN_ID = 1
+DEVICE_TITLE = b"ClientAppActor"  # in the command line of Ray's actors
 
 ENVIRONMENT = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -116,7 +119,7 @@ def _run_ray(
 
     @server_app.main()
     def main(grid: Grid, _context: Context) -> None:
-        run_experiment(grid, inputs, progress, on_arm)
+        run_experiment(grid, inputs, progress, on_arm, end_hung=end_devices)
 
     run = Run.create_empty(run_id=RUN_ID)
     run.primary_task_id, run.federation_id = 1, NOOP_FEDERATION_ID
@@ -141,6 +144,37 @@ def _run_ray(
         run=run,
         is_app=True,
     )
+
+
+def end_devices() -> int:
+    """End the device processes of this simulation by their ids; Ray starts fresh ones.
+
+    A stopped process, or one that hangs outside Python, cannot watch its own clock.
+    """
+    found = [pid for pid in descendants(os.getpid()) if DEVICE_TITLE in _title(pid)]
+    for pid in found:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return len(found)
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes that ``pid`` started, and theirs."""
+    try:
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+        children = [
+            int(child) for task in tasks for child in (task / "children").read_text().split()
+        ]
+    except OSError:  # it ended in the meantime
+        return []
+    return children + [deeper for child in children for deeper in descendants(child)]
+
+
+def _title(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def _log_to_file(path: Path) -> None:

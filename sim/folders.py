@@ -12,6 +12,7 @@ from pathlib import Path
 
 from conf.errors import RunError
 from conf.schema import Config
+from storage.writing import writing
 
 SWEEP = "sweep.json"
 
@@ -28,8 +29,13 @@ class RunFolder:
         return self.path / "devices"
 
     @property
+    def requested(self) -> Path:
+        """The configuration as it was asked for, as JSON; the first file of a run."""
+        return self.path / "requested.json"
+
+    @property
     def config(self) -> Path:
-        """The resolved configuration as JSON."""
+        """The resolved configuration as JSON; the last file of the set-up."""
         return self.path / "config.json"
 
     @property
@@ -42,12 +48,22 @@ class RunFolder:
         """Versions, commit, seeds, models, assumptions."""
         return self.path / "manifest.json"
 
+    @property
+    def finished(self) -> Path:
+        """Who failed; there once every user was tried in every arm."""
+        return self.path / "finished.json"
+
+    @property
+    def is_run(self) -> bool:
+        """Whether a run was begun here."""
+        return self.requested.is_file() or self.config.is_file()
+
 
 def new_run_folder(config: Config) -> RunFolder:
     """Make the folder of a new run: ``runs/<name>``, by default named by time, task and seed.
 
     Raises:
-        RunError: If a folder of that name holds a run already.
+        RunError: If a folder of that name holds a run already, or none can be made.
     """
     name = config.name or f"{datetime.now():%Y%m%d-%H%M%S}-{config.task.name}-seed{config.seed}"
     path = (
@@ -55,12 +71,24 @@ def new_run_folder(config: Config) -> RunFolder:
         if config.name is None
         else (Path(config.paths.runs) / name)
     )
-    if (path / "config.json").exists():
-        raise RunError(
-            f"name={name}: this run exists already; choose another name or delete {path}"
-        )
-    path.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+    refuse_begun(RunFolder(path))
     return RunFolder(path)
+
+
+def refuse_begun(folder: RunFolder) -> None:
+    """Refuse to begin a run where there is one.
+
+    Raises:
+        RunError: If the folder holds a run.
+    """
+    if folder.is_run:
+        name = folder.path.name
+        raise RunError(
+            f"name={name}: this run exists already; go on with it: python -m sim resume "
+            f"run={name}, choose another name, or delete {folder.path}"
+        )
 
 
 def find_run(run: str, runs: Path) -> RunFolder:
@@ -70,7 +98,7 @@ def find_run(run: str, runs: Path) -> RunFolder:
         RunError: If there is none.
     """
     for path in (Path(run), runs / run):
-        if (path / "config.json").is_file():
+        if RunFolder(path).is_run:
             return RunFolder(path.resolve())
     raise RunError(
         f"run={run}: no such run; expected a folder with config.json, or a name in {runs}"
@@ -102,10 +130,11 @@ def locked(folder: RunFolder) -> Iterator[None]:
     Raises:
         RunError: If another process works on it.
     """
-    with (folder.path / ".lock").open("w") as file:
+    lock = folder.path / ".lock"
+    with writing(lock), lock.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise RunError(
                 f"{folder.path.name}: another process works on this run; wait for it to end"
             ) from error

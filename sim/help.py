@@ -45,9 +45,9 @@ EXAMPLES = (
 )
 STATUSES = (
     ("0", "All well."),
-    ("1", "The run failed."),
+    ("1", "The run failed; `resume` goes on with it."),
     ("2", "Configuration, data or usage is refused."),
-    ("3", "The run ended, but some users failed."),
+    ("3", "Some users failed, or went without augmentation; `resume` tries them again."),
     ("130", "Interrupted."),
 )
 

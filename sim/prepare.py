@@ -19,12 +19,13 @@ from lamp.bertscore import check_folder
 from lamp.dataset import LampData
 from lamp.records import UserHistory
 from sim import provision
-from sim.folders import RunFolder, new_run_folder
+from sim.folders import RunFolder, locked, new_run_folder, refuse_begun
 from sim.manifest import make_manifest
 from sim.placement import with_cohort
 from sim.tracker import check_installed
 from storage import atomic
 from strategy import public
+from strategy.endpoint import key_of
 from strategy.experiment import ServerInputs
 from strategy.methods import configured_arms, has_oracle
 from strategy.planning import thesaurus_of
@@ -43,6 +44,8 @@ def check(config: Config) -> LampData:
     if any(arm.method.added == "eda" for arm in arms):
         eda.thesaurus(thesaurus_of(config))
     check_installed(config.trackers)
+    if config.augmenter.endpoint.base_url is not None:
+        key_of(config.augmenter.endpoint)
     if config.evaluation.bertscore is not None:
         check_folder(Path(config.evaluation.bertscore))
     data = dataset.load(config)
@@ -52,13 +55,31 @@ def check(config: Config) -> LampData:
 
 
 def prepare(config: Config, progress: Progress) -> RunFolder:
-    """Set a run up: load the data, build the models where needed, make the device folders."""
+    """Begin a run and set it up."""
     data = check(config)
+    folder = new_run_folder(config)
+    with locked(folder):
+        begin(config, folder)
+        set_up(config, data, folder, progress)
+    return folder
+
+
+def begin(config: Config, folder: RunFolder) -> None:
+    """Note what was asked for; from here on the run can be resumed.
+
+    Raises:
+        RunError: If another process began it in the meantime.
+    """
+    refuse_begun(folder)
+    atomic.write_text(folder.requested, to_json(config) + "\n")
+
+
+def set_up(config: Config, data: LampData, folder: RunFolder, progress: Progress) -> None:
+    """Build the models where needed and make the device folders; doing it twice changes nothing."""
     for note in data.notes:
         progress.note(note)
     config, models = _with_models(config, data, progress)
     config = with_cohort(config)
-    folder = new_run_folder(config)
     preferences = provision.provision(
         folder.devices,
         data.targets,
@@ -73,7 +94,6 @@ def prepare(config: Config, progress: Progress) -> RunFolder:
     )
     atomic.write_json(folder.manifest, make_manifest(config, data, models))
     atomic.write_text(folder.config, to_json(config) + "\n")  # last: the run is ready to start
-    return folder
 
 
 def server_inputs(folder: RunFolder) -> ServerInputs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,54 +12,104 @@ from rich.console import Console
 
 from conf.compose import compose
 from conf.schema import Config
+from lamp.dataset import LampData
+from sim import exit_status
 from sim.engine import set_environment, simulate
-from sim.folders import RunFolder, locked
-from sim.prepare import check, prepare, server_inputs
+from sim.folders import RunFolder, locked, new_run_folder
+from sim.prepare import begin, check, server_inputs, set_up
 from sim.progress import TerminalProgress
 from sim.tracker import track_arms
-from storage import jsonlines
+from storage import atomic, jsonlines
 
-EXIT_OK = 0
-EXIT_PARTIAL = 3
+SHOWN_USERS = 10  # in the terminal; the report names all
 
 
 def main(overrides: Sequence[str], dry_run: bool = False) -> int:
     """Run one experiment; with ``dry_run`` only tell what would run.
 
     Returns:
-        0 when all users finished all arms, 3 when some failed.
+        The exit status: :mod:`sim.exit_status`.
     """
     console = Console()
     config = _with_absolute_paths(compose(overrides))
+    data = check(config)
     if dry_run:
         from sim.estimate import print_estimate
 
-        print_estimate(config, check(config), console)
-        return EXIT_OK
-    return run(config, console)
-
-
-def run(config: Config, console: Console) -> int:
-    """Set up, simulate and report one experiment."""
+        print_estimate(config, data, console)
+        return exit_status.OK
     set_environment()  # before anything imports transformers
-    from sim.report import print_report, write_report
-
-    started = time.perf_counter()
-    progress = TerminalProgress(console)
-    console.print(_headline(config), highlight=False)
-    folder = prepare(config, progress)
+    folder = new_run_folder(config)
     with locked(folder):
-        with track_arms(config.trackers, folder.path) as on_arm:
-            simulate(folder, server_inputs(folder), progress, on_arm)
-        write_report([folder.path])
-    print_report([folder.path], console)
-    console.print(f"\n{time.perf_counter() - started:.0f} s; all files in {folder.path}")
-    return EXIT_PARTIAL if failed_users(folder) else EXIT_OK
+        begin(config, folder)
+        return _work(config, data, folder, console)
+
+
+def go_on(config: Config, folder: RunFolder, console: Console) -> int:
+    """Finish a run that was begun: what is done stays, what failed is tried again.
+
+    Returns:
+        The exit status, as for :func:`main`.
+
+    Raises:
+        RunError: If another process works on it.
+    """
+    set_environment()
+    with locked(folder):
+        if folder.finished.is_file() and not failed_users(folder):
+            console.print(f"{folder.path.name} is finished; nothing was left to do")
+            return _report(folder, console)
+        data = None if folder.config.is_file() else check(config)
+        return _work(config, data, folder, console)
+
+
+def status_of(folder: RunFolder) -> int:
+    """What a run's files say about how it ended."""
+    if not failed_users(folder):
+        return exit_status.OK
+    anything = next(iter(jsonlines.read(folder.path / "answers.jsonl")), None)
+    return exit_status.FAILED if anything is None else exit_status.PARTIAL
 
 
 def failed_users(folder: RunFolder) -> set[str]:
-    """Users with at least one message that got no good reply."""
+    """Users with at least one message without a good reply, or without augmentation."""
     return {row["user"] for row in jsonlines.read(folder.path / "failures.jsonl")}
+
+
+def _work(config: Config, data: LampData | None, folder: RunFolder, console: Console) -> int:
+    """Set up where ``data`` is given, simulate what is left, report."""
+    started = time.perf_counter()
+    progress = TerminalProgress(console)
+    console.print(_headline(config), highlight=False)
+    try:
+        if data is not None:
+            set_up(config, data, folder, progress)
+        with track_arms(config.trackers, folder.path) as on_arm:
+            simulate(folder, server_inputs(folder), progress, on_arm)
+        atomic.write_json(folder.finished, {"failed": sorted(failed_users(folder))})
+        status = _report(folder, console)
+    except BaseException:
+        print(f"go on with: python -m sim resume run={folder.path}", file=sys.stderr)
+        raise
+    console.print(f"\n{time.perf_counter() - started:.0f} s; all files in {folder.path}")
+    return status
+
+
+def _report(folder: RunFolder, console: Console) -> int:
+    from sim.report import print_report, write_report
+
+    write_report([folder.path])
+    print_report([folder.path], console)
+    failed, status = sorted(failed_users(folder)), status_of(folder)
+    if failed:
+        named = ", ".join(failed[:SHOWN_USERS]) + (" ..." if len(failed) > SHOWN_USERS else "")
+        console.print(
+            f"{len(failed)} users failed (exit status {status}): {named}\n"
+            f"python -m sim resume run={folder.path.name} tries them again",
+            highlight=False,
+            markup=False,
+        )
+    return status
 
 
 def _headline(config: Config) -> str:

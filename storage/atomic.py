@@ -15,11 +15,22 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
+from storage.writing import writing
+
 MARKER = "COMPLETE.json"
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path`` atomically; missing parent folders are made."""
+    """Write ``content`` to ``path`` atomically; missing parent folders are made.
+
+    Raises:
+        RunError: If the disk is full or read-only.
+    """
+    with writing(path):
+        _write(path, content)
+
+
+def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{token_hex(4)}")
     try:
@@ -50,16 +61,19 @@ def new_folder(path: Path, marker: dict[str, Any] | None = None) -> Iterator[Pat
     The marker file is written last; then the folder is renamed. An existing ``path`` is replaced.
     When the block raises, nothing is left behind. A second process that finished the same folder
     first wins, and ours is dropped.
+
+    Raises:
+        RunError: If the disk is full or read-only.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{token_hex(4)}")
-    temporary.mkdir()
-    try:
-        yield temporary
-        write_json(temporary / MARKER, marker or {})
-        _replace_folder(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with writing(path):
+        try:
+            temporary.mkdir(parents=True)
+            yield temporary
+            write_json(temporary / MARKER, marker or {})
+            _replace_folder(temporary, path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _replace_folder(temporary: Path, path: Path) -> None:

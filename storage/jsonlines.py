@@ -9,19 +9,25 @@ from pathlib import Path
 from typing import Any
 
 from conf.errors import RunError
+from storage.writing import writing
 
 
 def append(path: Path, records: Iterable[dict[str, Any]]) -> None:
-    """Append ``records`` to ``path`` and flush them to the disk before returning."""
+    """Append ``records`` to ``path`` and flush them to the disk before returning.
+
+    Raises:
+        RunError: If the disk is full or read-only; what was there stays readable.
+    """
     lines = "".join(json.dumps(record, sort_keys=True) + "\n" for record in records)
     if not lines:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _drop_torn_tail(path)
-    with path.open("ab") as file:
-        file.write(lines.encode("utf-8"))
-        file.flush()
-        os.fsync(file.fileno())
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _drop_torn_tail(path)
+        with path.open("ab") as file:
+            file.write(lines.encode("utf-8"))
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:

@@ -9,7 +9,7 @@ records costs nothing. A record that several users share is generated once.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
 from rouge_score.rouge_scorer import RougeScorer
@@ -25,6 +25,7 @@ from strategy.filters import Candidate, Scores, length_ratio
 from strategy.parsing import Parsed, parse_reply, synthetic_pair
 from strategy.progress import Progress
 
+NO_REPLY = "no_reply"
 GENERATE_CHUNK = 1024  # replies between two writes to the cache
 
 
@@ -36,6 +37,13 @@ class Reply:
     tokens: int
 
 
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """No reply to one prompt, and why; asked again in another run."""
+
+    reason: str
+
+
 class Writer(Protocol):
     """The cloud model: prompts in, replies out."""
 
@@ -45,7 +53,7 @@ class Writer(Protocol):
 
     def write(
         self, prompts: Sequence[str], seeds: Sequence[int], on_done: Callable[[int], None]
-    ) -> list[Reply]:
+    ) -> Sequence[Reply | Lost]:
         """Answer each prompt under its own seed."""
 
 
@@ -73,11 +81,16 @@ class _Job:
 
 @dataclass(slots=True)
 class Counters:
-    """What was computed anew; zero when everything came from the cache."""
+    """What was computed anew; zero when everything came from the cache.
+
+    Attributes:
+        lost: Users who go on without augmentation, and why.
+    """
 
     generated_replies: int = 0
     generated_tokens: int = 0
     nli_pairs: int = 0
+    lost: dict[str, str] = field(default_factory=dict)
 
 
 def augment(
@@ -94,6 +107,9 @@ def augment(
 ) -> dict[str, tuple[Candidate, ...]]:
     """Write and score k candidates for every shared pair of every user.
 
+    A user with a prompt that got no reply goes on without augmentation: half of it would be another
+    method. All candidates of that user count as rejected, and ``counters`` has the reason.
+
     Returns:
         Per user the candidates in the order of the user's shared pairs, k for each.
     """
@@ -103,11 +119,17 @@ def augment(
     unique = {job.key: job for user in sorted(jobs) for job in jobs[user]}
     for user, own in jobs.items():
         cache.hold(user, _keys_by_record(own, judge))
-    replies = _replies(unique, writer, cache, progress, counters)
+    replies, lost = _replies(unique, writer, cache, progress, counters)
     parsed = {key: parse_reply(task, text) for key, text in replies.items()}
     scores = _scores(unique, parsed, judge, cache, progress, counters)
+    for user, own in jobs.items():
+        reasons = [lost[job.key] for job in own if job.key in lost]
+        if reasons:
+            counters.lost[user] = reasons[0]
     return {
-        user: tuple(_candidate(job, parsed[job.key], scores.get(job.key)) for job in own)
+        user: tuple(Candidate(job.pair.id, None, NO_REPLY, None) for job in own)
+        if user in counters.lost
+        else tuple(_candidate(job, parsed[job.key], scores.get(job.key)) for job in own)
         for user, own in jobs.items()
     }
 
@@ -149,7 +171,9 @@ def _replies(
     cache: Cache,
     progress: Progress,
     counters: Counters,
-) -> dict[str, str]:
+) -> tuple[dict[str, str], dict[str, str]]:
+    """The texts that were written, and why others were not, by key."""
+    lost: dict[str, str] = {}
     found = {key: str(value["text"]) for key, value in cache.get(unique).items()}
     missing = [job for key, job in unique.items() if key not in found]
     with progress.phase("augment", len(missing)) as phase:
@@ -160,11 +184,14 @@ def _replies(
                 [job.seed for job in chunk],
                 phase.advance,
             )
-            cache.put({job.key: asdict(reply) for job, reply in zip(chunk, replies, strict=True)})
-            found.update((job.key, reply.text) for job, reply in zip(chunk, replies, strict=True))
-            counters.generated_replies += len(replies)
-            counters.generated_tokens += sum(reply.tokens for reply in replies)
-    return found
+            outcomes = {job.key: reply for job, reply in zip(chunk, replies, strict=True)}
+            lost |= {key: each.reason for key, each in outcomes.items() if isinstance(each, Lost)}
+            good = {key: each for key, each in outcomes.items() if isinstance(each, Reply)}
+            cache.put({key: asdict(reply) for key, reply in good.items()})
+            found |= {key: reply.text for key, reply in good.items()}
+            counters.generated_replies += len(good)
+            counters.generated_tokens += sum(reply.tokens for reply in good.values())
+    return found, lost
 
 
 def _scores(
@@ -175,7 +202,9 @@ def _scores(
     progress: Progress,
     counters: Counters,
 ) -> dict[str, Scores]:
-    readable = {key: job for key, job in unique.items() if parsed[key].reason is None}
+    readable = {
+        key: job for key, job in unique.items() if key in parsed and parsed[key].reason is None
+    }
     score_keys = {key: _score_key(job, judge) for key, job in readable.items()}
     cached = cache.get(score_keys.values())
     found = {

@@ -1,28 +1,81 @@
-"""Averaging of LoRA weights by Flower's own FedAvg, weighted by the number of records."""
+"""Averaging of LoRA weights by Flower's own FedAvg, weighted by the number of records.
+
+What a round received lies in files until it is averaged, and the average stays, so a run that was
+ended half-way through a round goes on with the users that are left.
+
+    <folder>/<adapter>/<round>/<hash of the user id>.safetensors   one user's weights
+    <folder>/<adapter>/<round>.safetensors                         their average
+"""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
+from conf.errors import RunError
 from protocol.codec import Arrays
 from protocol.messages import AdaptReply
+from storage import atomic
+from storage.hashing import hash_bytes
 
 WEIGHT = "num-examples"
+SUFFIX = ".safetensors"
+Training = tuple[str, int]  # name of the adapter, federated round
 
 
-def average(server_round: int, replies: Sequence[tuple[str, AdaptReply]]) -> ArrayRecord | None:
-    """Average the users' weights; None without replies.
+class Averages:
+    """The weights of federated rounds, as they come in and averaged."""
 
-    The replies come in the order of their users, so the sums are the same in every run.
-    """
+    def __init__(self, folder: Path) -> None:
+        """Keep everything below ``folder``."""
+        self._folder = folder
+
+    def has(self, training: Training) -> bool:
+        """Whether the round is over."""
+        return self._average(training).is_file()
+
+    def add(self, training: Training, user: str, reply: AdaptReply) -> None:
+        """Keep one user's weights until the round is over."""
+        facts = {"user": user, "records": str(reply.records)}
+        name = hash_bytes(user.encode("utf-8")) + SUFFIX  # ids are no file names
+        content = save(dict(reply.weights), metadata=facts)
+        atomic.write_bytes(self._parts(training) / name, content)
+
+    def close(self, training: Training) -> ArrayRecord | None:
+        """Average what came in, in the order of the users; None without any weights."""
+        if not self.has(training):
+            parts = [_read(path) for path in self._parts(training).glob(f"*{SUFFIX}")]
+            if not parts:
+                return None
+            parts.sort(key=lambda part: part[0])  # sums are the same in every run
+            averaged = average(training[1], [(records, weights) for _, records, weights in parts])
+            atomic.write_bytes(self._average(training), save(dict(arrays_of(averaged))))
+        shutil.rmtree(self._parts(training), ignore_errors=True)
+        return _record(_read(self._average(training))[2])
+
+    def _parts(self, training: Training) -> Path:
+        adapter, number = training
+        return self._folder / adapter / str(number)
+
+    def _average(self, training: Training) -> Path:
+        return self._parts(training).with_suffix(SUFFIX)
+
+
+def average(server_round: int, weighted: Sequence[tuple[int, Arrays]]) -> ArrayRecord:
+    """Average weights, each with its number of records, in the given order."""
     messages = [
-        Message(_as_flower_has_it(reply), dst_node_id=number, message_type=reply.TYPE)
-        for number, (_, reply) in enumerate(replies, start=1)
+        Message(_as_flower_has_it(*each), dst_node_id=number, message_type=AdaptReply.TYPE)
+        for number, each in enumerate(weighted, start=1)
     ]
     averaged, _ = FedAvg(weighted_by_key=WEIGHT).aggregate_train(server_round, messages)
+    if averaged is None:
+        raise RunError("fedavg: expected weights of at least one user, got none")
     return averaged
 
 
@@ -31,6 +84,24 @@ def arrays_of(record: ArrayRecord) -> Arrays:
     return {name: array.numpy() for name, array in record.items()}
 
 
-def _as_flower_has_it(reply: AdaptReply) -> RecordDict:
-    arrays = ArrayRecord({name: Array(weights) for name, weights in reply.weights.items()})
-    return RecordDict({"arrays": arrays, "metrics": MetricRecord({WEIGHT: float(reply.records)})})
+def _as_flower_has_it(records: int, weights: Arrays) -> RecordDict:
+    metrics = MetricRecord({WEIGHT: float(records)})
+    return RecordDict({"arrays": _record(weights), "metrics": metrics})
+
+
+def _record(weights: Arrays) -> ArrayRecord:
+    return ArrayRecord({name: Array(each) for name, each in weights.items()})
+
+
+def _read(path: Path) -> tuple[str, int, Arrays]:
+    """User, records and weights of one file; an average has no user."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            facts = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise RunError(
+            f"averages/{path.parent.name}/{path.name}: cannot be read ({type(error).__name__}); "
+            "delete the file and resume the run"
+        ) from error
+    return facts.get("user", ""), int(facts.get("records", 0)), weights

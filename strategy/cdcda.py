@@ -17,7 +17,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -35,8 +35,8 @@ from protocol.messages import (
     QueueRequest,
 )
 from protocol.recipe import recipe_to_json
-from strategy.averaging import arrays_of, average
-from strategy.exchange import TTL_S, AccountedGrid, ignore_reply
+from strategy.averaging import Averages, arrays_of
+from strategy.exchange import TTL_S, AccountedGrid, Failure, ignore_reply
 from strategy.planning import ArmPlan
 from strategy.progress import Phase, Progress
 from strategy.run_log import RunLog
@@ -53,12 +53,25 @@ class Standing:
         settings: Device settings as JSON.
         seed: Root seed.
         cohort: Devices that train together.
+        withdrawn: Per user who took records back, what names these.
     """
 
     nodes: Mapping[str, int]
     settings: str
     seed: int
     cohort: int = 1
+    withdrawn: Mapping[str, str] = field(default_factory=dict)
+
+    def trained_from(self, plan: ArmPlan, user: str) -> str:
+        """What names a user's training; after a withdrawal, arms that share are trained anew."""
+        withdrawn = self.withdrawn.get(user, "") if plan.arm.method.depends_on_ratio else ""
+        return plan.trained_from(user, f"{self.seed} {self.settings} {withdrawn}")
+
+    def answered_from(self, plan: ArmPlan, user: str) -> str:
+        """What names a user's answers: the adapter, or the settings of who has none."""
+        adapts = plan.arm.method.adapts
+        trained = self.trained_from(plan, user) if adapts else self.settings
+        return plan.answered_from(trained)
 
 
 class CdcdaPlm(Strategy):
@@ -86,6 +99,7 @@ class CdcdaPlm(Strategy):
         self._running = ExitStack()
         self._started = 0.0
         self._trained: dict[tuple[str, int], frozenset[str]] = {}
+        self._averages = Averages(log.folder / "averages")
         self._grid: AccountedGrid | None = None
 
     @property
@@ -107,9 +121,11 @@ class CdcdaPlm(Strategy):
         if not self._must_train(plan):
             return []
         averaged = arrays_of(arrays) if plan.recipe.round else {}
-        requests = {
-            user: self._adapt_request(plan, user, averaged) for user in self._standing.nodes
-        }
+        left = [user for user in self._standing.nodes if not self._has_adapted(plan, user)]
+        if plan.recipe.federated and self._averages.has(plan.training):
+            self._log.failures([_missed(plan, user) for user in left])
+            left = []
+        requests = {user: self._adapt_request(plan, user, averaged) for user in left}
         if self._standing.cohort > 1 and plan.recipe.can_wait:
             return self._open(plan, "adapt", grid, self._queue(plan, grid, requests))
         return self._open(plan, "adapt", grid, requests)
@@ -121,12 +137,13 @@ class CdcdaPlm(Strategy):
         plan = self._plans[server_round - 1]
         if not self._must_train(plan):
             return None, None
-        adapted = [(self._user(reply), decode(AdaptReply, reply.content)) for reply in replies]
-        self._trained[plan.training] = frozenset(user for user, _ in adapted)
-        self._log.adaptations(adapted)
+        adapted = [decode(AdaptReply, reply.content) for reply in replies]
+        self._trained[plan.training] = frozenset(
+            user for user in self._standing.nodes if self._has_adapted(plan, user)
+        )
         self._close(plan, "adapt", users=len(adapted))
-        losses = [reply.losses[-1] for _, reply in adapted if reply.losses]
-        averaged = average(server_round, adapted) if plan.recipe.federated else None
+        losses = [reply.losses[-1] for reply in adapted if reply.losses]
+        averaged = self._averages.close(plan.training) if plan.recipe.federated else None
         return averaged, MetricRecord({"users": len(adapted), "last-loss": _mean(losses)})
 
     @override
@@ -156,19 +173,40 @@ class CdcdaPlm(Strategy):
         plan = self._plans[server_round - 1]
         if not plan.answers:
             return None
-        answered = [(self._user(reply), decode(AnswerReply, reply.content)) for reply in replies]
-        self._log.answers(answered)
+        answered = [decode(AnswerReply, reply.content) for reply in replies]
         self._close(plan, "answer", users=len(answered))
         self._on_arm(plan.arm.name)
         return MetricRecord(
-            {"users": len(answered), "queries": sum(reply.num_queries for _, reply in answered)}
+            {"users": len(answered), "queries": sum(reply.num_queries for reply in answered)}
         )
 
     def _must_train(self, plan: ArmPlan) -> bool:
         return plan.arm.method.adapts and plan.training not in self._trained
 
     def _can_answer(self, plan: ArmPlan, user: str) -> bool:
+        if self._log.has_answered(plan.arm.name, user, self._answered_from(plan, user)):
+            return False
         return not plan.arm.method.adapts or user in self._trained[plan.training]
+
+    def _has_adapted(self, plan: ArmPlan, user: str) -> bool:
+        made_from = self._standing.trained_from(plan, user)
+        return self._log.has_adapted(plan.training, user, made_from)
+
+    def _answered_from(self, plan: ArmPlan, user: str) -> str:
+        return self._standing.answered_from(plan, user)
+
+    def _note(self, plan: ArmPlan, phase: str, message: Message) -> None:
+        """Write a reply down as soon as it is there, so that no crash can take it back."""
+        user = self._user(message)
+        if phase == "answer":
+            answer = decode(AnswerReply, message.content)
+            self._log.answered(user, answer, self._answered_from(plan, user))
+            return
+        reply = decode(AdaptReply, message.content)
+        if plan.recipe.federated:
+            self._averages.add(plan.training, user, reply)
+        made_from = self._standing.trained_from(plan, user)
+        self._log.adapted(plan.training, user, reply, made_from)
 
     def _adapt_request(self, plan: ArmPlan, user: str, averaged: Arrays) -> AdaptRequest:
         kept = tuple(plan.kept.get(user, ()))
@@ -216,7 +254,14 @@ class CdcdaPlm(Strategy):
             opened: AbstractContextManager[Phase] = self._progress.phase(
                 f"{plan.arm.name}: {phase}", len(requests)
             )
-            grid.on_reply = self._running.enter_context(opened).advance
+            running = self._running.enter_context(opened)
+
+            def on_reply(message: Message | None) -> None:
+                if message is not None:
+                    self._note(plan, phase, message)
+                running.advance()
+
+            grid.on_reply = on_reply
         return [
             self._message(plan, user, requests[user])
             for user in leaders_first(list(requests), self._standing.cohort)
@@ -229,7 +274,9 @@ class CdcdaPlm(Strategy):
 
     def _close(self, plan: ArmPlan, phase: str, users: int) -> None:
         self._running.close()
-        self._log.phase(plan.arm.name, phase, time.perf_counter() - self._started, users=users)
+        seconds = time.perf_counter() - self._started
+        if users:  # nothing was left to do in a phase that an earlier process finished
+            self._log.phase(plan.arm.name, phase, seconds, users=users)
         if self._grid is not None:
             self._grid.on_reply = ignore_reply
             self._log.failures(self._grid.take_failures())
@@ -251,6 +298,12 @@ def leaders_first(users: Sequence[str], cohort: int) -> list[str]:
 
 def _fields(body: AdaptRequest) -> dict[str, Any]:
     return {each.name: getattr(body, each.name) for each in fields(body)}
+
+
+def _missed(plan: ArmPlan, user: str) -> Failure:
+    """A user who failed in a federated round that an earlier process finished without them."""
+    reason = f"missed round {plan.recipe.round + 1}, which is over"
+    return Failure(plan.arm.name, user, AdaptRequest.TYPE, "MissedRound", reason)
 
 
 def _mean(values: Sequence[float]) -> float:

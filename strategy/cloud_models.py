@@ -11,6 +11,7 @@ from typing import Any
 from conf.schema import AugmenterConfig, CausalModelConfig, Config, NliModelConfig
 from storage.hashing import hash_files, hash_json
 from strategy.augmentation import Judge, Reply, Writer
+from strategy.endpoint import EndpointWriter
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +25,13 @@ class Cloud:
 def configured_cloud(config: Config) -> Cloud:
     """The cloud models of a configuration; nothing is loaded yet."""
     device = config.resources.cloud_device
+    cloud, augmenter = config.model.cloud, config.augmenter
+    if augmenter.endpoint.base_url is not None:
+        writer: Writer = EndpointWriter(augmenter, augmenter.endpoint, cloud.system_prompt)
+    else:
+        writer = CloudWriter(cloud, augmenter, device)
     return Cloud(
-        writer=CloudWriter(config.model.cloud, config.augmenter, device),
+        writer=writer,
         judge=CloudJudge(config.model.nli, device),
     )
 

@@ -1,16 +1,18 @@
 """A Grid that retries, accounts and reports: every message of the strategy goes through it.
 
 Replies come in completion order and error replies may name another node as their source, so a reply
-is matched by the message it answers. A message that fails is sent once more (``retries``); what
-still fails is kept as a :class:`Failure` under the user's id, and the others' results are
-untouched. The clock that ends waiting starts with the last sign of life, never with the sending.
+is matched by the message it answers. A message that fails is sent once more (``retries``). When a
+process died, nobody can tell whose message it was that killed it, so the messages that were lost
+with it get one more chance, each alone. What still fails is kept as a :class:`Failure` under the
+user's id, and the others' results are untouched. The clock that ends waiting starts with the last
+sign of life, never with the sending.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +23,12 @@ from protocol.codec import TEXTS
 from strategy.ledger import DOWN, UP, Ledger
 
 POLL_S = 0.05
+RESTART_S = 2.0  # what Ray needs to bring a dead actor back
+RESTARTS = 15  # how often a message waits for an actor that is coming back
 TTL_S = 7 * 24 * 3600.0
 _OWN_ERROR = re.compile(r"conf\.errors\.\w+: (?P<text>[^\n']{1,300})")
+_DEATHS = ("ActorDiedError", "ActorUnavailableError", "WorkerCrashedError", "OutOfMemoryError")
+_UNAVAILABLE = "ActorUnavailableError"  # the message was never looked at
 _ERROR_CLASS = re.compile(r"(?:ray\.exceptions\.RayTaskError\()?(\w+(?:Error|Exception|Died\w*))")
 
 
@@ -37,18 +43,17 @@ class Failure:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """A good reply and whose device it came from."""
-
-    user: str
-    message: Message
-
-
 class AccountedGrid(Grid):
     """Wraps Flower's Grid; Strategy.start uses it like any other."""
 
-    def __init__(self, grid: Grid, ledger: Ledger, retries: int, stall_s: float) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        ledger: Ledger,
+        retries: int,
+        stall_s: float,
+        end_hung: Callable[[], int] = lambda: 0,
+    ) -> None:
         """Wrap ``grid``.
 
         Args:
@@ -56,17 +61,23 @@ class AccountedGrid(Grid):
             ledger: Gets one entry for every message and reply.
             retries: How often a failed message is sent again.
             stall_s: Give up on what is open after so many seconds without any reply.
+            end_hung: Ends the processes that gave no sign of life and returns how many; what they
+                held then comes back as failed.
         """
         self._grid, self._ledger = grid, ledger
-        self._retries, self._stall_s = retries, stall_s
+        self._retries, self._stall_s, self._end_hung = retries, stall_s, end_hung
         self._users: dict[int, str] = {}
         self._answered_by: dict[str, str] = {}
+        self._unnamed: list[Callable[[], None]] = []
         self.failures: list[Failure] = []
-        self.on_reply: Callable[[], None] = ignore_reply
+        self.on_reply: Callable[[Message | None], None] = ignore_reply
 
     def know(self, users: dict[int, str]) -> None:
-        """Learn which node is whose device."""
+        """Learn which node is whose device; what crossed before gets its users in the ledger."""
         self._users = dict(users)
+        waiting, self._unnamed = self._unnamed, []
+        for note in waiting:
+            note()
 
     def user_of(self, reply: Message) -> str:
         """Whose device a good reply came from: the node that was asked, whatever the reply says."""
@@ -82,75 +93,120 @@ class AccountedGrid(Grid):
     ) -> list[Message]:
         """Send each message to its node and return the good replies, in order of their users.
 
-        Failures are kept in :attr:`failures`. ``timeout`` bounds the whole call in seconds.
+        :attr:`on_reply` is called for each good reply as it arrives, and with None for each message
+        that failed for good; failures are kept in :attr:`failures`. ``timeout`` bounds the whole
+        call in seconds.
         """
-        started = time.monotonic()
+        limit = None if timeout is None else time.monotonic() + timeout
         todo = [_Outgoing.of(message) for message in messages]
-        good: list[Message] = []
-        bad: list[tuple[_Outgoing, str]] = []
-        for _attempt in range(self._retries + 1):
-            limit = None if timeout is None else started + timeout
-            answered, bad = self._round_trip(todo, limit)
-            good += answered
-            todo = [outgoing for outgoing, _ in bad]
-            if not todo:
+        good, bad = self._round_trip(todo, limit)
+        for _attempt in range(self._retries):
+            if not bad:
                 break
-        self.failures += [self._failure(outgoing, reason) for outgoing, reason in bad]
+            more, bad = self._round_trip([each.outgoing for each in bad], limit)
+            good += more
+        alone, bad = self._each_alone(bad, limit)
+        self.failures += [self._failure(each) for each in bad]
         for _ in bad:
-            self.on_reply()
-        return sorted(good, key=self.user_of)  # replies arrive in completion order
+            self.on_reply(None)
+        return sorted(good + alone, key=self.user_of)  # replies arrive in completion order
+
+    def _each_alone(
+        self, bad: Sequence[_Bad], limit: float | None
+    ) -> tuple[list[Message], list[_Bad]]:
+        """Send alone what was lost with a process, so that no other message can be to blame."""
+        good: list[Message] = []
+        still: list[_Bad] = []
+        for each in bad:
+            if not self._retries or not each.died or not (len(bad) > 1 or each.unavailable):
+                still.append(each)
+                continue
+            replies, failed = self._alone(each, limit)
+            good += replies
+            still += failed
+        return good, still
+
+    def _alone(self, bad: _Bad, limit: float | None) -> tuple[list[Message], list[_Bad]]:
+        """Send one message once more; again only while the actor is still coming back."""
+        for _ in range(RESTARTS):
+            time.sleep(RESTART_S)
+            replies, failed = self._round_trip([bad.outgoing], limit)
+            if replies or not failed[0].unavailable:
+                return replies, failed
+            bad = failed[0]
+        return [], [bad]
 
     def _round_trip(
         self, todo: Sequence[_Outgoing], limit: float | None
-    ) -> tuple[list[Message], list[tuple[_Outgoing, str]]]:
-        messages = [outgoing.message() for outgoing in todo]
-        ids = list(self._grid.push_messages(messages))
-        waiting = {
-            message_id: outgoing
-            for message_id, outgoing in zip(ids, todo, strict=True)
-            if message_id
-        }
+    ) -> tuple[list[Message], list[_Bad]]:
         for outgoing in todo:
-            self._ledger.message(
-                self._name(outgoing.node), DOWN, outgoing.message_type, outgoing.content
-            )
-        good: list[Message] = []
+            self._note_down(
+                outgoing
+            )  # before it is sent: nothing crosses that is not in the ledger
+        ids = list(self._grid.push_messages([outgoing.message() for outgoing in todo]))
+        sent = list(zip(ids, todo, strict=True))
+        waiting = {message_id: outgoing for message_id, outgoing in sent if message_id}
         bad = [
-            (outgoing, "the node is gone")
-            for message_id, outgoing in zip(ids, todo, strict=True)
-            if not message_id
+            _Bad(outgoing, "the node is gone") for message_id, outgoing in sent if not message_id
         ]
-        last_sign = time.monotonic()
+        good: list[Message] = []
+        last_sign, ended = time.monotonic(), False
         while waiting:
             for reply in self._grid.pull_messages(set(waiting)):  # a copy: the grid changes it
                 outgoing = waiting.pop(reply.metadata.reply_to_message_id)
                 last_sign = time.monotonic()
                 if reply.has_error():
-                    bad.append((outgoing, str(reply.error.reason)))
+                    bad.append(_Bad(outgoing, str(reply.error.reason)))
                 else:
                     good.append(self._accept(reply, outgoing))
             now = time.monotonic()
-            if now - last_sign > self._stall_s or (limit is not None and now > limit):
-                bad += [(outgoing, "no reply in time") for outgoing in waiting.values()]
+            late = limit is not None and now > limit
+            if not late and now - last_sign > self._stall_s and not ended and self._end_hung():
+                last_sign, ended = now, True
+            elif late or now - last_sign > self._stall_s:
+                bad += [_Bad(outgoing, "no reply in time") for outgoing in waiting.values()]
                 break
             if waiting:
                 time.sleep(POLL_S)
         return good, bad
 
     def _accept(self, reply: Message, outgoing: _Outgoing) -> Message:
-        user = self._name(outgoing.node)
-        self._answered_by[reply.metadata.reply_to_message_id] = user
-        self._ledger.message(user, UP, outgoing.message_type, reply.content)
-        self.on_reply()
+        self._answered_by[reply.metadata.reply_to_message_id] = self._name(outgoing.node)
+        self._note_up(outgoing, reply.content)
+        self.on_reply(reply)
         return reply
 
-    def _failure(self, outgoing: _Outgoing, reason: str) -> Failure:
+    def _note_down(self, outgoing: _Outgoing) -> None:
+        if outgoing.node not in self._users:
+            self._unnamed.append(lambda: self._write_down(outgoing))
+        else:
+            self._write_down(outgoing)
+
+    def _note_up(self, outgoing: _Outgoing, content: RecordDict) -> None:
+        if outgoing.node not in self._users:
+            self._unnamed.append(lambda: self._write_up(outgoing, content))
+        else:
+            self._write_up(outgoing, content)
+
+    def _write_down(self, outgoing: _Outgoing) -> None:
+        outgoing.digest = self._ledger.message(
+            self._name(outgoing.node), DOWN, outgoing.message_type, outgoing.content
+        )
+
+    def _write_up(self, outgoing: _Outgoing, content: RecordDict) -> None:
+        self._ledger.message(
+            self._name(outgoing.node), UP, outgoing.message_type, content, outgoing.digest
+        )
+
+    def _failure(self, bad: _Bad) -> Failure:
+        outgoing = bad.outgoing
+        texts: Mapping[str, Any] = outgoing.content.config_records.get(TEXTS, {})
         return Failure(
-            arm=str(outgoing.content.config_records[TEXTS].get("arm", "")),
+            arm=str(texts.get("arm", "")),
             user=self._name(outgoing.node),
             phase=outgoing.message_type,
-            kind=_error_kind(reason),
-            reason=_safe_reason(reason),
+            kind=bad.kind,
+            reason=_safe_reason(bad.reason),
         )
 
     def _name(self, node: int) -> str:
@@ -191,14 +247,19 @@ class AccountedGrid(Grid):
         return self._grid.pull_messages(set(message_ids))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Outgoing:
-    """What to send, and again if it fails: a Flower message can be sent only once."""
+    """What to send, and again if it fails: a Flower message can be sent only once.
+
+    Attributes:
+        digest: Content hash, once it stands in the ledger.
+    """
 
     node: int
     message_type: str
     group_id: str
     content: RecordDict
+    digest: str = ""
 
     @staticmethod
     def of(message: Message) -> _Outgoing:
@@ -211,6 +272,29 @@ class _Outgoing:
         return Message(
             self.content, self.node, self.message_type, ttl=TTL_S, group_id=self.group_id
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Bad:
+    """What got no good reply, and why."""
+
+    outgoing: _Outgoing
+    reason: str
+
+    @property
+    def kind(self) -> str:
+        """Class of the error."""
+        return _error_kind(self.reason)
+
+    @property
+    def died(self) -> bool:
+        """Whether the process died, by this message or by another one."""
+        return self.kind in _DEATHS
+
+    @property
+    def unavailable(self) -> bool:
+        """Whether the process was only coming back."""
+        return self.kind == _UNAVAILABLE
 
 
 def _error_kind(reason: str) -> str:
@@ -228,5 +312,5 @@ def _safe_reason(reason: str) -> str:
     return reason if "\n" not in reason and len(reason) < 80 else _error_kind(reason)
 
 
-def ignore_reply() -> None:
+def ignore_reply(_reply: Message | None) -> None:
     """Default of ``on_reply``."""

@@ -15,7 +15,7 @@ from conf.schema import Config
 from lamp import tasks
 from lamp.lexicons import Lexicon
 from lamp.records import Pair
-from protocol.codec import Arrays, decode, encode
+from protocol.codec import decode, encode
 from protocol.messages import ShareReply, ShareRequest
 from protocol.settings import settings_of, settings_to_json
 from strategy.augmentation import Counters, augment
@@ -24,13 +24,14 @@ from strategy.cache import Cache
 from strategy.cdcda import CdcdaPlm, Standing
 from strategy.cloud_models import Cloud, configured_cloud
 from strategy.domains import lexicons_of
-from strategy.exchange import TTL_S, AccountedGrid, ignore_reply
+from strategy.endpoint import EndpointWriter
+from strategy.exchange import TTL_S, AccountedGrid, Failure, ignore_reply
 from strategy.filters import Candidate
 from strategy.large_model import LargeModel, require_same_vocabulary
 from strategy.ledger import DEVICE_MODEL, M_BASE, Ledger
 from strategy.methods import Arm, configured_arms
-from strategy.oracle import Histories, Oracle
-from strategy.planning import Material, Shares, largest_k, plan_arm
+from strategy.oracle import ORACLE, Histories, Oracle
+from strategy.planning import ArmPlan, Material, Shares, largest_k, plan_arm
 from strategy.progress import Progress
 from strategy.public import PublicUsers
 from strategy.roster import call_roll, wait_for_nodes
@@ -68,6 +69,7 @@ def run_experiment(
     progress: Progress,
     on_arm: Callable[[str], None] = lambda _: None,
     cloud: Cloud | None = None,
+    end_hung: Callable[[], int] = lambda: 0,
 ) -> None:
     """Run all arms of one experiment over the users whose devices are there.
 
@@ -77,6 +79,7 @@ def run_experiment(
         progress: Where progress is told.
         on_arm: Called with the arm's name after each arm.
         cloud: The cloud's models; None takes those of the configuration.
+        end_hung: Ends device processes that hang and returns how many.
 
     Raises:
         ConfigError: If a method needs what the models do not have.
@@ -86,39 +89,42 @@ def run_experiment(
     cloud = cloud or configured_cloud(config)
     arms = configured_arms(config)
     log = RunLog(inputs.run_folder)
+    log.forget_failures()
     ledger = Ledger(log.ledger_path)
     accounted = AccountedGrid(
         grid,
         ledger,
         config.resources.retries,
         stall_s=STALL_FACTOR * config.message_limit_s + STALL_GRACE_S,
+        end_hung=end_hung,
     )
     if any(arm.method.distils for arm in arms):
         require_same_vocabulary(config)
     bases = _timed(log, "base model", lambda: _bases(arms, inputs, progress))
     nodes = call_roll(accounted, wait_for_nodes(grid, config.users, NODES_LIMIT_S))
-    accounted.know({node: user for user, node in nodes.items()})
+    log.failures(accounted.take_failures())
     log.roster(nodes)
     _deliver(arms, bases, nodes, ledger)
     shares = _timed(log, "share", lambda: _collect_shares(accounted, nodes, arms, log, progress))
     candidates = _timed(
         log, "augment", lambda: _candidates(arms, shares, config, cloud, log, progress)
     )
-    logits = _ask_large_model(arms, inputs, bases, shares, log, ledger, progress, on_arm)
+    large, standing = LargeModel(config, inputs.public, progress), _standing(config, nodes, ledger)
+    oracle = Oracle(config, inputs.histories, large, bases.get(True), progress)
+    _ask_oracles(arms, oracle, nodes, log, ledger, on_arm)
     material = Material(
         shares=shares,
         candidates=candidates,
-        logits=logits,
         k=largest_k(arms, config),
         lexicons=_lexicons(arms, inputs),
     )
-    plans = [
-        plan
-        for arm in arms
-        if not arm.method.oracle
-        for plan in plan_arm(arm, bases[arm.method.tuned].base_id, material, config, log)
-    ]
-    strategy = CdcdaPlm(plans, _standing(config, nodes), log, progress, on_arm)
+    plans = _plans(arms, bases, material, config, log)
+    if untaught := _untaught(plans, standing, log):
+        ratio = max(arm.asked_ratio for arm in arms if arm.method.distils)
+        shared = {user: by[ratio] for user, by in shares.items() if user in untaught}
+        logits = _timed(log, "teacher logits", lambda: teach(shared, config, large, progress))
+        plans = _plans(arms, bases, replace(material, logits=logits), config, log)
+    strategy = CdcdaPlm(plans, standing, log, progress, on_arm)
     strategy.start(accounted, ArrayRecord(), num_rounds=strategy.num_rounds, timeout=float("inf"))
 
 
@@ -143,29 +149,47 @@ def _deliver(
         ledger.base_model(users, base.base_id, base.bytes, M_BASE if tuned else DEVICE_MODEL)
 
 
-def _ask_large_model(
+def _ask_oracles(
     arms: Sequence[Arm],
-    inputs: ServerInputs,
-    bases: Mapping[bool, BaseModel],
-    shares: Shares,
+    oracle: Oracle,
+    users: Iterable[str],
     log: RunLog,
     ledger: Ledger,
-    progress: Progress,
     on_arm: Callable[[str], None],
-) -> dict[str, Arrays]:
-    """Run the oracles, and return the teacher's logits on the largest shares of distilling arms."""
-    config = inputs.config
-    large = LargeModel(config, inputs.public, progress)
-    oracle = Oracle(config, inputs.histories, large, bases.get(True), progress)
+) -> None:
+    """Run the oracles that have not answered yet."""
+    users = list(users)
     for arm in arms:
         if arm.method.oracle:
-            oracle.run(arm, log, ledger)
+            if not all(log.has_answered(arm.name, user, ORACLE) for user in users):
+                oracle.run(arm, log, ledger)
             on_arm(arm.name)
-    ratios = {arm.asked_ratio for arm in arms if arm.method.distils}
-    if not ratios:
-        return {}
-    shared = {user: by_ratio[max(ratios)] for user, by_ratio in shares.items()}
-    return _timed(log, "teacher logits", lambda: teach(shared, config, large, progress))
+
+
+def _plans(
+    arms: Sequence[Arm],
+    bases: Mapping[bool, BaseModel],
+    material: Material,
+    config: Config,
+    log: RunLog,
+) -> list[ArmPlan]:
+    return [
+        plan
+        for arm in arms
+        if not arm.method.oracle
+        for plan in plan_arm(arm, bases[arm.method.tuned].base_id, material, config, log)
+    ]
+
+
+def _untaught(plans: Sequence[ArmPlan], standing: Standing, log: RunLog) -> set[str]:
+    """Users who still need the teacher's logits."""
+    return {
+        user
+        for plan in plans
+        if plan.arm.method.distils
+        for user in standing.nodes
+        if not log.has_adapted(plan.training, user, standing.trained_from(plan, user))
+    }
 
 
 def _lexicons(arms: Sequence[Arm], inputs: ServerInputs) -> tuple[Lexicon, ...]:
@@ -182,12 +206,13 @@ def _timed(log: RunLog, phase: str, step: Callable[[], T]) -> T:
     return result
 
 
-def _standing(config: Config, nodes: Mapping[str, int]) -> Standing:
+def _standing(config: Config, nodes: Mapping[str, int], ledger: Ledger) -> Standing:
     return Standing(
         nodes=nodes,
         settings=settings_to_json(settings_of(config)),
         seed=config.seed,
         cohort=size if isinstance(size := config.qlora.cohort, int) else 1,
+        withdrawn=ledger.withdrawn,
     )
 
 
@@ -204,7 +229,7 @@ def _collect_shares(
         return {}
     request = encode(ShareRequest(ratios=ratios))
     with progress.phase("share", len(nodes)) as phase:
-        grid.on_reply = phase.advance
+        grid.on_reply = lambda _: phase.advance()
         replies = grid.send_and_receive(
             Message(request, node, ShareRequest.TYPE, ttl=TTL_S, group_id="share")
             for node in nodes.values()
@@ -245,6 +270,7 @@ def _candidates(
         progress=progress,
         counters=counters,
     )
+    _note_lost(counters, cloud, log, progress)
     log.phase(
         "",
         "augmentation counters",
@@ -254,3 +280,16 @@ def _candidates(
         nli_pairs=counters.nli_pairs,
     )
     return candidates
+
+
+def _note_lost(counters: Counters, cloud: Cloud, log: RunLog, progress: Progress) -> None:
+    """Say who goes on without augmentation, and what the endpoint did."""
+    log.failures(
+        Failure("", user, "augment", "Unaugmented", f"goes on without augmentation: {reason}")
+        for user, reason in counters.lost.items()
+    )
+    if counters.lost:
+        reasons = ", ".join(sorted(set(counters.lost.values())))
+        progress.note(f"{len(counters.lost)} users go on without augmentation: {reasons}")
+    if isinstance(cloud.writer, EndpointWriter):
+        log.phase("", "endpoint", 0.0, requests=dict(cloud.writer.counts))

@@ -43,7 +43,8 @@ class Entry:
         fields: Names of the fields that were not empty.
         bytes: Serialised bytes.
         hash: Content hash of those bytes.
-        redelivery: Whether the same bytes crossed in this direction before.
+        request: Content hash of the message that this one answers; "" where it answers none.
+        redelivery: Whether it crossed before: the same request, or an answer to the same one.
     """
 
     user: str
@@ -54,6 +55,7 @@ class Entry:
     fields: tuple[str, ...]
     bytes: int
     hash: str
+    request: str
     redelivery: bool
 
 
@@ -63,14 +65,24 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         """Open the ledger at ``path``; entries of an earlier process are kept and known."""
         self._path = path
-        self._seen = {
-            (line["user"], line["direction"], line["kind"], line["arm"], line["hash"])
-            for line in jsonlines.read(path)
-        }
+        self.withdrawn: dict[str, str] = {}  # user -> hash of what was withdrawn last
+        self._seen: set[tuple[str, ...]] = set()
+        for line in jsonlines.read(path):
+            head = (line["user"], line["direction"], line["kind"], line["arm"])
+            self._seen.add((*head, line.get("request") or line["hash"]))
+            if line["kind"] == WITHDRAWAL:
+                self.withdrawn[line["user"]] = line["hash"]
 
-    def message(self, user: str, direction: str, kind: str, content: RecordDict) -> None:
-        """Record one Flower message body."""
+    def message(
+        self, user: str, direction: str, kind: str, content: RecordDict, request: str = ""
+    ) -> str:
+        """Record one Flower message body; ``request`` is the hash of the message it answers.
+
+        Returns:
+            The content hash of the body.
+        """
         serialised = serialise(content)
+        digest = hash_bytes(serialised)
         self._append(
             user,
             direction,
@@ -79,8 +91,10 @@ class Ledger:
             records=_num_pairs(content),
             fields=_filled_fields(content),
             size=len(serialised),
-            digest=hash_bytes(serialised),
+            digest=digest,
+            request=request,
         )
+        return digest
 
     def base_model(self, users: Iterable[str], base_id: str, size: int, kind: str = M_BASE) -> None:
         """Record the one-time delivery of M_base, or of the untuned device model, to each user."""
@@ -108,11 +122,14 @@ class Ledger:
         fields: tuple[str, ...],
         size: int,
         digest: str,
+        request: str = "",
     ) -> None:
-        key = (user, direction, kind, arm, digest)
+        # two answers to one request differ in their times alone: they are the same delivery
+        key = (user, direction, kind, arm, request or digest)
         if kind in _ONE_TIME and key in self._seen:
             return
-        entry = Entry(user, direction, kind, arm, records, fields, size, digest, key in self._seen)
+        again = key in self._seen
+        entry = Entry(user, direction, kind, arm, records, fields, size, digest, request, again)
         self._seen.add(key)
         jsonlines.append(self._path, [asdict(entry)])
 

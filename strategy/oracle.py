@@ -30,6 +30,7 @@ from strategy.methods import Arm
 from strategy.progress import Progress
 from strategy.run_log import RunLog
 
+ORACLE = "all data in the cloud"  # what answers of oracles were made from, as the log notes it
 Histories = Callable[[], Sequence[UserHistory]]
 
 
@@ -74,7 +75,8 @@ class Oracle:
             replies = self._answer(arm, users, model, tokenizer, system)
         if arm.method.adapts:
             log.phase(arm.name, "adapt", trained - started, users=len(users))
-        log.answers((reply.user_id, reply) for reply in replies)
+        for reply in replies:
+            log.answered(reply.user_id, reply, ORACLE)
         log.phase(arm.name, "answer", time.perf_counter() - trained, users=len(users))
 
     @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from conf.schema import Config
@@ -12,6 +12,7 @@ from lamp.lexicons import Lexicon
 from lamp.records import Pair
 from protocol.codec import Arrays
 from protocol.recipe import PLAIN, Recipe, Stream
+from storage.hashing import hash_json
 from strategy.filters import Candidate, Selection, select, select_random, select_readable
 from strategy.methods import Arm
 from strategy.run_log import RunLog
@@ -45,6 +46,23 @@ class ArmPlan:
     def training(self) -> tuple[str, int]:
         """What names this round's training; arms that train the same have the same name."""
         return self.arm.adapter, self.recipe.round
+
+    def trained_from(self, user: str, standing: str) -> str:
+        """What names the training of one user: everything that a request for it says.
+
+        The teacher's logits are left out: they follow from the shared pairs and the seed.
+
+        Args:
+            user: Whose adapter.
+            standing: What all arms share.
+        """
+        kept = [[pair.input, pair.response] for pair in self.kept.get(user, ())]
+        facts = [self.base_id, kept, self.arm.method.matches_steps, asdict(self.recipe), standing]
+        return hash_json(facts)
+
+    def answered_from(self, trained: str) -> str:
+        """What names the answers of one user: model, adapter and prompts."""
+        return hash_json([self.base_id, trained, self.retrieved])
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +182,6 @@ def _select(arm: Arm, candidates: Sequence[Candidate], config: Config, seed: int
 
 def _logits(arm: Arm, material: Material) -> dict[str, Arrays]:
     return {
-        user: {pair.id: material.logits[user][pair.id] for pair in by_ratio[arm.asked_ratio]}
-        for user, by_ratio in material.shares.items()
+        user: {pair.id: logits[pair.id] for pair in material.shares[user][arm.asked_ratio]}
+        for user, logits in material.logits.items()
     }

@@ -33,19 +33,19 @@ def wait_for_nodes(grid: Grid, expected: int, limit_s: float) -> list[int]:
 
 
 def call_roll(grid: AccountedGrid, nodes: list[int]) -> dict[str, int]:
-    """Ask every node whose device it is.
+    """Ask every node whose device it is; a node that does not answer is left out and stays noted.
 
     Returns:
         Node id by user id, in the order of the user ids.
 
     Raises:
-        RunError: If a node did not answer, two claim the same user, or a version differs.
+        RunError: If no node answered, two claim the same user, or a version differs.
     """
     request = encode(HelloRequest(version=PROTOCOL_VERSION))
     replies = grid.send_and_receive(
         [Message(request, node, HelloRequest.TYPE, ttl=TTL_S, group_id="hello") for node in nodes]
     )
-    if grid.failures:
+    if grid.failures and not replies:
         failure = grid.failures[0]
         raise RunError(f"{failure.user}: no answer to hello ({failure.kind}: {failure.reason})")
     users: dict[str, int] = {}
@@ -59,4 +59,5 @@ def call_roll(grid: AccountedGrid, nodes: list[int]) -> dict[str, int]:
         if hello.user_id in users:
             raise RunError(f"user {hello.user_id}: two nodes claim to be this user's device")
         users[hello.user_id] = reply.metadata.src_node_id
+    grid.know({node: user for user, node in users.items()})
     return dict(sorted(users.items()))

@@ -1,33 +1,47 @@
 """What the server writes into the run folder while it runs: JSON lines, flushed, one file per kind.
 
+A line is written when its reply arrives, so a run that was ended at any moment knows what it has:
+an adaptation or an answer counts as done when it stands here under the key of what it was made
+from. Whatever is not done is done again by ``python -m sim resume``.
+
 rounds.jsonl        one line per arm and phase, with seconds
 adaptations.jsonl   what each adapter's training took
 answers.jsonl       numbers per query (or per user, with disclose=sums)
 shares.jsonl        per user: records sent, spans redacted in them
 augmentation.jsonl  per user and arm: shared, generated, kept, rejected by reason
-failures.jsonl      messages without a good reply
+failures.jsonl      messages without a good reply, of the last process that worked on the run
 ledger.jsonl        everything that crossed the wire
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from protocol.messages import AdaptReply, AnswerReply
 from storage import atomic, jsonlines
+from storage.hashing import hash_json
 from strategy.exchange import Failure
 from strategy.filters import Selection
 
+Training = tuple[str, int]  # name of the adapter, federated round
+
 
 class RunLog:
-    """Appends to the run folder's files."""
+    """Appends to the run folder's files and knows what they hold."""
 
     def __init__(self, folder: Path) -> None:
-        """Write below ``folder``."""
+        """Write below ``folder``; what an earlier process wrote there is kept and known."""
         self.folder = folder
+        self._adapted = {
+            (row["adapter"], row["round"], row["user"]): row["made_from"]
+            for row in self._rows("adaptations")
+        }
+        self._answered = _complete(self._rows("answers"))
+        self._augmented = {_identity(row) for row in self._rows("augmentation")}
 
     @property
     def ledger_path(self) -> Path:
@@ -44,20 +58,28 @@ class RunLog:
         """Note the end of a phase."""
         self._append("rounds", [{"arm": arm, "phase": phase, "seconds": seconds, **facts}])
 
-    def adaptations(self, replies: Iterable[tuple[str, AdaptReply]]) -> None:
-        """Note what training took, per user."""
-        rows = []
-        for user, reply in replies:
-            row = asdict(replace(reply, weights={}))
-            del row["user_id"], row["weights"]
-            rows.append({**row, "user": user})
-        self._append("adaptations", rows)
+    def has_adapted(self, training: Training, user: str, made_from: str) -> bool:
+        """Whether the adapter was trained already, and from the same."""
+        return self._adapted.get((*training, user)) == made_from
 
-    def answers(self, replies: Iterable[tuple[str, AnswerReply]]) -> None:
-        """Note the numbers of every query, per user in the order of the user's queries."""
-        self._append(
-            "answers", [row for user, reply in replies for row in answer_rows(user, reply)]
-        )
+    def has_answered(self, arm: str, user: str, made_from: str) -> bool:
+        """Whether all queries were answered already, by the same."""
+        return self._answered.get((arm, user)) == made_from
+
+    def adapted(self, training: Training, user: str, reply: AdaptReply, made_from: str) -> None:
+        """Note what one user's training took."""
+        row = asdict(replace(reply, weights={}))
+        del row["user_id"], row["weights"]
+        adapter, number = training
+        facts = {"user": user, "adapter": adapter, "round": number, "made_from": made_from}
+        self._append("adaptations", [{**row, **facts}])
+        self._adapted[*training, user] = made_from
+
+    def answered(self, user: str, reply: AnswerReply, made_from: str) -> None:
+        """Note the numbers of one user's queries, in their order."""
+        rows = [{**row, "made_from": made_from} for row in answer_rows(user, reply)]
+        self._append("answers", rows)
+        self._answered[reply.arm, user] = made_from
 
     def share(self, user: str, records: int, redactions: int) -> None:
         """Note what a user sent for all arms."""
@@ -74,11 +96,23 @@ class RunLog:
             "kept": len(selection.kept),
             "rejected": dict(selection.rejected),
         }
-        self._append("augmentation", [row])
+        if _identity(row) not in self._augmented:
+            self._append("augmentation", [row])
+            self._augmented.add(_identity(row))
 
-    def failures(self, failures: Sequence[Failure]) -> None:
+    def failures(self, failures: Iterable[Failure]) -> None:
         """Note messages without a good reply."""
         self._append("failures", [asdict(failure) for failure in failures])
+
+    def forget_failures(self) -> None:
+        """Put the failures of an earlier process aside: what failed then is tried again."""
+        earlier = self.folder / "failures.jsonl"
+        if earlier.is_file():
+            self._append("failures-earlier", list(self._rows("failures")))
+            earlier.unlink()
+
+    def _rows(self, name: str) -> Iterable[dict[str, Any]]:
+        return jsonlines.read(self.folder / f"{name}.jsonl")
 
     def _append(self, name: str, rows: list[dict[str, Any]]) -> None:
         jsonlines.append(self.folder / f"{name}.jsonl", rows)
@@ -86,7 +120,13 @@ class RunLog:
 
 def answer_rows(user: str, reply: AnswerReply) -> list[dict[str, Any]]:
     """One row per query; with ``disclose=sums`` one row for the user, its query None."""
-    head = {"arm": reply.arm, "user": user, "seconds": reply.seconds, "tokens": reply.tokens}
+    head = {
+        "arm": reply.arm,
+        "user": user,
+        "seconds": reply.seconds,
+        "tokens": reply.tokens,
+        "of": 1 if reply.sums else reply.num_queries,
+    }
     if reply.sums:
         sums = list(reply.sums)
         return [{**head, "query": None, "queries": reply.num_queries, "sums": sums}]
@@ -105,3 +145,22 @@ def answer_rows(user: str, reply: AnswerReply) -> list[dict[str, Any]]:
         row = {name: column[index] if column else None for name, column in columns.items()}
         rows.append({**head, "query": query_id, "parsed": bool(reply.parsed[index]), **row})
     return rows
+
+
+def _complete(rows: Iterable[dict[str, Any]]) -> dict[tuple[str, str], str]:
+    """What each user's answers in each arm were made from, where all lines of the user are there.
+
+    A crash may leave the first of a user's lines behind; those count as nothing.
+    """
+    queries: dict[tuple[str, str, str], set[str | None]] = defaultdict(set)
+    found: dict[tuple[str, str], str] = {}
+    for row in rows:
+        arm, user, made_from = row["arm"], row["user"], row["made_from"]
+        queries[arm, user, made_from].add(row["query"])
+        if len(queries[arm, user, made_from]) == row["of"]:
+            found[arm, user] = made_from
+    return found
+
+
+def _identity(row: dict[str, Any]) -> str:
+    return hash_json(row)

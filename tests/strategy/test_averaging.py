@@ -1,4 +1,4 @@
-"""FedAvg weighs each user's weights by the number of records."""
+"""FedAvg weighs each user's weights by the number of records; a round survives a restart."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 from flwr.clientapp import ClientApp
 
+from conf.errors import RunError
 from protocol.messages import AdaptReply
 from sim.inline import InlineGrid
-from strategy.averaging import arrays_of, average
+from strategy.averaging import Averages, arrays_of, average
+
+ROUND = ("fedavg", 0)
 
 
 @pytest.fixture(autouse=True)
@@ -17,32 +20,59 @@ def running():
     InlineGrid(ClientApp(), 1, {})
 
 
-def reply(user: str, records: int, value: float) -> tuple[str, AdaptReply]:
+def weights(value: float) -> dict[str, np.ndarray]:
+    return {"a": np.full((2, 3), value, dtype=np.float32)}
+
+
+def reply(user: str, records: int, value: float) -> AdaptReply:
     counted = dict.fromkeys(("steps", "synthetic", "tokens", "peak_memory_bytes"), 0)
-    return user, AdaptReply(
+    return AdaptReply(
         user_id=user,
         arm="fedavg",
         records=records,
         losses=(1.0, 2.0)[:records],
         seconds=0.0,
         adapter_bytes=0,
-        weights={"a": np.full((2, 3), value, dtype=np.float32)},
+        weights=weights(value),
         **counted,
     )
 
 
 def test_the_mean_is_weighted_by_records_and_stays_float32():
-    averaged = average(1, [reply("ana", 1, 1.0), reply("ben", 3, 5.0)])
-    (weights,) = arrays_of(averaged).values()
-    assert weights.dtype == np.float32
-    np.testing.assert_allclose(weights, np.full((2, 3), 4.0))
+    averaged = average(1, [(1, weights(1.0)), (3, weights(5.0))])
+    (mean,) = arrays_of(averaged).values()
+    assert mean.dtype == np.float32
+    np.testing.assert_allclose(mean, np.full((2, 3), 4.0))
 
 
 def test_one_user_keeps_its_weights():
-    averaged = average(1, [reply("ana", 2, 3.5)])
+    averaged = average(1, [(2, weights(3.5))])
     assert arrays_of(averaged)["a"].tolist() == [[3.5] * 3] * 2
 
 
-@pytest.mark.parametrize("replies", [[], ()])
-def test_without_replies_there_is_nothing_to_average(replies):
-    assert average(1, replies) is None
+def test_without_weights_there_is_nothing_to_average(tmp_path):
+    assert Averages(tmp_path).close(ROUND) is None
+    with pytest.raises(RunError, match="expected weights of at least one user"):
+        average(1, [])
+
+
+def test_a_round_goes_on_in_another_process_and_its_average_stays(tmp_path):
+    Averages(tmp_path).add(ROUND, "../ben", reply("../ben", 3, 5.0))
+    Averages(tmp_path).add(ROUND, "ana", reply("ana", 1, 1.0))
+    assert not Averages(tmp_path).has(ROUND)
+    first = Averages(tmp_path).close(ROUND)
+    assert Averages(tmp_path).has(ROUND)
+    again = Averages(tmp_path).close(ROUND)
+    assert first is not None
+    assert again is not None
+    assert arrays_of(again)["a"].tolist() == arrays_of(first)["a"].tolist() == [[4.0] * 3] * 2
+    assert [path.name for path in tmp_path.rglob("*.safetensors")] == ["0.safetensors"]
+    assert not list(tmp_path.parent.glob("*ben*"))
+
+
+def test_a_damaged_weight_file_is_told_with_the_remedy(tmp_path):
+    Averages(tmp_path).add(ROUND, "ana", reply("ana", 1, 1.0))
+    (path,) = tmp_path.rglob("*.safetensors")
+    path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(RunError, match=r"cannot be read .* delete the file and resume"):
+        Averages(tmp_path).close(ROUND)

@@ -65,6 +65,7 @@ def test_a_message_that_failed_once_is_sent_again_and_marked_as_redelivery(grid,
     accounted = grid(Flaky(1, 1, ValueError("boom")))
     assert len(accounted.send_and_receive(messages(accounted))) == 3
     assert accounted.take_failures() == []
+    accounted.know({1000 + node: f"user-{node}" for node in range(3)})
     down = [
         line["redelivery"]
         for line in jsonlines.read(tmp_path / "ledger.jsonl")

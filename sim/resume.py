@@ -1,0 +1,41 @@
+"""``python -m sim resume run=...``: go on with a run that was ended, at whatever moment.
+
+What the run folder and the caches hold is taken as it is: models, augmentation, adaptations and
+answers that were finished. What was under way is done again, with the same seeds, and users who
+failed are tried again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from conf.compose import compose, from_json
+from sim import run
+from sim.folders import RunFolder, find_run
+from sim.words import read_words, required
+
+USAGE = "usage: python -m sim resume run=<folder or name> [runs=<folder of runs>]"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Finish the run and report it.
+
+    Returns:
+        The exit status, as for ``run``.
+    """
+    console = Console()
+    if set(argv) & {"-h", "--help"}:
+        console.print(USAGE, highlight=False, markup=False)
+        return 0
+    values, _ = read_words("resume", argv, ("run", "runs"))
+    runs = Path(values.get("runs") or compose(()).paths.runs)
+    folder = find_run(required("resume", values, "run", "demo"), runs)
+    config = from_json(_asked(folder).read_text(encoding="utf-8"))
+    return run.go_on(config, folder, console)
+
+
+def _asked(folder: RunFolder) -> Path:
+    return folder.config if folder.config.is_file() else folder.requested

@@ -1,0 +1,246 @@
+"""A cloud model behind an OpenAI-compatible endpoint, as the augmentation sees it.
+
+    prompt -> request -> reply | Lost
+
+A request that fails for a passing reason (time-out, 429, 5xx, a connection that breaks, a reply
+that is no chat completion) is sent again with a growing wait, or after what Retry-After says,
+within the limits of one request and of the run's budget. A reason that will not pass (a revoked
+key, a model that is not there or is another one) ends the writing at once. What got no reply is
+:class:`Lost` with its reason and is never cached. Every outcome is counted.
+
+The key is read from the environment when the first prompt comes and is kept in the client alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+
+from conf.errors import ConfigError
+from conf.schema import AugmenterConfig, EndpointConfig
+from storage.hashing import hash_json
+from strategy.augmentation import Lost, Reply
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+NO_KEY = "none"  # the client wants one even where the endpoint does not
+SEEDS = 1 << 31  # endpoints take seeds of 31 bits
+REFUSED_STATUS = {401: "key refused", 403: "key refused", 404: "no such model or address"}
+OTHER_MODEL = "answered by another model"
+_FINAL = (*REFUSED_STATUS.values(), OTHER_MODEL)
+
+
+class EndpointWriter:
+    """The endpoint in the place of the cloud language model.
+
+    Attributes:
+        counts: Requests by outcome: "ok", "retried", and "lost: ..." with its reason.
+    """
+
+    def __init__(
+        self, config: AugmenterConfig, endpoint: EndpointConfig, system: str | None
+    ) -> None:
+        """Remember where to ask; nothing is sent before the first prompt."""
+        self._sampling, self._endpoint, self._system = config.sampling, endpoint, system
+        self._retries_left = endpoint.retry_budget
+        self._stopped = ""
+        self.counts: Counter[str] = Counter()
+
+    @cached_property
+    def identity(self) -> str:
+        """The model's name at its endpoint and the system turn; where the endpoint is as well."""
+        endpoint = self._endpoint
+        return hash_json(["endpoint", endpoint.base_url, endpoint.model, self._system])
+
+    def write(
+        self, prompts: Sequence[str], seeds: Sequence[int], on_done: Callable[[int], None]
+    ) -> list[Reply | Lost]:
+        """Answer each prompt under its own seed, as far as the endpoint keeps the seed."""
+        return asyncio.run(self._write(prompts, seeds, on_done))
+
+    async def _write(
+        self, prompts: Sequence[str], seeds: Sequence[int], on_done: Callable[[int], None]
+    ) -> list[Reply | Lost]:
+        places = asyncio.Semaphore(self._endpoint.concurrency)
+
+        async def one(client: AsyncOpenAI, prompt: str, seed: int) -> Reply | Lost:
+            async with places:
+                outcome = await self._ask(client, prompt, seed)
+            on_done(1)
+            self.counts["ok" if isinstance(outcome, Reply) else f"lost: {outcome.reason}"] += 1
+            return outcome
+
+        async with self._client() as client:
+            pairs = zip(prompts, seeds, strict=True)
+            return list(await asyncio.gather(*(one(client, *pair) for pair in pairs)))
+
+    async def _ask(self, client: AsyncOpenAI, prompt: str, seed: int) -> Reply | Lost:
+        attempt = 0
+        while not self._stopped:
+            outcome, wait_s = await self._attempt(client, prompt, seed, attempt)
+            if isinstance(outcome, Reply):
+                return outcome
+            if outcome.reason in _FINAL:
+                self._stopped = outcome.reason
+            attempt += 1
+            spent = attempt == self._endpoint.attempts or self._retries_left <= 0
+            if spent or self._stopped or wait_s is None:
+                return outcome
+            self._retries_left -= 1
+            self.counts["retried"] += 1
+            await asyncio.sleep(wait_s)
+        return Lost(self._stopped)
+
+    async def _attempt(
+        self, client: AsyncOpenAI, prompt: str, seed: int, attempt: int
+    ) -> tuple[Reply | Lost, float | None]:
+        """Send once; returns the outcome and how long to wait, None where it is no use."""
+        import openai
+
+        wait_s = self._backoff(attempt)
+        try:
+            async with asyncio.timeout(self._endpoint.timeout_s):
+                completion = await client.chat.completions.create(**self._request(prompt, seed))
+        except (TimeoutError, openai.APITimeoutError):
+            return Lost("no reply in time"), wait_s
+        except openai.APIStatusError as error:
+            return self._refused(error, wait_s)
+        except (openai.APIConnectionError, httpx2.HTTPError):
+            return Lost("connection broke"), wait_s
+        except _TooLargeError:
+            return Lost("reply too large"), wait_s
+        except (openai.APIError, ValueError):
+            return Lost("reply is no chat completion"), wait_s
+        return self._read(completion), wait_s
+
+    def _refused(self, error: Any, wait_s: float) -> tuple[Lost, float | None]:
+        status = int(error.status_code)
+        if status in REFUSED_STATUS:
+            return Lost(REFUSED_STATUS[status]), None
+        if status != 429 and status < 500:
+            return Lost(f"status {status}"), None
+        asked_s = _retry_after(error.response.headers)
+        if asked_s > self._endpoint.max_backoff_s:
+            return Lost(f"status {status}, asks to wait too long"), None
+        return Lost(f"status {status}"), max(wait_s, asked_s)
+
+    def _read(self, completion: Any) -> Reply | Lost:
+        try:
+            text, model = completion.choices[0].message.content, completion.model
+            tokens = completion.usage.completion_tokens if completion.usage else 0
+        except (AttributeError, IndexError, TypeError):
+            return Lost("reply is no chat completion")
+        if not isinstance(model, str) or not _same_model(self._endpoint.model, model):
+            return Lost(OTHER_MODEL)
+        return Reply(text if isinstance(text, str) else "", int(tokens or 0))
+
+    def _request(self, prompt: str, seed: int) -> dict[str, Any]:
+        sampling = self._sampling
+        turns = [{"role": "user", "content": prompt}]
+        if self._system is not None:
+            turns.insert(0, {"role": "system", "content": self._system})
+        beyond = {}  # what OpenAI's own interface does not know goes along only where it is set
+        if sampling.top_k:
+            beyond["top_k"] = float(sampling.top_k)
+        if sampling.repetition_penalty != 1:
+            beyond["repetition_penalty"] = sampling.repetition_penalty
+        return {
+            "model": self._endpoint.model,
+            "messages": turns,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "max_tokens": sampling.max_new_tokens,
+            "seed": seed % SEEDS,
+            "extra_body": beyond or None,
+        }
+
+    def _backoff(self, attempt: int) -> float:
+        """Wait before the next attempt: doubled each time, spread so that not all come at once."""
+        endpoint = self._endpoint
+        spread = random.Random(attempt).uniform(0.5, 1)
+        return float(min(endpoint.max_backoff_s, endpoint.backoff_s * 2**attempt * spread))
+
+    def _client(self) -> AsyncOpenAI:
+        from openai import AsyncOpenAI
+
+        endpoint = self._endpoint
+        transport = _BoundedTransport(endpoint.max_reply_bytes)
+        return AsyncOpenAI(
+            api_key=key_of(endpoint),
+            base_url=endpoint.base_url,
+            max_retries=0,  # the retries here are counted and have a budget
+            timeout=endpoint.timeout_s,
+            http_client=httpx2.AsyncClient(transport=transport, timeout=endpoint.timeout_s),
+        )
+
+
+def key_of(endpoint: EndpointConfig) -> str:
+    """The endpoint's key.
+
+    Raises:
+        ConfigError: If the environment has none.
+    """
+    name = endpoint.key_variable
+    if name is None:
+        return NO_KEY
+    key = os.environ.get(name, "").strip()
+    if not key:
+        raise ConfigError(
+            f"augmenter.endpoint: expected the key in ${name}, there is none; export {name}=..., "
+            "or set augmenter.endpoint.key_variable=null for an endpoint without keys"
+        )
+    return key
+
+
+def _same_model(asked: str, got: str) -> bool:
+    """Whether ``got`` is the model asked for; endpoints add versions ("gpt-4o-2024-08-06")."""
+    return got.rpartition("/")[2].startswith(asked.rpartition("/")[2])
+
+
+def _retry_after(headers: httpx2.Headers) -> float:
+    """Seconds that the endpoint asks to wait; 0 where it names none, or a date."""
+    try:
+        return max(0.0, float(headers.get("retry-after", 0)))
+    except ValueError:
+        return 0.0
+
+
+class _TooLargeError(Exception):
+    """A reply has more bytes than are accepted."""
+
+
+class _BoundedTransport(httpx2.AsyncHTTPTransport):
+    """Stops reading a reply that is too large."""
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__()
+        self._max_bytes = max_bytes
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        response = await super().handle_async_request(request)
+        if isinstance(response.stream, httpx2.AsyncByteStream):
+            response.stream = _BoundedStream(response.stream, self._max_bytes)
+        return response
+
+
+class _BoundedStream(httpx2.AsyncByteStream):
+    def __init__(self, stream: httpx2.AsyncByteStream, max_bytes: int) -> None:
+        self._stream, self._left = stream, max_bytes
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for part in self._stream:
+            self._left -= len(part)
+            if self._left < 0:
+                raise _TooLargeError
+            yield part
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
