@@ -565,9 +565,9 @@ class Config:
     ks: tuple[PositiveInt, ...] | None = None
     thresholds: tuple[ThresholdsConfig, ...] = ()
     sweep: tuple[str, ...] = ()
-    layout: Literal["plain", "table1", "table2", "table3", "figure2", "thresholds", "rank"] = (
-        "plain"
-    )
+    layout: Literal[
+        "plain", "table1", "table2", "table3", "figure2", "thresholds", "rank", "dac24"
+    ] = "plain"
     seed: int = 0
     name: str | None = None
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()

@@ -300,6 +300,12 @@ def _rank(all_results: Sequence[Results]) -> Layout:
     )
 
 
+def _dac24(all_results: Sequence[Results]) -> Layout:
+    from sim.stream_layouts import stream_layout  # it builds on this module's records
+
+    return stream_layout(all_results)
+
+
 LAYOUTS: dict[str, Callable[[Sequence[Results]], Layout]] = {
     "table1": _table1,
     "table2": _table2,
@@ -307,6 +313,7 @@ LAYOUTS: dict[str, Callable[[Sequence[Results]], Layout]] = {
     "figure2": _figure2,
     "thresholds": _thresholds,
     "rank": _rank,
+    "dac24": _dac24,
 }
 
 

@@ -80,6 +80,14 @@ class Adaptation:
     tokens: int
     peak_memory_bytes: int
     adapter_bytes: int
+    # of devices that see their history as a stream: protocol.messages.AdaptReply
+    curve_seen: tuple[int, ...] = ()
+    curve: tuple[float, ...] = ()
+    epoch_seconds: tuple[float, ...] = ()
+    phase_seconds: tuple[float, ...] = ()
+    annotations: int = 0
+    synthesis: tuple[int, ...] = ()
+    buffer_bytes: int = 0
 
 
 @checked(frozen=True, slots=True, kw_only=True, config=LINE)

@@ -131,7 +131,9 @@ def failures_table(run: Run) -> Table | None:
 def data_table(run: Run) -> Table:
     """What the users bring: queries, histories, allowed shares, and the manifest's own figures."""
     per_user = Counter(answer.user for answer in _widest(run) for _ in range(answer.queries))
-    histories = {user: line.records for (_, user), line in run.adaptations.items()}
+    histories: dict[str, int] = {}
+    for (_, user), line in run.adaptations.items():  # a streaming device trains on a part
+        histories[user] = max(line.records, histories.get(user, 0))
     ratios = [each.ratio for each in run.preferences.values()]
     rows = [["Target users", str(len(run.roster))], ["Scored queries", count(per_user.total())]]
     part = run.manifest.get("data", {})
