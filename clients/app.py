@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from clients import consent, folder, places
+from clients import consent, folder, places, usefulness
 from clients.folder import Device
 from clients.watchdog import watchdog
 from conf.errors import ProtocolError, RunError
@@ -28,6 +28,7 @@ from protocol.messages import (
     ShareReply,
     ShareRequest,
 )
+from protocol.recipe import recipe_from_json
 from protocol.settings import DeviceSettings, settings_from_json
 
 if TYPE_CHECKING:
@@ -45,8 +46,13 @@ def hello(message: Message, context: Context) -> Message:
 @app.query("share")
 def share(message: Message, context: Context) -> Message:
     """Send the records that the user's consent covers, no more."""
-    device = _device(context)
-    granted = consent.grant(device, decode(ShareRequest, message.content).ratios)
+    device, request = _device(context), decode(ShareRequest, message.content)
+    stream = recipe_from_json(request.recipe).stream
+    if device.policy.select == "dac24" and stream is not None:
+        settings = settings_from_json(request.settings)
+        base = _base(context, request.base_id, settings)
+        usefulness.keep_order(device, base, stream, settings)
+    granted = consent.grant(device, request.ratios)
     return _reply(
         message,
         ShareReply(

@@ -18,10 +18,11 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_UP, Decimal
 
+from clients import usefulness
 from clients.folder import Device, Policy
 from clients.sensitivity import redacted, sensitivity
 from conf.errors import ProtocolError
-from lamp.records import Pair, UserHistory
+from lamp.records import Pair
 from protocol.recipe import Recipe
 from protocol.settings import DeviceSettings
 
@@ -81,7 +82,7 @@ def sharing_order(device: Device) -> tuple[Pair, ...]:
 
     It does not depend on the file's order.
     """
-    first = _FIRST[device.policy.select](device.history)
+    first = _FIRST[device.policy.select](device)
     return tuple(
         sorted(
             device.history.pairs,
@@ -117,14 +118,14 @@ def _redact(pair: Pair, policy: Policy) -> tuple[Pair, int]:
     return replace(pair, **texts), sum(number for _, number in made.values())
 
 
-def _oldest(history: UserHistory) -> Callable[[Pair], int]:
-    dates = {item.id: item.date or "" for item in history.profile}
+def _oldest(device: Device) -> Callable[[Pair], int]:
+    dates = {item.id: item.date or "" for item in device.history.profile}
     places = {date: place for place, date in enumerate(sorted(set(dates.values())))}
     return lambda pair: places[dates[pair.id]]
 
 
-def _recent(history: UserHistory) -> Callable[[Pair], int]:
-    oldest = _oldest(history)
+def _recent(device: Device) -> Callable[[Pair], int]:
+    oldest = _oldest(device)
     return lambda pair: -oldest(pair)
 
 
@@ -133,9 +134,15 @@ def _rank(record_id: str, secret: bytes) -> bytes:
     return hashlib.blake2b(encoded, key=secret, digest_size=16).digest()
 
 
-_FIRST: dict[str, Callable[[UserHistory], Callable[[Pair], int]]] = {
-    "random": lambda _history: lambda _pair: 0,
+def _most_useful(device: Device) -> Callable[[Pair], int]:
+    places = usefulness.read_order(device.folder)
+    return lambda pair: places[pair.id]
+
+
+_FIRST: dict[str, Callable[[Device], Callable[[Pair], int]]] = {
+    "random": lambda _device: lambda _pair: 0,
     "recent": _recent,
     "oldest": _oldest,
-    "sensitive": lambda _history: sensitivity,
+    "sensitive": lambda _device: sensitivity,
+    "dac24": _most_useful,
 }

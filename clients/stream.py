@@ -121,31 +121,8 @@ class StreamingDevice:
         return (*kept, *(own for pair in kept for own in self._own.get(pair.id, ())))
 
     def _select(self, chunk: Sequence[Pair]) -> None:
-        for record in self.describe(chunk):
+        for record in describe(chunk, self._base, self._stream, self._settings):
             self.offer(record)
-
-    def describe(self, records: Sequence[Pair]) -> list[Kept]:
-        """Embed and score ``records``, without looking at a response unless the settings say so."""
-        config, lexicons = self._stream.settings, self._stream.lexicons
-        texts = [_read(pair, config.reads) for pair in records]
-        embeddings = embed(
-            self._base.model,
-            self._base.tokenizer,
-            texts,
-            batch_size=config.batch_size,
-            max_tokens=self._settings.qlora.max_seq_len,
-        )
-        words = [words_of(text) for text in texts]
-        return [
-            Kept(
-                pair,
-                dominant_domain(said, lexicons),
-                embedding.vector,
-                embedding_entropy(embedding.norms),
-                domain_score(said, lexicons),
-            )
-            for pair, said, embedding in zip(records, words, embeddings, strict=True)
-        ]
 
     def offer(self, record: Kept) -> bool:
         """Keep ``record`` if there is room for it, or if the rule makes some.
@@ -230,6 +207,32 @@ class StreamingDevice:
         ]
         name, _ = metrics.headline(task)
         return float(metrics.metrics_of_sums(task, metrics.sums(task, scores))[name])
+
+
+def describe(
+    records: Sequence[Pair], base: Base, stream: Stream, settings: DeviceSettings
+) -> list[Kept]:
+    """Embed and score ``records``, without looking at a response unless the stream says so."""
+    config, lexicons = stream.settings, stream.lexicons
+    texts = [_read(pair, config.reads) for pair in records]
+    embeddings = embed(
+        base.model,
+        base.tokenizer,
+        texts,
+        batch_size=config.batch_size,
+        max_tokens=settings.qlora.max_seq_len,
+    )
+    words = [words_of(text) for text in texts]
+    return [
+        Kept(
+            pair,
+            dominant_domain(said, lexicons),
+            embedding.vector,
+            embedding_entropy(embedding.norms),
+            domain_score(said, lexicons),
+        )
+        for pair, said, embedding in zip(records, words, embeddings, strict=True)
+    ]
 
 
 def adapt_to_stream(

@@ -19,7 +19,7 @@ STRICT = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Dtype = Literal["float32", "bfloat16"]
-Select = Literal["random", "recent", "oldest", "sensitive"]
+Select = Literal["random", "recent", "oldest", "sensitive", "dac24"]
 RedactedField = Literal["input", "response"]
 
 
@@ -212,8 +212,9 @@ class PrivacyConfig:
         beta: Second parameter of ``beta``.
         groups: Groups of ``mixed``; their shares add up to 1.
         csv: File of ``per_user`` with the columns user_id, ratio.
-        select: Which records are shared first: "random", "recent" or "oldest" by date, or the least
-            "sensitive" ones, so that the most sensitive stay at home (clients/sensitivity.py).
+        select: Which records are shared first: "random", "recent" or "oldest" by date, the least
+            "sensitive" ones, so that the most sensitive stay at home (clients/sensitivity.py), or
+            by the scores of the "dac24" methods (clients/usefulness.py).
         redact: Fields in which the device redacts sensitive spans before a record leaves.
     """
 

@@ -17,6 +17,7 @@ from lamp.lexicons import Lexicon
 from lamp.records import Pair
 from protocol.codec import decode, encode
 from protocol.messages import ShareReply, ShareRequest
+from protocol.recipe import Recipe, Stream, recipe_to_json
 from protocol.settings import settings_of, settings_to_json
 from strategy.augmentation import Counters, augment
 from strategy.base_model import BaseModel, ensure_base, ensure_untuned
@@ -38,6 +39,7 @@ from strategy.roster import call_roll, wait_for_nodes
 from strategy.run_log import RunLog
 from strategy.teacher import teach
 
+BY_SCORES = "dac24"  # a choice of privacy.select
 NODES_LIMIT_S = 180.0
 STALL_FACTOR = 2.0
 STALL_GRACE_S = 60.0
@@ -105,7 +107,11 @@ def run_experiment(
     log.failures(accounted.take_failures())
     log.roster(nodes)
     _deliver(arms, bases, nodes, ledger)
-    shares = _timed(log, "share", lambda: _collect_shares(accounted, nodes, arms, log, progress))
+    lexicons = _lexicons(arms, inputs)
+    scoring = _scoring(config, bases.get(True), lexicons)
+    shares = _timed(
+        log, "share", lambda: _collect_shares(accounted, nodes, arms, log, progress, scoring)
+    )
     candidates = _timed(
         log, "augment", lambda: _candidates(arms, shares, config, cloud, log, progress)
     )
@@ -116,7 +122,7 @@ def run_experiment(
         shares=shares,
         candidates=candidates,
         k=largest_k(arms, config),
-        lexicons=_lexicons(arms, inputs),
+        lexicons=lexicons,
     )
     plans = _plans(arms, bases, material, config, log)
     if untaught := _untaught(plans, standing, log):
@@ -193,10 +199,23 @@ def _untaught(plans: Sequence[ArmPlan], standing: Standing, log: RunLog) -> set[
 
 
 def _lexicons(arms: Sequence[Arm], inputs: ServerInputs) -> tuple[Lexicon, ...]:
-    """The words per domain that streaming devices score by."""
-    if not any(arm.method.streaming for arm in arms):
+    """The words per domain that devices score by, where some do."""
+    shares_by_score = inputs.config.privacy.select == BY_SCORES
+    if not shares_by_score and not any(arm.method.streaming for arm in arms):
         return ()
     return lexicons_of(inputs.config, inputs.public)
+
+
+def _scoring(config: Config, base: BaseModel | None, lexicons: tuple[Lexicon, ...]) -> ShareRequest:
+    """A share request with what users need who share by score; what leaves is theirs to say."""
+    if config.privacy.select != BY_SCORES or base is None:
+        return ShareRequest(ratios=())
+    return ShareRequest(
+        ratios=(),
+        base_id=base.base_id,
+        settings=settings_to_json(settings_of(config)),
+        recipe=recipe_to_json(Recipe(stream=Stream(settings=config.stream, lexicons=lexicons))),
+    )
 
 
 def _timed(log: RunLog, phase: str, step: Callable[[], T]) -> T:
@@ -222,12 +241,13 @@ def _collect_shares(
     arms: Sequence[Arm],
     log: RunLog,
     progress: Progress,
+    scoring: ShareRequest,
 ) -> Shares:
     """Ask every device once for all ratios of the experiment; smaller shares lie in larger ones."""
     ratios = tuple(sorted({arm.asked_ratio for arm in arms if arm.method.needs_shares}))
     if not ratios:
         return {}
-    request = encode(ShareRequest(ratios=ratios))
+    request = encode(replace(scoring, ratios=ratios))
     with progress.phase("share", len(nodes)) as phase:
         grid.on_reply = lambda _: phase.advance()
         replies = grid.send_and_receive(

@@ -9,7 +9,7 @@ import pytest
 
 from clients.base import load
 from clients.folder import Device, Policy
-from clients.stream import StreamingDevice, adapt_to_stream
+from clients.stream import StreamingDevice, adapt_to_stream, describe
 from conf.compose import compose
 from conf.schema import StreamConfig
 from lamp.lexicons import Lexicon
@@ -110,10 +110,10 @@ def test_the_same_seed_keeps_the_same_records_and_another_need_not(tmp_path, bas
     assert others != {tuple(ids(first))}
 
 
-def test_embedding_in_batches_gives_the_same_scores(tmp_path, base, settings):
+def test_embedding_in_batches_gives_the_same_scores(base, settings):
     def described(batch_size: int):
         stream = Stream(settings=replace(SETTINGS, batch_size=batch_size), lexicons=LEXICONS)
-        return StreamingDevice(device(tmp_path), base, stream, settings, 1).describe(PAIRS)
+        return describe(PAIRS, base, stream, settings)
 
     for one, many in zip(described(1), described(25), strict=True):
         assert one.entropy == pytest.approx(many.entropy, abs=1e-6)

@@ -295,6 +295,26 @@ def test_a_device_adds_k_of_each_record_it_would_share_and_shares_none(recorded,
     assert all(request.kept == () for request in bodies(grid, "train.adapt", arm, "down"))
 
 
+def test_users_may_share_by_the_scores_of_their_own_device(inputs):
+    made, run = inputs("by-scores", "methods=[cdcda]", "ratios=[0.5,1.0]", "privacy.select=dac24")
+    for path in run.devices.glob("*/policy.json"):
+        policy = json.loads(path.read_text())
+        path.write_text(json.dumps({**policy, "select": "dac24"}))
+    grid = simulate(RecordingGrid, made, run)
+    replies = {reply.user_id: reply for reply in bodies(grid, "query.share", "", "up")}
+    assert {user: reply.counts for user, reply in replies.items()} == {
+        "ana": (3, 3),
+        "ben": (0, 0),
+        "eve": (3, 6),
+    }
+    for reply in replies.values():
+        own = run.devices / folder.folder_name(reply.user_id)
+        places = json.loads((own / "usefulness.json").read_text())
+        shared = [places[pair.id] for pair in reply.pairs]
+        assert shared == sorted(places.values())[: len(shared)]
+        assert contents(reply) <= {"identity", "numbers", "shared pairs"}
+
+
 STREAMING = [name for name in METHODS if name.startswith("dac24")]
 
 
