@@ -168,7 +168,8 @@ def nli_pairs(
         seed: Seed of all choices.
         n: Number of pairs.
         word_share: So many of the words that premise and hypothesis share become synonyms.
-        most_facts: Premises are about so many facts at most; fewer make easier pairs.
+        most_facts: Premises are about so many facts at most; fewer make easier pairs, and with 0
+            premise and hypothesis are single words.
 
     Raises:
         ConfigError: If no text of the world is among ``texts``.

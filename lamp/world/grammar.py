@@ -246,6 +246,20 @@ def change_fact(domain: Domain, fact: Fact, rng: random.Random) -> Fact:
     return replace(fact, concepts=tuple(concepts))
 
 
+def word_pair(domain: Domain, label: Label, rng: random.Random) -> tuple[str, str]:
+    """Two words: of one concept, of two concepts of a category, or of two categories."""
+    category = rng.choice([each for each, found in domain.lexicon.items() if len(found) > 1])
+    first = domain.draw(category, rng)
+    if label == "entailment":
+        second = first
+    elif label == "contradiction":
+        indices = [i for i in range(len(domain.lexicon[category])) if i != first[1]]
+        second = category, rng.choice(indices)
+    else:
+        second = domain.draw(rng.choice([each for each in domain.lexicon if each != category]), rng)
+    return rng.choice(domain.words(first)), rng.choice(domain.words(second))
+
+
 @dataclass(frozen=True)
 class Premise:
     """What one text says, for writing hypotheses about it.
@@ -274,9 +288,12 @@ class Premise:
         Args:
             label: What the pair is to be.
             word_share: So many of the words that both have are exchanged for synonyms.
-            most_facts: The premise is about so many facts of the text at most.
+            most_facts: The premise is about so many facts of the text at most; with 0 the pair is
+                two words of the domain.
             rng: Source of all choices.
         """
+        if not most_facts:
+            return word_pair(self.domain, label, rng)
         facts = list(self.facts)
         rng.shuffle(facts)
         facts = facts[:most_facts]
