@@ -18,6 +18,7 @@ from clients import adapters, consent
 from clients.base import Base
 from clients.folder import Device
 from clients.local_data import added_pairs
+from clients.room import require_room
 from clients.stream import adapt_to_stream
 from conf.seeds import derive_seed
 from lamp import tasks
@@ -54,7 +55,7 @@ def adapt(
     A recipe with a stream goes its own way: it trains on a few records, several times.
 
     Raises:
-        ModelError: If a loss is not finite.
+        ModelError: If the device has no room for it, or a loss is not finite.
     """
     stream = recipe_from_json(request.recipe).stream
     if stream is not None:
@@ -66,7 +67,13 @@ def adapt(
 def prepare(
     device: Device, base: Base, request: AdaptRequest, settings: DeviceSettings
 ) -> Training:
-    """Gather what the request and its recipe ask for."""
+    """Gather what the request and its recipe ask for.
+
+    Raises:
+        ModelError: If the device has no room for it.
+        DataError: If EDA needs WordNet and it is not on the device.
+    """
+    require_room(device, base, training=True)
     recipe, user = recipe_from_json(request.recipe), device.user_id
     consent.check_recipe(device, recipe)
     examples = _examples(device, base, request, settings)

@@ -15,6 +15,7 @@ import torch
 from clients import adapters, consent
 from clients.base import Base
 from clients.folder import Device
+from clients.room import require_room
 from models import lora
 from models.generation import Generation, generate
 from protocol.answers import greedy, prompts, scored_reply
@@ -27,6 +28,7 @@ def answer(
 ) -> AnswerReply:
     """Answer all scored queries of the user and measure the answers against the gold ones."""
     started = time.perf_counter()
+    require_room(device, base, training=False)
     if request.weights:
         _keep(device, base, request)
     asked = prompts(device.history, settings, base.tokenizer, request.retrieved)

@@ -22,6 +22,7 @@ from filelock import FileLock
 from clients import adaptation, adapters, answering, consent, folder, jobs
 from clients.base import Base
 from clients.folder import Device
+from clients.room import require_room
 from conf.errors import CdcdaError, ModelError, RunError
 from models import lora
 from models.cohort import answer_cohort, fitting_size, train_cohort
@@ -140,14 +141,7 @@ def _devices(mates: Sequence[Path]) -> list[Device]:
 def _train_together(
     devices: Sequence[Device], base: Base, name: str, settings: DeviceSettings
 ) -> None:
-    waiting = [
-        (device, job)
-        for device in devices
-        if not jobs.is_done(device, name) and (job := jobs.queued(device, name))
-    ]
-    ready = [
-        (device, job, adaptation.prepare(device, base, job, settings)) for device, job in waiting
-    ]
+    ready = [work for device in devices if (work := _work(device, base, name, settings))]
     longest = max((len(e.input_ids) for *_, what in ready for e in what.job.examples), default=1)
     size = fitting_size(base.model, longest * settings.qlora.batch_size)
     for start in range(0, len(ready), size):
@@ -160,6 +154,20 @@ def _train_together(
                 jobs.put_error(device, name, error)
 
 
+def _work(
+    device: Device, base: Base, name: str, settings: DeviceSettings
+) -> tuple[Device, QueueRequest, adaptation.Training] | None:
+    """What was queued on the device, ready to be trained; None where there is nothing to do."""
+    job = jobs.queued(device, name)
+    if job is None or jobs.is_done(device, name):
+        return None
+    try:
+        return device, job, adaptation.prepare(device, base, job, settings)
+    except CdcdaError as error:
+        jobs.put_error(device, name, error)
+        return None
+
+
 def _answer_together(
     devices: Sequence[Device],
     base: Base,
@@ -168,7 +176,7 @@ def _answer_together(
     name: str,
 ) -> None:
     started = time.perf_counter()
-    ready = [device for device in devices if _can_answer(device, request)]
+    ready = [device for device in devices if _can_answer(device, base, request)]
     asked = [
         prompts(device.history, settings, base.tokenizer, request.retrieved) for device in ready
     ]
@@ -220,8 +228,14 @@ def _decode(
     return [[next(replies) for _ in own] for own in asked]
 
 
-def _can_answer(device: Device, request: AnswerRequest) -> bool:
-    return request.adapter_name is None or bool(adapters.fingerprint(device, request.adapter_name))
+def _can_answer(device: Device, base: Base, request: AnswerRequest) -> bool:
+    """Whether the device's own message would be answered; if not, that message says why."""
+    try:
+        require_room(device, base, training=False)
+    except ModelError:
+        return False
+    adapter = request.adapter_name
+    return adapter is None or bool(adapters.fingerprint(device, adapter))
 
 
 def _kept_answer(device: Device, name: str, request: AnswerRequest) -> AnswerReply | None:

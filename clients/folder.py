@@ -5,6 +5,7 @@ It is made once at set-up. Nothing that a server sends changes the policy or the
     <folder>/history.json   user id, D_u, queries with gold answers
     <folder>/policy.json    share ratio, which records go first, what is redacted or withdrawn
     <folder>/secret.bin     32 random bytes that order the records for sharing
+    <folder>/limits.json    what memory and storage the device has, where it is known
     <folder>/adapters/      one PEFT folder per arm
 """
 
@@ -54,6 +55,19 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What the device can take; None is no limit.
+
+    Attributes:
+        memory_bytes: For weights, adapter and training.
+        storage_bytes: For the base model and one adapter.
+    """
+
+    memory_bytes: float | None = None
+    storage_bytes: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Device:
     """One user's device.
 
@@ -62,12 +76,14 @@ class Device:
         history: D_u and the user's queries.
         policy: What the user allows.
         secret: Bytes that only the device knows.
+        limits: What the device can take.
     """
 
     folder: Path
     history: UserHistory
     policy: Policy
     secret: bytes
+    limits: Limits = Limits()
 
     @property
     def user_id(self) -> str:
@@ -81,7 +97,13 @@ def folder_name(user_id: str) -> str:
     return f"{readable}-{hash_bytes(user_id.encode('utf-8', 'surrogatepass'))[:8]}"
 
 
-def create(root: Path, history: UserHistory, policy: Policy, secret: bytes) -> Path:
+def create(
+    root: Path,
+    history: UserHistory,
+    policy: Policy,
+    secret: bytes,
+    limits: Limits = Limits(),
+) -> Path:
     """Set up a device folder below ``root`` and return it."""
     if len(secret) != SECRET_BYTES:
         raise DataError(f"secret: expected {SECRET_BYTES} bytes, got {len(secret)}")
@@ -89,6 +111,8 @@ def create(root: Path, history: UserHistory, policy: Policy, secret: bytes) -> P
     atomic.write_json(folder / "history.json", history_to_json(history))
     write_policy(folder, policy)
     atomic.write_bytes(folder / "secret.bin", secret)
+    if limits != Limits():
+        atomic.write_json(folder / "limits.json", asdict(limits))
     return folder
 
 
@@ -103,6 +127,7 @@ def read(folder: Path) -> Device:
         history=_history_from_json(folder, _read_json(folder / "history.json")),
         policy=_policy_from_json(folder, _read_json(folder / "policy.json")),
         secret=_read_bytes(folder / "secret.bin"),
+        limits=_limits_from_json(folder),
     )
 
 
@@ -149,6 +174,16 @@ def _policy_from_json(folder: Path, value: dict[str, Any]) -> Policy:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{folder.name}/policy.json: {error}; set the device up again") from error
+
+
+def _limits_from_json(folder: Path) -> Limits:
+    path = folder / "limits.json"
+    if not path.is_file():
+        return Limits()
+    try:
+        return Limits(**_read_json(path))
+    except TypeError as error:
+        raise DataError(f"{folder.name}/limits.json: {error}; set the device up again") from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:

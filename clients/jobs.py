@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from clients.folder import Device
-from conf.errors import ModelError, ProtocolError, RunError
+from conf.errors import CdcdaError, ModelError, ProtocolError, RunError
 from lamp.records import Pair
 from protocol.codec import WireMessage
 from protocol.messages import QueueRequest
@@ -70,7 +70,7 @@ def put_reply(device: Device, name: str, reply: WireMessage, made_from: str = ""
     atomic.write_json(_reply(device, name), {"reply": asdict(reply), "made_from": made_from})
 
 
-def put_error(device: Device, name: str, error: ModelError) -> None:
+def put_error(device: Device, name: str, error: CdcdaError) -> None:
     """Keep the reason why there will be no reply."""
     atomic.write_json(_reply(device, name), {"error": str(error), "made_from": ""})
 

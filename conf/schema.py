@@ -505,6 +505,39 @@ class ResourcesConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class DeviceProfile:
+    """One kind of device.
+
+    Attributes:
+        name: Shown in the report.
+        share: Share of the users who have one, relative to the other profiles' shares.
+        memory_mib: What weights, adapter and training may take; None is no limit.
+        storage_mib: What the base model and one adapter may take; None is no limit.
+        speed: How fast it computes, relative to one device process of the simulation.
+        link_mbit_s: Download rate; None is not told apart.
+    """
+
+    name: str
+    share: PositiveFloat = 1.0
+    memory_mib: PositiveFloat | None = None
+    storage_mib: PositiveFloat | None = None
+    speed: PositiveFloat = 1.0
+    link_mbit_s: PositiveFloat | None = None
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class DevicesConfig:
+    """What the users' devices are like.
+
+    Attributes:
+        profiles: Kinds of devices; they are dealt to the users by their shares, from the run's
+            seed.
+    """
+
+    profiles: Annotated[tuple[DeviceProfile, ...], Field(min_length=1)]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class PathsConfig:
     """The only place with folders.
 
@@ -554,6 +587,7 @@ class Config:
     resources: ResourcesConfig
     paths: PathsConfig
     baselines: BaselinesConfig
+    devices: DevicesConfig
     stream: StreamConfig = field(default_factory=StreamConfig)
     dialogue: DialogueConfig = field(default_factory=DialogueConfig)
     data: str = "miniature"

@@ -85,6 +85,7 @@ def set_up(config: Config, data: LampData, folder: RunFolder, progress: Progress
         data.targets,
         config.privacy,
         provision.permits_of(config),
+        config.devices,
         config.seed,
     )
     provision.write_policies(folder.path / "policies.csv", preferences)

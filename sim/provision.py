@@ -16,13 +16,15 @@ from pathlib import Path
 import numpy as np
 
 from clients import folder
-from clients.folder import SECRET_BYTES, Permit, Policy
+from clients.folder import SECRET_BYTES, Limits, Permit, Policy
 from conf.errors import ConfigError, DataError
-from conf.schema import Config, PrivacyConfig
+from conf.schema import Config, DeviceProfile, DevicesConfig, PrivacyConfig
 from conf.seeds import derive_seed
 from lamp.records import UserHistory
 from storage import atomic
 from strategy.methods import find_method
+
+MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ def provision(
     users: Sequence[UserHistory],
     privacy: PrivacyConfig,
     permits: tuple[Permit, ...],
+    devices: DevicesConfig,
     seed: int,
 ) -> dict[str, Preference]:
     """Make one device folder per user below ``root``.
@@ -47,12 +50,14 @@ def provision(
         users: The users.
         privacy: How their policies are drawn.
         permits: What every user lets go besides records (see :func:`permits_of`).
+        devices: What the devices are like.
         seed: Root seed.
 
     Returns:
         The drawn preference by user id.
     """
     preferences = draw_preferences([user.user_id for user in users], privacy, seed)
+    profiles = draw_profiles([user.user_id for user in users], devices, seed)
     for user in users:
         folder.create(
             root,
@@ -66,6 +71,7 @@ def provision(
             secret=np.random.default_rng(derive_seed(seed, user.user_id, "secret")).bytes(
                 SECRET_BYTES
             ),
+            limits=_limits(profiles[user.user_id]),
         )
     return preferences
 
@@ -164,6 +170,24 @@ def _draw_mixed(
             preferences[user] = Preference(ratio=ratio, group=group.name)
         start += size
     return preferences
+
+
+def draw_profiles(
+    user_ids: Sequence[str], devices: DevicesConfig, seed: int
+) -> dict[str, DeviceProfile]:
+    """Deal the device profiles to the users by their shares, in a seeded order of the users."""
+    sizes = _largest_remainder([each.share for each in devices.profiles], len(user_ids))
+    generator = np.random.default_rng(derive_seed(seed, "profiles"))
+    shuffled = [sorted(user_ids)[index] for index in generator.permutation(len(user_ids))]
+    dealt = [each for each, size in zip(devices.profiles, sizes, strict=True) for _ in range(size)]
+    return dict(zip(shuffled, dealt, strict=True))
+
+
+def _limits(profile: DeviceProfile) -> Limits:
+    return Limits(
+        memory_bytes=None if profile.memory_mib is None else profile.memory_mib * MIB,
+        storage_bytes=None if profile.storage_mib is None else profile.storage_mib * MIB,
+    )
 
 
 def _largest_remainder(shares: Sequence[float], total: int) -> list[int]:

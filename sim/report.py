@@ -21,6 +21,7 @@ from conf.errors import ConfigError
 from sim import (
     cautions,
     combined,
+    device_tables,
     filter_tables,
     plots,
     run_tables,
@@ -144,6 +145,7 @@ def report_tables(results: Results) -> dict[str, Table | None]:
         "rejections": filter_tables.rejections_table(run),
         "sharing": sharing.sharing_table(results),
         "training": run_tables.training_table(run),
+        "devices": device_tables.devices_table(run),
         "wire": run_tables.wire_table(run),
         "failures": run_tables.failures_table(run),
         "data": run_tables.data_table(run),

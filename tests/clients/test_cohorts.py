@@ -153,6 +153,16 @@ def test_a_device_that_cannot_be_read_costs_the_others_nothing(devices, base, se
     assert fingerprint(devices[1], ARM) == ""
 
 
+def test_a_device_without_room_is_the_only_one_that_fails(devices, base, settings):
+    (devices[1].folder / "limits.json").write_text('{"memory_bytes": 1}')
+    devices[1] = folder.read(devices[1].folder)
+    queue(devices, settings)
+    assert [collect(devices, base, settings, which).user_id for which in (0, 2)] == ["ana", "eve"]
+    for ask in (collect, answer):
+        with pytest.raises(ModelError, match="user ben: does not fit: memory"):
+            ask(devices, base, settings, 1)
+
+
 def test_the_reason_of_a_failure_reaches_its_device_alone(devices, base, settings, monkeypatch):
     finish = cohorts.adaptation.finish
 
