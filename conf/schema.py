@@ -216,6 +216,8 @@ class PrivacyConfig:
             "sensitive" ones, so that the most sensitive stay at home (clients/sensitivity.py), or
             by the scores of the "dac24" methods (clients/usefulness.py).
         redact: Fields in which the device redacts sensitive spans before a record leaves.
+        canaries: Random records that the simulation adds to each user's history, to measure what
+            leaks of shared and of unshared records; 0 measures nothing.
     """
 
     kind: Literal["fixed", "uniform", "beta", "mixed", "per_user"]
@@ -228,6 +230,7 @@ class PrivacyConfig:
     csv: str | None = None
     select: Select = "random"
     redact: tuple[RedactedField, ...] = ()
+    canaries: NonNegativeInt = 0
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -49,6 +49,7 @@ COMMANDS: dict[str, Command] = {
     "report": Command("Rebuild table, report and plots of finished runs.", "sim.report:main"),
     "ledger": Command("Show what crossed the wire, per user.", "sim.ledger:main"),
     "withdraw": Command("Lower what one user shares, and forget the rest.", "sim.withdraw:main"),
+    "leakage": Command("Attack a finished run and report what leaked.", "sim.leakage.command:main"),
     "cache": Command("Prune what nobody holds from the cache of generations.", "sim.cache:main"),
     "answer": Command("Ask one user's device a query, offline.", "sim.answer:main"),
     "download": Command("Fetch the official LaMP files of a task.", "sim.download:main"),

@@ -20,6 +20,7 @@ from lamp.dataset import LampData
 from lamp.records import UserHistory
 from sim import provision
 from sim.folders import RunFolder, locked, new_run_folder, refuse_begun
+from sim.leakage.canaries import plant
 from sim.manifest import make_manifest
 from sim.placement import with_cohort
 from sim.tracker import check_installed
@@ -82,7 +83,7 @@ def set_up(config: Config, data: LampData, folder: RunFolder, progress: Progress
     config = with_cohort(config)
     preferences = provision.provision(
         folder.devices,
-        data.targets,
+        [plant(user, data.task, config.privacy.canaries, config.seed) for user in data.targets],
         config.privacy,
         provision.permits_of(config),
         config.devices,

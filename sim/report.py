@@ -31,6 +31,7 @@ from sim import (
 )
 from sim.folders import find_run, find_sweep
 from sim.layouts import Layout, make_layout
+from sim.leakage import report as leakage
 from sim.results import Results, summarise, write_results
 from sim.run_records import Run, read_run
 from sim.tables import (
@@ -144,6 +145,7 @@ def report_tables(results: Results) -> dict[str, Table | None]:
         "kept": filter_tables.kept_table(run),
         "rejections": filter_tables.rejections_table(run),
         "sharing": sharing.sharing_table(results),
+        **leakage.tables(results),
         "training": run_tables.training_table(run),
         "devices": device_tables.devices_table(run),
         "wire": run_tables.wire_table(run),
@@ -176,6 +178,8 @@ def render_report(results: Results, pictures: Sequence[str], layout: Layout | No
             "facts": facts(run),
             "warnings": cautions.warnings(results),
             "power": score_tables.power_notes(results),
+            "leaks": leakage.sentences(results),
+            "leakage_notes": leakage.notes(results),
             "redactions": sharing.redactions_note(run),
             "notes": run_tables.data_notes(run),
             "nli": "The NLI model's accuracy on held-out pairs is not known."

@@ -86,6 +86,10 @@ def _work(config: Config, data: LampData | None, folder: RunFolder, console: Con
             set_up(config, data, folder, progress)
         with track_arms(config.trackers, folder.path) as on_arm:
             simulate(folder, server_inputs(folder), progress, on_arm)
+        if config.privacy.canaries:
+            from sim.leakage.audit import audit
+
+            audit(folder, progress)
         atomic.write_json(folder.finished, {"failed": sorted(failed_users(folder))})
         status = _report(folder, console)
     except BaseException:

@@ -60,6 +60,7 @@ def withdraw_user(folder: RunFolder, user: str, ratio: float) -> tuple[Withdrawa
         raise RunError(f"user={user}: not in this run; it has {', '.join(known)} ...")
     withdrawal = withdraw(device, ratio)
     folder.finished.unlink(missing_ok=True)  # `resume` has something to do again
+    folder.finished.unlink(missing_ok=True)  # what is stale now is left to do
     provision.lower_policy(folder.path / "policies.csv", user, ratio)
     return withdrawal, _forget(folder, withdrawal)
 

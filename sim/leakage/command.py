@@ -1,0 +1,38 @@
+"""``python -m sim leakage run=...``: attack a finished run again and write its report anew."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from conf.compose import compose
+from sim.folders import find_run, locked
+from sim.words import read_words, required
+
+USAGE = "usage: python -m sim leakage run=<folder or name>"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Audit one run and print what leaked."""
+    console = Console()
+    if set(argv) & {"-h", "--help"}:
+        console.print(USAGE, highlight=False)
+        return 0
+    from sim.engine import set_environment
+
+    set_environment()
+    from sim.leakage.audit import audit
+    from sim.leakage.report import sentences
+    from sim.progress import TerminalProgress
+    from sim.report import write_report
+
+    values, _ = read_words("leakage", argv, ("run",))
+    folder = find_run(required("leakage", values, "run", "demo"), Path(compose(()).paths.runs))
+    with locked(folder):
+        audit(folder, TerminalProgress(console))
+        (results,) = write_report([folder.path])
+    for sentence in sentences(results):
+        console.print(sentence, highlight=False, markup=False)
+    return 0
