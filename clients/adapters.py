@@ -86,7 +86,7 @@ def fingerprint(device: Device, arm: str) -> str:
 def is_current(device: Device, arm: str) -> bool:
     """Whether there is a complete adapter that saw nothing withdrawn."""
     folder = adapter_folder(device, arm)
-    return atomic.is_complete(folder) and not (folder / STALE).exists()
+    return not (folder / STALE).exists() and atomic.is_whole(folder)
 
 
 def _stored(device: Device, arm: str) -> Path:
@@ -96,6 +96,11 @@ def _stored(device: Device, arm: str) -> Path:
     if (folder / STALE).exists():
         raise RunError(
             f"user {device.user_id}: the adapter for arm '{arm}' saw records that were withdrawn; "
+            "train it anew with python -m sim resume run=<run>"
+        )
+    if not atomic.is_whole(folder):
+        raise RunError(
+            f"user {device.user_id}: the adapter for arm '{arm}' is damaged; "
             "train it anew with python -m sim resume run=<run>"
         )
     return folder

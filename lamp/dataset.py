@@ -149,7 +149,7 @@ def _miniature(task: str, config: WorldConfig, cache: Path) -> Path:
 
     identity = {"task": task, "world": asdict(config), "version": world.VERSION}
     folder = cache / "worlds" / hash_json(identity)
-    if not atomic.is_complete(folder):
+    if not atomic.is_whole(folder):
         with atomic.new_folder(folder, marker=identity) as temporary:
             world.write_world(temporary, task, config)
     return folder

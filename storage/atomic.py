@@ -15,9 +15,11 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
+from storage.hashing import hash_folder
 from storage.writing import writing
 
 MARKER = "COMPLETE.json"
+CONTENT = "content_hash"
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -70,7 +72,8 @@ def new_folder(path: Path, marker: dict[str, Any] | None = None) -> Iterator[Pat
         try:
             temporary.mkdir(parents=True)
             yield temporary
-            write_json(temporary / MARKER, marker or {})
+            content = hash_folder(temporary, but=MARKER)
+            write_json(temporary / MARKER, {**(marker or {}), CONTENT: content})
             _replace_folder(temporary, path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -91,3 +94,13 @@ def _replace_folder(temporary: Path, path: Path) -> None:
 def is_complete(folder: Path) -> bool:
     """Whether ``folder`` was finished by :func:`new_folder`."""
     return (folder / MARKER).is_file()
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether ``folder`` is complete and holds what was written: no byte is missing or flipped."""
+    try:
+        marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+        # folders of an earlier version have no hash to be held against
+        return CONTENT not in marker or marker[CONTENT] == hash_folder(folder, but=MARKER)
+    except (OSError, ValueError, TypeError):
+        return False

@@ -22,6 +22,16 @@ def hash_bytes(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
+def hash_folder(folder: Path, but: str) -> str:
+    """Hash names and contents of all files below ``folder`` but those named ``but``."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != but:
+            name = str(path.relative_to(folder))
+            digest.update(f"{name}\0{hash_files([path])}\0".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
 def hash_files(paths: Iterable[Path]) -> str:
     """Hash the names and contents of ``paths`` in sorted order. Returns 32 hex digits."""
     digest = hashlib.blake2b(digest_size=16)

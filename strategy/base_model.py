@@ -60,7 +60,7 @@ def ensure_base(config: Config, public: PublicUsers, progress: Progress) -> Base
     """Take M_base from the cache, or tune, merge, quantise and store it."""
     base_id = _base_id(config, public)
     folder = bases_root(Path(config.paths.cache)) / base_id
-    if not atomic.is_complete(folder):
+    if not atomic.is_whole(folder):
         _build(config, public, folder, progress)
     facts = json.loads((folder / atomic.MARKER).read_text(encoding="utf-8"))
     return BaseModel(base_id, folder, facts["bytes"], tuple(facts["losses"]))
@@ -70,7 +70,7 @@ def ensure_untuned(config: Config) -> BaseModel:
     """Take the device model as it comes, in NF4, from the cache, or quantise and store it."""
     base_id = hash_json({**_identity(config, config.model.device), "untuned": True})
     folder = bases_root(Path(config.paths.cache)) / base_id
-    if not atomic.is_complete(folder):
+    if not atomic.is_whole(folder):
         _build_untuned(config, folder)
     facts = json.loads((folder / atomic.MARKER).read_text(encoding="utf-8"))
     return BaseModel(base_id, folder, facts["bytes"], ())
@@ -85,7 +85,7 @@ def ensure_cloud(config: Config, public: PublicUsers, progress: Progress) -> Pat
         "seed": config.seed,
     }
     folder = Path(config.paths.cache) / "clouds" / hash_json(key)
-    if not atomic.is_complete(folder):
+    if not atomic.is_whole(folder):
         _build_cloud(config, public, folder, progress)
     return folder
 

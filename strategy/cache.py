@@ -10,6 +10,7 @@ belongs to no running job and can be pruned.
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -17,7 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from conf.errors import RunError
 from storage.hashing import hash_bytes
+from storage.writing import writing
+
+logger = logging.getLogger(__name__)
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (
@@ -59,7 +64,9 @@ class Cache:
     def __init__(self, path: Path) -> None:
         """Open or make the cache file at ``path``."""
         self._path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        _set_damaged_aside(path)
         with self._connect() as connection:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.executescript(_SCHEMA)
@@ -148,8 +155,41 @@ class Cache:
 
     @contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:
-        with closing(sqlite3.connect(self._path, timeout=_LOCK_WAIT_S)) as connection, connection:
-            yield connection
+        try:
+            with _open(self._path) as connection, connection:
+                yield connection
+        except sqlite3.Error as error:
+            raise RunError(
+                f"{self._path.name}: the cache cannot be used ({error}); make room, make it "
+                "writable, or delete it, then go on with `python -m sim resume`"
+            ) from error
+
+
+def _open(path: Path) -> closing[sqlite3.Connection]:
+    return closing(sqlite3.connect(path, timeout=_LOCK_WAIT_S))
+
+
+def _set_damaged_aside(path: Path) -> None:
+    """Put a file that is no whole database beside its place; what it held is computed again.
+
+    Bytes that were flipped inside a value are found by the value's own hash when it is read.
+    """
+    if not path.is_file() or _is_database(path):
+        return
+    logger.warning("%s was damaged and is set aside; its entries are computed again", path.name)
+    for part in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
+        if part.is_file():
+            part.replace(part.with_name(f"{part.name}.damaged"))
+
+
+def _is_database(path: Path) -> bool:
+    try:
+        with _open(path) as connection:
+            return bool(connection.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok")
+    except sqlite3.OperationalError:
+        return True  # locked or read-only: that is told when it is used
+    except sqlite3.DatabaseError:
+        return False
 
 
 def _batches(keys: Sequence[str]) -> Iterator[list[str]]:

@@ -56,9 +56,8 @@ class EndpointWriter:
 
     @cached_property
     def identity(self) -> str:
-        """The model's name at its endpoint and the system turn; where the endpoint is as well."""
-        endpoint = self._endpoint
-        return hash_json(["endpoint", endpoint.base_url, endpoint.model, self._system])
+        """The model's name at its endpoint and the system turn; the address may change."""
+        return hash_json(["endpoint", self._endpoint.model, self._system])
 
     def write(
         self, prompts: Sequence[str], seeds: Sequence[int], on_done: Callable[[int], None]

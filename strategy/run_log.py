@@ -40,6 +40,12 @@ class RunLog:
             (row["adapter"], row["round"], row["user"]): row["made_from"]
             for row in self._rows("adaptations")
         }
+        unanswered = {
+            row["user"] for row in self._rows("failures") if row["phase"] == AnswerReply.TYPE
+        }
+        self._adapted = {  # who could not answer may have a damaged adapter: it is trained again
+            key: made_from for key, made_from in self._adapted.items() if key[2] not in unanswered
+        }
         self._answered = _complete(self._rows("answers"))
         self._augmented = {_identity(row) for row in self._rows("augmentation")}
 

@@ -35,7 +35,7 @@ from models.miniature.nli import (
 from models.miniature.optimise import OnStep, one_thread
 from models.miniature.report import cloud_figures
 from models.miniature.tokenizer import train_tokenizer
-from storage.atomic import is_complete, new_folder, write_json
+from storage.atomic import is_whole, new_folder, write_json
 from storage.hashing import hash_bytes, hash_json
 
 VERSION = "3"  # a change that alters the weights gets a new version
@@ -69,7 +69,7 @@ def build(config: Config, data: LampData, cache: Path, progress: Progress) -> Co
         )
     corpus = make_corpus(data.task, corpus_users(data, settings.holdout), settings)
     folder = cache / "models" / _key(corpus, settings)
-    if not is_complete(folder):
+    if not is_whole(folder):
         _train_into(folder, corpus, settings, progress)
     return _with_paths(config, folder)
 

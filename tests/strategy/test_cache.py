@@ -7,6 +7,7 @@ from contextlib import closing
 
 import pytest
 
+from conf.errors import RunError
 from strategy.cache import Cache
 
 
@@ -80,3 +81,57 @@ def test_a_cache_of_the_first_version_is_read_and_its_holds_go_with_any_withdraw
     cache.put({"a": 1})
     assert cache.get(["a"]) == {"a": 1}
     assert cache.release("u1", ["anything"]) == 1
+
+
+def damaged(path, how):
+    content = bytearray(path.read_bytes())
+    if how == "truncated":
+        return bytes(content[: len(content) // 2])
+    if how == "no database":
+        return b"something else"
+    for place in range(100, len(content), 997):
+        content[place] ^= 0xFF
+    return bytes(content)
+
+
+@pytest.mark.parametrize("how", ["truncated", "no database", "flipped"])
+def test_a_damaged_cache_gives_nothing_wrong_and_takes_new_entries(tmp_path, how):
+    path = tmp_path / "cache.sqlite"
+    values = {f"k{number}": "some text " * 40 + str(number) for number in range(200)}
+    Cache(path).put(values)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.execute("PRAGMA journal_mode=DELETE")
+    path.write_bytes(damaged(path, how))
+    cache = Cache(path)
+    found = cache.get(values)
+    assert found.items() <= values.items()
+    assert len(found) < len(values)
+    cache.put(values)
+    assert Cache(path).get(values) == values
+
+
+def test_a_flipped_byte_in_one_value_costs_that_value_alone(tmp_path):
+    path = tmp_path / "cache.sqlite"
+    Cache(path).put({"a": "x" * 50, "b": "y" * 50})
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.execute("PRAGMA journal_mode=DELETE")
+    path.write_bytes(path.read_bytes().replace(b"x" * 50, b"x" * 49 + b"z"))
+    assert Cache(path).get(["a", "b"]) == {"b": "y" * 50}
+
+
+def test_a_cache_on_a_full_disk_says_what_to_do(tmp_path):
+    import resource
+
+    cache = Cache(tmp_path / "cache.sqlite")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(RunError, match=r"cannot be used .*make room"):
+            cache.put({"a": "x" * 500_000})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert cache.get(["a"]) == {}
+    cache.put({"a": "x" * 500_000})
+    assert len(cache.get(["a"])["a"]) == 500_000

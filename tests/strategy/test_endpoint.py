@@ -1,0 +1,202 @@
+"""An endpoint may fail in every way: requests are repeated within limits, nothing is made up."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+
+import pytest
+
+from conf.compose import compose
+from conf.errors import ConfigError
+from conf.schema import AugmenterConfig, EndpointConfig, SamplingConfig, TaskConfig
+from lamp.records import Pair
+from lamp.tasks import task
+from strategy.augmentation import Counters, Lost, Reply, augment
+from strategy.cache import Cache
+from strategy.endpoint import EndpointWriter, key_of
+from strategy.filters import select_readable
+from strategy.progress import LoggedProgress
+from tests.faults.endpoint import MODEL, serve, similar
+
+KEY = "sk-test-a-secret-key"
+TEXT = "Input: [x], Response: [y]."
+PASSING = ["429", "429 0", "500", "503", "garbage", "empty body", "other json", "no choices"]
+SLOW = ["hang", "drip", "drip head"]
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+
+def writer(address: str, **changes) -> EndpointWriter:
+    settings = {"timeout_s": 1.0, "attempts": 3, "backoff_s": 0.01, "concurrency": 3, **changes}
+    endpoint = EndpointConfig(base_url=address, model=MODEL, **settings)
+    return EndpointWriter(AugmenterConfig(sampling=SamplingConfig()), endpoint, None)
+
+
+def ask(address: str, *prompts: str, **changes):
+    asked = writer(address, **changes)
+    return asked.write(prompts or [TEXT], range(len(prompts) or 1), lambda _: None), asked
+
+
+def test_a_good_reply_comes_with_its_tokens_and_every_setting_is_sent():
+    with serve() as endpoint:
+        replies, asked = ask(endpoint.address)
+    assert replies == [Reply(similar(TEXT, 0), 7)]
+    assert asked.counts == {"ok": 1}
+    (body,) = endpoint.bodies
+    settings = {"temperature": 0.7, "top_p": 1.0, "max_tokens": 128, "seed": 0, "model": MODEL}
+    assert settings.items() <= body.items()
+    assert not {"top_k", "repetition_penalty"} & body.keys()
+    assert endpoint.keys == {f"Bearer {KEY}"}
+
+
+@pytest.mark.parametrize("fault", [*PASSING, "break", *SLOW])
+def test_what_passes_is_tried_again_and_counted(fault):
+    with serve(lambda _, times: fault if times == 1 else "good") as endpoint:
+        replies, asked = ask(endpoint.address)
+    assert replies == [Reply(similar(TEXT, 0), 7)]
+    assert asked.counts == {"ok": 1, "retried": 1}
+
+
+@pytest.mark.parametrize("fault", [*PASSING, "break", "huge", "hang"])
+def test_what_does_not_pass_ends_with_its_reason_after_so_many_attempts(fault):
+    with serve(lambda *_: fault) as endpoint:
+        (lost,), asked = ask(endpoint.address)
+    assert isinstance(lost, Lost)
+    assert endpoint.asked[TEXT] == 3
+    assert asked.counts == {"retried": 2, f"lost: {lost.reason}": 1}
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("401", "key refused"),
+        ("403", "key refused"),
+        ("404", "no such model or address"),
+        ("other model", "answered by another model"),
+    ],
+)
+def test_what_cannot_pass_ends_all_writing_at_once(fault, reason):
+    with serve(lambda *_: fault) as endpoint:
+        replies, _ = ask(endpoint.address, *(f"{n} {TEXT}" for n in range(20)), concurrency=2)
+    assert set(replies) == {Lost(reason)}
+    assert sum(endpoint.asked.values()) <= 2
+
+
+def test_a_request_that_is_refused_by_itself_costs_the_others_nothing():
+    with serve(lambda text, _: "400" if text.startswith("bad") else "good") as endpoint:
+        replies, _ = ask(endpoint.address, f"bad {TEXT}", TEXT)
+    assert replies == [Lost("status 400"), Reply(similar(TEXT, 1), 7)]
+    assert endpoint.asked[f"bad {TEXT}"] == 1
+
+
+def test_the_endpoints_own_wait_is_kept_and_too_long_a_one_is_not_waited_for():
+    with serve(lambda _, times: "429 1" if times == 1 else "good") as endpoint:
+        started = time.monotonic()
+        replies, _ = ask(endpoint.address)
+        assert time.monotonic() - started >= 1
+    assert isinstance(replies[0], Reply)
+    with serve(lambda *_: "429 3600") as endpoint:
+        (lost,), _ = ask(endpoint.address)
+    assert lost == Lost("status 429, asks to wait too long")
+    assert endpoint.asked[TEXT] == 1
+
+
+def test_repeated_requests_have_a_budget_for_the_whole_run():
+    with serve(lambda *_: "500") as endpoint:
+        prompts = [f"{n} {TEXT}" for n in range(10)]
+        replies, asked = ask(endpoint.address, *prompts, attempts=9, retry_budget=4)
+    assert all(isinstance(reply, Lost) for reply in replies)
+    assert sum(endpoint.asked.values()) == 10 + 4
+    assert asked.counts["retried"] == 4
+
+
+def test_no_more_requests_are_under_way_than_allowed():
+    with serve() as endpoint:
+        replies, _ = ask(endpoint.address, *(f"{n} {TEXT}" for n in range(30)), concurrency=3)
+    assert endpoint.most <= 3
+    assert [reply.text for reply in replies] == [similar(f"{n} {TEXT}", n) for n in range(30)]
+
+
+def test_an_endpoint_that_is_not_there_is_lost_not_a_crash():
+    with serve() as endpoint:
+        pass
+    (lost,), _ = ask(endpoint.address)
+    assert lost == Lost("connection broke")
+
+
+@pytest.mark.parametrize("fault", ["empty text", "null text", "surrogate"])
+def test_strange_texts_are_replies_and_never_end_the_run(fault, tmp_path):
+    with serve(lambda *_: fault) as endpoint:
+        candidates, counters = run(endpoint.address, tmp_path, {"ana": (Pair("1", "x", "y"),)})
+    assert counters.lost == {}
+    (candidate,) = candidates["ana"]
+    assert fault == "surrogate" or candidate.pair is None
+    if candidate.pair is not None:
+        assert candidate.pair.input == "half ? a character"
+
+
+def run(address: str, folder, shared, **changes):
+    class Judge:
+        identity = "judge"
+
+        def both_ways(self, pairs):
+            return [(0.9, 0.9)] * len(pairs)
+
+    counters = Counters()
+    candidates = augment(
+        shared,
+        task=task(TaskConfig(name="lamp_4", max_new_tokens=8)),
+        config=AugmenterConfig(k=1),
+        seed=0,
+        writer=writer(address, **changes),
+        judge=Judge(),
+        cache=Cache(folder / "cache.sqlite"),
+        progress=LoggedProgress(),
+        counters=counters,
+    )
+    return candidates, counters
+
+
+def test_a_user_without_a_reply_goes_on_without_augmentation_and_is_asked_again_later(tmp_path):
+    shared = {
+        "ana": (Pair("1", "an unlucky text", "y"), Pair("2", "a text", "y")),
+        "ben": (Pair("3", "another text", "y"),),
+    }
+    with serve(lambda text, _: "500" if "unlucky" in text else "good") as endpoint:
+        candidates, counters = run(endpoint.address, tmp_path, shared)
+    assert counters.lost == {"ana": "status 500"}
+    assert select_readable(candidates["ana"]).rejected == {"no_reply": 2}
+    assert len(select_readable(candidates["ben"]).kept) == 1
+    with serve() as endpoint:
+        candidates, counters = run(endpoint.address, tmp_path, shared)
+        assert counters.lost == {}
+    assert counters.generated_replies == 1  # the others came from the cache
+    assert len(select_readable(candidates["ana"]).kept) == 2
+
+
+def test_without_a_key_the_run_is_refused_before_it_begins(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY")
+    endpoint = compose(["augmenter=openai"]).augmenter.endpoint
+    with pytest.raises(ConfigError, match=r"no key|there is none; export OPENAI_API_KEY"):
+        key_of(endpoint)
+    assert key_of(EndpointConfig(base_url="http://x/v1", key_variable=None)) == "none"
+
+
+@pytest.mark.parametrize(
+    "address", ["http://user:pw@x/v1", "http://x/v1?key=s", "ftp://x", "nonsense"]
+)
+def test_an_address_that_could_hold_a_secret_is_refused(address):
+    with pytest.raises(ConfigError, match=r"augmenter\.endpoint\.base_url"):
+        compose(["augmenter=openai", f"augmenter.endpoint.base_url='{address}'"])
+
+
+def test_the_key_stands_in_no_part_of_the_configuration():
+    config = compose(["augmenter=openai"])
+    assert KEY not in str(asdict(config))
+    asked = writer("http://127.0.0.1:9/v1")
+    assert KEY not in str(vars(asked))
+    assert KEY not in asked.identity
