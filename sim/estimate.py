@@ -172,10 +172,24 @@ def _added_per_record(arm: Arm, config: Config) -> float:
 
 
 def _steps(config: Config, arm: Arm, records: float) -> int:
+    if arm.method.streaming is not None:
+        return _stream_steps(config, arm.method.streaming.synthesis, int(records))
     batches = -(-int(records) // config.qlora.batch_size)
     if arm.method.federated:
         return batches * config.baselines.fedavg_rounds * config.baselines.fedavg_epochs
     return batches * config.qlora.epochs
+
+
+def _stream_steps(config: Config, synthesis: bool, records: int) -> int:
+    """Steps of a device that trains on its buffer after every chunk; every text is kept."""
+    stream = config.stream
+    seen = min(records, stream.dialogues or records)
+    per_record = 1 + (stream.sets if synthesis else 0)
+    trained = [
+        min(stream.bins, min(place + stream.every, seen)) * per_record
+        for place in range(0, seen, stream.every)
+    ]
+    return config.qlora.epochs * sum(-(-each // config.qlora.batch_size) for each in trained)
 
 
 def _record_tokens(config: Config, users: tuple[UserHistory, ...]) -> float:

@@ -1,0 +1,54 @@
+"""Embeddings by a model's own hidden states, against a pass of one text at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from conf.schema import QLoraConfig
+from models import loading, lora
+from models.chat import encode_text
+from models.embedding import embed
+
+TEXTS = ["The council votes on a new bridge tonight.", "a quiet film", "", "comedy classic"]
+
+
+@pytest.fixture(scope="module")
+def base(qwen2_folder):
+    qlora = QLoraConfig(compute_dtype="float32")
+    model = loading.load_device_base(str(qwen2_folder), qlora, "cpu")
+    return lora.attach(model, qlora, seed=0), loading.load_tokenizer(str(qwen2_folder))
+
+
+def test_vectors_are_means_of_the_last_hidden_states_scaled_to_length_one(base):
+    model, tokenizer = base
+    found = embed(model, tokenizer, TEXTS, batch_size=3, max_tokens=100)
+    ids = torch.tensor([encode_text(tokenizer, TEXTS[0])])
+    with torch.no_grad(), lora.disabled(model):
+        states = model(input_ids=ids, output_hidden_states=True).hidden_states[-1][0]
+    mean = states.mean(0)
+    assert found[0].vector == pytest.approx((mean / mean.norm()).numpy(), abs=1e-5)
+    assert found[0].norms == pytest.approx(states.norm(dim=-1).numpy(), rel=1e-5)
+
+
+def test_a_text_without_tokens_has_neither_length_nor_direction(base):
+    empty = embed(*base, TEXTS, batch_size=2, max_tokens=100)[2]
+    assert not empty.vector.any()
+    assert len(empty.norms) == 0
+
+
+def test_the_adapter_in_the_slot_changes_nothing(base):
+    model, tokenizer = base
+    before = embed(model, tokenizer, TEXTS, batch_size=4, max_tokens=100)
+    with torch.no_grad():
+        for name, weight in lora.lora_parameters(model).items():
+            weight.fill_(0.1 if "lora_B" in name else 0.2)
+    after = embed(model, tokenizer, TEXTS, batch_size=4, max_tokens=100)
+    assert all(np.array_equal(a.vector, b.vector) for a, b in zip(before, after, strict=True))
+
+
+def test_long_texts_are_cut_at_the_end(base):
+    whole, cut = (embed(*base, [TEXTS[0]], 1, tokens)[0] for tokens in (100, 3))
+    assert len(cut.norms) == 3
+    assert cut.norms == pytest.approx(whole.norms[:3], rel=1e-5)  # causal: the start is the same
