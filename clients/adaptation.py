@@ -119,7 +119,7 @@ def finish(
         losses=report.losses,
         tokens=report.tokens,
         seconds=report.seconds,
-        peak_memory_bytes=device_memory_bytes(base.model),
+        peak_memory_bytes=device_memory_bytes(base.model) + _optimizer_bytes(result),
         adapter_bytes=stored,
         weights=_numpy(result.state) if federated else {},
     )
@@ -129,6 +129,11 @@ def shared_sources(request: AdaptRequest) -> list[str]:
     """Ids of the shared records behind what the message brings; the device notes them."""
     written = {pair.id.rpartition("/")[0] for pair in request.kept}  # "<shared id>/<sample index>"
     return sorted(written | set(request.logits))
+
+
+def _optimizer_bytes(result: CohortResult) -> int:
+    """Gradients and AdamW's two moments of the adapter; activations are not counted."""
+    return 3 * sum(weight.numel() * weight.element_size() for weight in result.state.values())
 
 
 def _train(base: Base, what: Training) -> CohortResult:

@@ -400,6 +400,8 @@ class EvaluationConfig:
         rag_max_tokens: Length of these records together, in tokens, split evenly over them.
         bootstrap: Resamples of every interval.
         confidence: Coverage of every interval.
+        margin: Non-inferiority to the cloud model is shown where a method's headline score is
+            not worse by more than this, in the metric's own unit.
     """
 
     disclose: Literal["queries", "sums"] = "queries"
@@ -411,6 +413,7 @@ class EvaluationConfig:
     rag_max_tokens: PositiveInt = 256
     bootstrap: PositiveInt = 2000
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    margin: NonNegativeFloat = 0.05
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

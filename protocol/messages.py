@@ -164,7 +164,8 @@ class AdaptReply:
         losses: Mean loss of every step, nats per scored token.
         tokens: Tokens processed, padding left out.
         seconds: Wall time of the training.
-        peak_memory_bytes: What an NF4 device would need for weights, adapter and optimizer.
+        peak_memory_bytes: What an NF4 device would need for weights, adapter, gradients and
+            optimizer; activations left out.
         adapter_bytes: Size of the stored adapter.
         weights: LoRA weights, where the recipe is federated; else none.
         curve_seen: Where the recipe has a stream: records seen at each point of the learning curve.

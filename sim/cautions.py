@@ -19,6 +19,7 @@ from sim.results import ArmResult, Results, failed_users
 from sim.run_records import Run
 from sim.run_tables import nli_accuracy
 from sim.tables import count, percent, plural
+from strategy.methods import METHODS
 
 NEAR_ZERO_KEPT = 0.01
 LOW_PASS = 0.05  # a filter that lets fewer candidates pass decides alone
@@ -96,7 +97,10 @@ def _filter_warnings(run: Run) -> Iterator[str]:
                 f"candidates ({percent(total.kept, total.generated)}); the method hardly differs "
                 "from direct_ft."
             )
+        filtered = METHODS[arm.method].choice == "filtered"
         for gate, reached, passed in gates(total, other_reasons(run)):
+            if not filtered and gate != READING:
+                continue
             if reached and passed < LOW_PASS * reached:
                 let = "could be read" if gate == READING else f"passed {reason_title(gate)}"
                 yield f"{arm.name}: {percent(passed, reached)} of the candidates {let}."

@@ -52,6 +52,7 @@ COMMANDS: dict[str, Command] = {
     "leakage": Command("Attack a finished run and report what leaked.", "sim.leakage.command:main"),
     "cache": Command("Prune what nobody holds from the cache of generations.", "sim.cache:main"),
     "answer": Command("Ask one user's device a query, offline.", "sim.answer:main"),
+    "diagnose": Command("Measure a run's adapters on records and queries.", "sim.diagnose:main"),
     "download": Command("Fetch the official LaMP files of a task.", "sim.download:main"),
 }
 HELP = ("-h", "--help")

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from sim.run_records import Augmentation, Run
-from sim.tables import Cell, Table, count, make_table, percent
+from sim.run_records import ArmName, Augmentation, Run
+from sim.tables import NOT_AVAILABLE, Cell, Table, count, make_table, number, percent
 from strategy import filters, parsing
+from strategy.methods import METHODS
 
+NOT_ASKED = "-"
 READING = "reading"  # the gate before the filters
 FILTER_TITLES = {filters.SEMANTIC: "SCF", filters.DIVERSITY: "TDF", filters.LENGTH: "LSF"}
 READING_TITLES = {
@@ -34,7 +36,7 @@ def kept_table(run: Run) -> Table | None:
                 str(sum(line.shared > 0 for line in lines)),
                 count(total.shared),
                 count(total.generated),
-                *(percent(passed, reached) for _, reached, passed in gates(total, others)),
+                *(_passed(arm, gate, *numbers) for gate, *numbers in gates(total, others)),
                 count(total.kept),
                 percent(total.kept, total.generated),
             ]
@@ -44,11 +46,17 @@ def kept_table(run: Run) -> Table | None:
     return make_table(head, rows) if rows else None
 
 
+def _passed(arm: ArmName, gate: str, reached: int, passed: int) -> str:
+    """Part that a gate lets pass; "-" for filters that the method does not ask."""
+    asked = gate == READING or METHODS[arm.method].choice == "filtered"
+    return percent(passed, reached) if asked else NOT_ASKED
+
+
 def rejections_table(run: Run) -> Table | None:
     """Per arm and reason: rejected candidates and their share of all that were generated."""
     arms = [arm for arm in run.arms if augmentations_of(run, arm.name)]
     totals = {arm.name: total_of(augmentations_of(run, arm.name)) for arm in arms}
-    reasons = (*READING_TITLES, *FILTER_TITLES, *other_reasons(run))
+    reasons = (*READING_TITLES, *FILTER_TITLES, *other_reasons(run), filters.NOT_DRAWN)
     rows: list[list[Cell | str]] = [
         [
             reason_title(reason),
@@ -58,6 +66,32 @@ def rejections_table(run: Run) -> Table | None:
         if any(total.rejected.get(reason) for total in totals.values())
     ]
     return make_table(["Rejected because of", *totals], rows) if rows else None
+
+
+def diagnosis_table(run: Run) -> Table | None:
+    """Per arm: variety of shared, kept and rejected texts, and what is true of them."""
+    rows: list[list[Cell | str]] = [
+        [
+            each.arm,
+            each.group,
+            count(each.texts),
+            number(each.distinct1),
+            number(each.distinct2),
+            number(each.self_rouge),
+            number(each.source_rouge),
+            _share(each.same_facts),
+            _share(each.right_label),
+        ]
+        for each in run.diagnoses
+        if each.texts
+    ]
+    head = ("Method", "Texts", "Number", "distinct-1", "distinct-2", "Self-ROUGE-L")
+    columns = (*head, "ROUGE-L to source", "Same facts", "Label right")
+    return make_table(columns, rows, left=2) if rows else None
+
+
+def _share(value: float | None) -> str:
+    return NOT_AVAILABLE if value is None else percent(value, 1)
 
 
 def _rejected_cell(total: Augmentation, reason: str) -> Cell:
@@ -87,14 +121,15 @@ def total_of(lines: Sequence[Augmentation]) -> Augmentation:
 
 def other_reasons(run: Run) -> list[str]:
     """Reasons of filters beyond the paper's three; they stand behind these."""
-    known = {*READING_TITLES, *FILTER_TITLES}
+    known = {*READING_TITLES, *FILTER_TITLES, filters.NOT_DRAWN}
     named = {reason for line in run.augmentations.values() for reason in line.rejected}
     return sorted(named - known)
 
 
 def reason_title(reason: str) -> str:
     """Title of a rejection's reason."""
-    return FILTER_TITLES.get(reason) or READING_TITLES.get(reason) or reason
+    titles = {**FILTER_TITLES, **READING_TITLES, filters.NOT_DRAWN: "not drawn"}
+    return titles.get(reason, reason)
 
 
 def gates(total: Augmentation, others: Iterable[str]) -> Iterator[tuple[str, int, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,27 @@ def make_manifest(config: Config, data: LampData, models: dict[str, Any]) -> dic
             "public": len(data.public),
             "contaminated_queries": sum(len(ids) for ids in data.contaminated.values()),
             "notes": list(data.notes),
+            "statistics": statistics_of(data),
         },
         "models": models,
         "assumptions": "docs/assumptions.md",
     }
+
+
+def statistics_of(data: LampData) -> dict[str, float]:
+    """What the paper's Table 4 tells of the target users; lengths in words."""
+    pairs = [pair for user in data.targets for pair in user.pairs]
+    return {
+        "queries": sum(len(user.queries) for user in data.targets),
+        "records_per_user": len(pairs) / max(1, len(data.targets)),
+        "input_words": _mean_words(pair.input for pair in pairs),
+        "response_words": _mean_words(pair.response for pair in pairs),
+    }
+
+
+def _mean_words(texts: Iterable[str]) -> float:
+    lengths = [len(text.split()) for text in texts]
+    return sum(lengths) / max(1, len(lengths))
 
 
 def commit() -> str:

@@ -14,10 +14,10 @@ from clients import folder as device_folder
 from conf.compose import from_json, to_json
 from conf.errors import RunError
 from conf.schema import Config
-from lamp import dataset, eda
+from lamp import dataset, eda, world
 from lamp.bertscore import check_folder
 from lamp.dataset import LampData
-from lamp.records import UserHistory
+from lamp.records import Pair, UserHistory
 from sim import provision
 from sim.folders import RunFolder, locked, new_run_folder, refuse_begun
 from sim.leakage.canaries import plant
@@ -26,6 +26,7 @@ from sim.placement import with_cohort
 from sim.tracker import check_installed
 from storage import atomic
 from strategy import public
+from strategy.diagnosis import Truth, Verdict
 from strategy.endpoint import key_of
 from strategy.experiment import ServerInputs
 from strategy.methods import configured_arms, has_oracle
@@ -114,7 +115,22 @@ def server_inputs(folder: RunFolder) -> ServerInputs:
         run_folder=folder.path,
         public=PublicUsers(Path(server["public"]), server["content_hash"]),
         histories=_histories(folder) if has_oracle(config.methods) else None,
+        truth=_truth(config) if config.data == "miniature" else None,
     )
+
+
+def _truth(config: Config) -> Truth:
+    """What the miniature world knows of a synthetic pair; the report's knowledge alone."""
+    task = config.task.name
+
+    def judge(user: str, shared: Pair, written: Pair) -> Verdict:
+        answer = world.answer(task, user, config.world, written.input)
+        return Verdict(
+            same_facts=world.same_facts(shared.input, written.input),
+            right_label=None if answer is None else answer == written.response,
+        )
+
+    return judge
 
 
 def _histories(folder: RunFolder) -> Callable[[], list[UserHistory]]:
@@ -134,10 +150,19 @@ def _with_models(
             "device": {"path": config.model.device.path, "revision": config.model.device.revision},
             "nli": {"path": config.model.nli.path, "revision": config.model.nli.revision},
         }
-        return config, {"name": config.model.name, **names}
+        return config, _with_bytes(config, {"name": config.model.name, **names})
     from models.miniature import build
 
     with StepProgress(progress) as steps:
         built = build(config, data, Path(config.paths.cache), steps)
     report = json.loads((Path(built.model.device.path).parent / "report.json").read_text())
-    return built, {"name": config.model.name, **report}
+    return built, _with_bytes(built, {"name": config.model.name, **report})
+
+
+def _with_bytes(config: Config, models: dict[str, Any]) -> dict[str, Any]:
+    """Add what each local model's weights take on disk."""
+    for name in ("cloud", "device", "nli"):
+        files = Path(getattr(config.model, name).path).glob("*.safetensors")
+        if size := sum(file.stat().st_size for file in files):
+            models[name] = {**models.get(name, {}), "bytes": size}
+    return models

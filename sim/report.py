@@ -29,6 +29,8 @@ from sim import (
     sharing,
     sharing_plot,
 )
+from sim.cases import case_page
+from sim.filter_tables import NOT_ASKED
 from sim.folders import find_run, find_sweep
 from sim.layouts import Layout, make_layout
 from sim.leakage import report as leakage
@@ -50,6 +52,7 @@ from storage import atomic
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 REPORT = "report.md"
+CASES = "cases.md"
 TABLES = "tables"
 SHOWN_FAILURES = 5  # in the terminal; the report has all
 USAGE = (
@@ -118,6 +121,8 @@ def _write_one(folder: Path) -> Results:
     write_users(run)
     layout = make_layout(run.config.layout, (results,))
     pictures = [*plots.draw_run(results, layout), *_draw_sharing(results, folder)]
+    if page := case_page(run, title(run)):
+        atomic.write_text(folder / CASES, page)
     text = render_report(results, [path.stem for path in pictures], layout)
     atomic.write_text(folder / REPORT, text)
     write_tables(folder / TABLES, {**report_tables(results), **(layout.tables if layout else {})})
@@ -146,6 +151,12 @@ def report_tables(results: Results) -> dict[str, Table | None]:
         "rejections": filter_tables.rejections_table(run),
         "sharing": sharing.sharing_table(results),
         **leakage.tables(results),
+        "diagnosis": filter_tables.diagnosis_table(run),
+        "loss_gaps": run_tables.loss_gap_table(run),
+        "efficiency": run_tables.efficiency_table(run),
+        "statistics": run_tables.statistics_table([run]),
+        "parsing": score_tables.parsing_table(results),
+        "inferiority": score_tables.inferiority_table(results),
         "training": run_tables.training_table(run),
         "devices": device_tables.devices_table(run),
         "wire": run_tables.wire_table(run),
@@ -188,6 +199,7 @@ def render_report(results: Results, pictures: Sequence[str], layout: Layout | No
             "level": results.resampling.level,
             "resamples": f"{results.resampling.resamples:,}",
             "pictures": tuple(pictures),
+            "cases": (run.folder / CASES).is_file(),
             "run": run,
         },
     )
@@ -314,7 +326,7 @@ def _kept_lines(run: Run) -> list[str]:
         passed = ", ".join(
             f"{name.removeprefix('Pass ')} {value}"
             for name, value in cells.items()
-            if name == "Readable" or name.startswith("Pass ")
+            if value != NOT_ASKED and (name == "Readable" or name.startswith("Pass "))
         )
         lines.append(
             f"{cells['Method']}: kept {cells['Kept']} of {cells['Generated']} candidates "

@@ -24,12 +24,14 @@ from lamp import tasks
 from lamp.metrics import QueryScore
 from lamp.tasks import Task
 from storage import jsonlines
+from strategy.diagnosis import Diagnosis
 from strategy.methods import METHODS, Arm, configured_arms
 
 LINE = ConfigDict(extra="ignore")  # a line may say more than is read here
 UP = "device -> server"
 DOWN = "server -> device"
 BASE_MODEL = "M_base"
+LOSS_GAPS = "loss_gaps.jsonl"
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -50,6 +52,10 @@ class Answer:
     rougeL: float | None = None  # noqa: N815 - the metric's own name
     bertscore: float | None = None
     queries: int = 1
+    seconds: float = 0.0  # of all the user's answers together
+    tokens: int = 0
+    text: str | None = None  # only where case studies were asked for
+    gold_text: str | None = None
     sums: tuple[float, ...] | None = None  # as lamp.metrics.sums has them
 
     @property
@@ -101,6 +107,18 @@ class Augmentation:
     kept: int
     rejected: dict[str, int]
     history: int | None = None
+    input_words: int | None = None
+    response_words: int | None = None
+
+
+@checked(frozen=True, slots=True, kw_only=True, config=LINE)
+class LossGap:
+    """One line of loss_gaps.jsonl: mean loss per scored token of one user's adapter."""
+
+    arm: str
+    user: str
+    own: float
+    held_out: float
 
 
 @checked(frozen=True, slots=True, kw_only=True, config=LINE)
@@ -181,6 +199,8 @@ class Run:
         phases: Time per arm and phase, in the order they ran.
         crossings: Everything that crossed the wire.
         preferences: Per user.
+        diagnoses: What the synthetic pairs of each arm are worth.
+        loss_gaps: Losses of the adapters, where ``python -m sim diagnose`` measured them.
     """
 
     folder: Path
@@ -196,6 +216,8 @@ class Run:
     phases: tuple[Phase, ...]
     crossings: tuple[Crossing, ...]
     preferences: Mapping[str, Preference]
+    diagnoses: tuple[Diagnosis, ...] = ()
+    loss_gaps: tuple[LossGap, ...] = ()
 
     @property
     def world(self) -> str:
@@ -230,6 +252,12 @@ def read_run(folder: Path) -> Run:
         phases=tuple(_lines(Phase, folder / "rounds.jsonl")),
         crossings=tuple(_lines(Crossing, folder / "ledger.jsonl")),
         preferences=_read_preferences(folder / "policies.csv"),
+        diagnoses=tuple(
+            _last(
+                _lines(Diagnosis, folder / "diagnosis.jsonl"), lambda d: (d.arm, d.group)
+            ).values()
+        ),
+        loss_gaps=tuple(_last(_lines(LossGap, folder / LOSS_GAPS), _arm_and_user).values()),
     )
 
 
@@ -309,7 +337,7 @@ def _last(records: Iterable[T], key: Callable[[T], K]) -> dict[K, T]:
     return found
 
 
-def _arm_and_user(line: Adaptation | Augmentation) -> tuple[str, str]:
+def _arm_and_user(line: Adaptation | Augmentation | LossGap) -> tuple[str, str]:
     return line.arm, line.user
 
 

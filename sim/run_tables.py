@@ -7,8 +7,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean, median
 from typing import Any
 
-from sim.run_records import BASE_MODEL, DOWN, UP, Crossing, Run
-from sim.tables import NOT_AVAILABLE, Table, count, duration, make_table, number, size
+from sim.published import TABLE4
+from sim.run_records import BASE_MODEL, DOWN, UP, ArmName, Augmentation, Crossing, Run
+from sim.tables import (
+    NOT_AVAILABLE,
+    Table,
+    count,
+    duration,
+    make_table,
+    number,
+    signed,
+    size,
+)
+from strategy.ledger import DEVICE_MODEL
+from strategy.methods import METHODS
+
+ONE_TIME = (BASE_MODEL, DEVICE_MODEL)
 
 
 def training_table(run: Run) -> Table | None:
@@ -46,6 +60,112 @@ def training_table(run: Run) -> Table | None:
         "Time per user",
     )
     return make_table((*head, "Tokens/s", "Device memory", "Adapter"), rows) if rows else None
+
+
+def statistics_table(runs: Sequence[Run]) -> Table | None:
+    """The paper's Table 4: queries, histories, lengths, and what the filters kept of cdcda's."""
+    rows: list[list[str]] = []
+    for run in runs:
+        known = run.manifest.get("data", {}).get("statistics")
+        if not known:
+            continue
+        arm, lines = _synthetic(run)
+        kept = sum(line.kept for line in lines)
+        rows.append(
+            [
+                run.task.title.partition(" ")[0],
+                "ours",
+                count(known["queries"]),
+                f"{known['records_per_user']:.2f}",
+                f"{known['input_words']:.2f}",
+                f"{known['response_words']:.2f}",
+                count(kept) if arm else NOT_AVAILABLE,
+                _per_text(sum(line.input_words or 0 for line in lines), kept),
+                _per_text(sum(line.response_words or 0 for line in lines), kept),
+            ]
+        )
+        if theirs := TABLE4.get(run.task.name):
+            rows.append(["", "paper", *_table4_cells(theirs)])
+    head = ("Task", "", "Queries", "Records/user", "L_in", "L_out", "Kept", "Kept L_in")
+    return make_table((*head, "Kept L_out"), rows, left=2) if rows else None
+
+
+def _table4_cells(values: Sequence[float]) -> list[str]:
+    queries, records, *own, kept, kept_in, kept_out = values
+    lengths = [f"{value:.2f}" for value in (records, *own)]
+    return [count(queries), *lengths, count(kept), f"{kept_in:.2f}", f"{kept_out:.2f}"]
+
+
+def _synthetic(run: Run) -> tuple[str, list[Augmentation]]:
+    """The cdcda arm at the largest share, and what became of its candidates."""
+    arms = [arm for arm in run.arms if arm.method == "cdcda" and not arm.thresholds]
+    if not arms:
+        return "", []
+    name = max(arms, key=lambda arm: (arm.ratio or 1.0, arm.k or 0)).name
+    return name, [line for (each, _), line in run.augmentations.items() if each == name]
+
+
+def _per_text(words: int, texts: int) -> str:
+    return f"{words / texts:.2f}" if texts else NOT_AVAILABLE
+
+
+def efficiency_table(run: Run) -> Table | None:
+    """Per arm: bytes of model and adapter, memory to adapt and to answer, decoding speed."""
+    base = {line.kind: line.bytes for line in run.crossings if line.kind in ONE_TIME}
+    cloud = run.manifest.get("models", {}).get("cloud", {})
+    rows = []
+    for arm in run.arms:
+        method = METHODS.get(arm.method)
+        if method is None or not run.answers.get(arm.name):
+            continue
+        own = adapter_bytes(run, adapter_arm(arm))
+        if method.answers == "cloud":
+            weights = cloud.get("bytes") if isinstance(cloud, dict) else None
+        else:
+            weights = base.get(BASE_MODEL if method.tuned else DEVICE_MODEL)
+        peak = peak_memory(run, arm.name)
+        rows.append(
+            [
+                arm.name,
+                method.answers,
+                size(weights) if weights else NOT_AVAILABLE,
+                size(own) if own else "-",
+                size(peak) if peak else "-",
+                size(weights + own) if weights else NOT_AVAILABLE,
+                decoding_speed(run, arm.name),
+            ]
+        )
+    head = ("Method", "Answers", "Model", "Adapter", "Memory to adapt", "Memory to answer")
+    return make_table((*head, "Tokens/s"), rows, left=2) if rows else None
+
+
+def adapter_arm(arm: ArmName) -> str:
+    """The arm whose adapter answers: another one's for the methods with RAG."""
+    method = METHODS[arm.method]
+    if not method.adapter_of:
+        return arm.name
+    return method.adapter_of + arm.name.removeprefix(arm.method)
+
+
+def decoding_speed(run: Run, arm: str) -> str:
+    """Tokens that one device writes per second, prompts read and adapter loaded included."""
+    users = {answer.user: answer for answer in run.answers.get(arm, ())}
+    seconds = sum(answer.seconds for answer in users.values())
+    tokens = sum(answer.tokens for answer in users.values())
+    return count(tokens / seconds) if seconds else NOT_AVAILABLE
+
+
+def loss_gap_table(run: Run) -> Table | None:
+    """Per arm: loss on the users' own records and on their queries' gold answers."""
+    rows = []
+    for arm in run.arms:
+        lines = [line for line in run.loss_gaps if line.arm == arm.name]
+        if lines:
+            own, held_out = fmean(x.own for x in lines), fmean(x.held_out for x in lines)
+            cells = [number(own), number(held_out), signed(held_out - own)]
+            rows.append([arm.name, str(len(lines)), *cells])
+    head = ("Method", "Users", "Loss on D_u", "Loss on the queries", "Gap")
+    return make_table(head, rows) if rows else None
 
 
 def adapter_bytes(run: Run, arm: str) -> int:

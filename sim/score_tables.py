@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from lamp import metrics
 from sim.results import ArmResult, Results
-from sim.statistics import MOST_USERS, Difference, user_mean_name
+from sim.statistics import MOST_USERS, Difference, Estimate, user_mean_name
 from sim.tables import (
     NOT_AVAILABLE,
     Cell,
@@ -36,6 +36,7 @@ LAMP_METRICS: dict[str, tuple[str, ...]] = {
 REFERENCES = ("direct_ft", "device", "direct_ft_matched", "copies_ft", "eda_ft", "rkd_ft", "cloud")
 SHOWN_REFERENCES = REFERENCES[:2]
 MOST_DIFFERENCE_ROWS = 24  # beyond, only the headline metric is listed; results.jsonl has all
+VERDICTS = {True: "shown", False: "no, worse", None: "not resolved"}
 ORACLES = frozenset(method.name for method in METHODS.values() if method.oracle)
 ORACLE_MARK = " (all data in the cloud)"
 
@@ -97,6 +98,51 @@ def outside_lamp_table(results: Results) -> Table | None:
         for result in results.arms
     ]
     return make_table(["Method", *map(metric_head, shown)], rows) if shown else None
+
+
+def parsing_table(results: Results) -> Table | None:
+    """Answers that could not be read, per arm, with the interval of their rate over users."""
+    rows: list[list[Cell | str]] = []
+    for result in results.arms:
+        rate = result.metrics.get("parse_failure_rate")
+        if rate is not None:
+            unread = round(rate.value * result.queries)
+            rows.append([arm_title(result), count(result.queries), count(unread), _rate_cell(rate)])
+    return make_table(("Method", "Answers", "Unparsed", "Rate"), rows) if rows else None
+
+
+def _rate_cell(rate: Estimate) -> Cell:
+    ends = (
+        ""
+        if rate.low is None or rate.high is None
+        else (f"[{percent(max(0.0, rate.low), 1)}, {percent(min(1.0, rate.high), 1)}]")
+    )
+    return Cell(percent(rate.value, 1), ends)
+
+
+def inferiority_table(results: Results) -> Table | None:
+    """Whether on-device arms are no worse than the cloud model by more than the stated margin.
+
+    Shown where the interval of the difference lies wholly on the better side of minus the margin.
+    """
+    name, higher = metrics.headline(results.task)
+    cloud, margin = results.arm("cloud"), results.runs[0].config.evaluation.margin
+    rows: list[list[Cell | str]] = []
+    for result in results.arms if cloud else ():
+        found = result.differences.get("cloud", {}).get(name)
+        if found and METHODS[result.arm.method].adapts and result.arm.method not in ORACLES:
+            verdict = "n/a" if found.low is None else VERDICTS[not_worse(found, higher, margin)]
+            rows.append([result.arm.name, difference_cell(name, found), verdict])
+    head = ("Method", f"{metric_head(name)} minus cloud", f"Not worse by more than {margin:g}")
+    return make_table(head, rows) if rows else None
+
+
+def not_worse(found: Difference, higher_is_better: bool, margin: float) -> bool | None:
+    """True: no worse by more than ``margin``; False: worse by more; None: the users cannot tell."""
+    if found.low is None or found.high is None:
+        return None
+    low, high = (found.low, found.high) if higher_is_better else (-found.high, -found.low)
+    return True if low > -margin else False if high < -margin else None
 
 
 Pair = tuple[ArmResult, ArmResult]

@@ -24,6 +24,7 @@ from strategy.base_model import BaseModel, ensure_base, ensure_untuned
 from strategy.cache import Cache
 from strategy.cdcda import CdcdaPlm, Standing
 from strategy.cloud_models import Cloud, configured_cloud
+from strategy.diagnosis import Truth
 from strategy.domains import lexicons_of
 from strategy.endpoint import EndpointWriter
 from strategy.exchange import TTL_S, AccountedGrid, Failure, ignore_reply
@@ -57,12 +58,14 @@ class ServerInputs:
         public: The public users.
         histories: Reads every user's history outside the wire, for the oracles; None where no
             oracle was asked for.
+        truth: Tells right synthetic pairs from wrong ones, for the report; None where nobody knows.
     """
 
     config: Config
     run_folder: Path
     public: PublicUsers
     histories: Histories | None = None
+    truth: Truth | None = None
 
 
 def run_experiment(
@@ -123,6 +126,7 @@ def run_experiment(
         candidates=candidates,
         k=largest_k(arms, config),
         lexicons=lexicons,
+        truth=inputs.truth,
     )
     plans = _plans(arms, bases, material, config, log)
     if untaught := _untaught(plans, standing, log):

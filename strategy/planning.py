@@ -13,6 +13,7 @@ from lamp.records import Pair
 from protocol.codec import Arrays
 from protocol.recipe import PLAIN, Recipe, Stream
 from storage.hashing import hash_json
+from strategy.diagnosis import Choice, Truth, diagnose
 from strategy.filters import Candidate, Selection, select, select_random, select_readable
 from strategy.methods import Arm
 from strategy.run_log import RunLog
@@ -75,6 +76,7 @@ class Material:
         logits: Per user the teacher's logits by record of the largest share.
         k: Samples per record among the candidates: the largest number that any arm takes.
         lexicons: Words per domain, for devices that see their history as a stream.
+        truth: What the simulation knows of a synthetic pair, for the report alone.
     """
 
     shares: Shares = field(default_factory=dict)
@@ -82,6 +84,7 @@ class Material:
     logits: Mapping[str, Arrays] = field(default_factory=dict)
     k: int = 0
     lexicons: tuple[Lexicon, ...] = ()
+    truth: Truth | None = None
 
 
 def largest_k(arms: Sequence[Arm], config: Config) -> int:
@@ -154,15 +157,18 @@ def thesaurus_of(config: Config) -> Literal["wordnet", "world"]:
 def _choose(
     arm: Arm, material: Material, config: Config, log: RunLog
 ) -> dict[str, tuple[Pair, ...]]:
-    kept: dict[str, tuple[Pair, ...]] = {}
+    choices: dict[str, Choice] = {}
     for user, by_ratio in material.shares.items():
         shared = by_ratio[arm.asked_ratio]
         candidates = _candidates(material, user, len(shared), arm.k or config.augmenter.k)
         selection = _select(arm, candidates, config, derive_seed(config.seed, user, "choice"))
-        kept[user] = selection.kept
+        choices[user] = Choice(shared, candidates, selection)
         if arm.method.downloads:
             log.augmentation(arm.name, user, len(shared), selection)
-    return kept
+    if arm.method.downloads and not arm.method.adapter_of:
+        seed = derive_seed(config.seed, "diagnosis")
+        log.diagnosis(diagnose(arm.name, choices, material.truth, seed))
+    return {user: choice.selection.kept for user, choice in choices.items()}
 
 
 def _candidates(material: Material, user: str, shared: int, k: int) -> list[Candidate]:

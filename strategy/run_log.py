@@ -9,6 +9,7 @@ adaptations.jsonl   what each adapter's training took
 answers.jsonl       numbers per query (or per user, with disclose=sums)
 shares.jsonl        per user: records sent, spans redacted in them
 augmentation.jsonl  per user and arm: shared, generated, kept, rejected by reason
+diagnosis.jsonl     per arm: variety and truth of what was kept and rejected
 failures.jsonl      messages without a good reply, of the last process that worked on the run
 ledger.jsonl        everything that crossed the wire
 """
@@ -24,6 +25,7 @@ from typing import Any
 from protocol.messages import AdaptReply, AnswerReply
 from storage import atomic, jsonlines
 from storage.hashing import hash_json
+from strategy.diagnosis import Diagnosis
 from strategy.exchange import Failure
 from strategy.filters import Selection
 
@@ -101,10 +103,16 @@ class RunLog:
             "generated": selection.generated,
             "kept": len(selection.kept),
             "rejected": dict(selection.rejected),
+            "input_words": sum(len(pair.input.split()) for pair in selection.kept),
+            "response_words": sum(len(pair.response.split()) for pair in selection.kept),
         }
         if _identity(row) not in self._augmented:
             self._append("augmentation", [row])
             self._augmented.add(_identity(row))
+
+    def diagnosis(self, groups: Iterable[Diagnosis]) -> None:
+        """Note what an arm's synthetic pairs are worth."""
+        self._append("diagnosis", [asdict(group) for group in groups])
 
     def failures(self, failures: Iterable[Failure]) -> None:
         """Note messages without a good reply."""

@@ -26,10 +26,12 @@ from storage.atomic import write_json, write_text
 __all__ = [
     "DOMAINS",
     "VERSION",
+    "answer",
     "knows",
     "lexicons",
     "nli_pairs",
     "paraphrase",
+    "same_facts",
     "synonyms",
     "write_world",
 ]
@@ -60,6 +62,10 @@ MAKERS: Mapping[str, Callable[[random.Random], Person]] = {
     "lamp_4": news.make_person,
     "lamp_5": papers.make_title_writer,
     "lamp_7": tweets.make_person,
+}
+ANSWERERS: Mapping[str, Callable[[random.Random], movies.Viewer | reviews.Reviewer]] = {
+    "lamp_2": movies.make_person,
+    "lamp_3": reviews.make_person,
 }
 
 
@@ -108,7 +114,7 @@ def _write_user(
     task: str, number: int, config: WorldConfig
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     user_id = f"{task.removeprefix('lamp_')}{number:05d}"
-    rng = random.Random(derive_seed(config.seed, "world", task, number))
+    rng = _rng(config, task, number)
     person = MAKERS[task](rng)
     length = config.history_min + round(
         (config.history_max - config.history_min) * rng.random() ** SKEW
@@ -121,6 +127,26 @@ def _write_user(
         for i, r in asked
     ]
     return questions, [{"id": f"{user_id}-q{i}", "output": r.answer} for i, r in asked]
+
+
+def _rng(config: WorldConfig, task: str, number: int) -> random.Random:
+    """The generator that makes a user and then the user's records."""
+    return random.Random(derive_seed(config.seed, "world", task, number))
+
+
+def answer(task: str, user_id: str, config: WorldConfig, text: str) -> str | None:
+    """What a user of the world answers to ``text``; None for free text and unreadable inputs."""
+    if task not in ANSWERERS:
+        return None
+    number = int(user_id.removeprefix(task.removeprefix("lamp_")))
+    return ANSWERERS[task](_rng(config, task, number)).answer(text)
+
+
+def same_facts(first: str, second: str) -> bool | None:
+    """Whether two texts state the same, in whatever words; None where ``first`` states nothing."""
+    domain = grammar.best_domain(DOMAINS, first)
+    stated = set(grammar.facts_of(grammar.read_text(domain, first)))
+    return stated == set(grammar.facts_of(grammar.read_text(domain, second))) if stated else None
 
 
 def _distinct(person: Person, count: int, rng: random.Random) -> list[Record]:

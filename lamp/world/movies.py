@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lamp.world.grammar import Concept, Domain, Fact, Frame, join
+from lamp.world.grammar import Concept, Domain, Fact, Frame, facts_of, join, read_text
 from lamp.world.person import Record, concepts, weighted_sample
 
 QUESTION = (
@@ -116,10 +116,19 @@ class Viewer:
         facts = [Fact(frame.name, (concept,)) for frame, concept in frames]
         rng.shuffle(facts)
         text = join(DOMAIN.say_anyhow(fact, rng).text for fact in facts)
-        chosen = max(motifs, key=lambda m: self.taste[TAGS[m[1]]] + self.leaning[m])
-        tag = TAGS[chosen[1]]
+        tag = self._tag(motifs)
         question = QUESTION.format(tags=", ".join(TAGS), text=text)
         return Record({"description": text, "tag": tag}, question, tag)
+
+    def answer(self, text: str) -> str | None:
+        """The tag that this user gives to a film described in the world's words."""
+        facts = facts_of(read_text(DOMAIN, text))
+        motifs = [concept for fact in facts for concept in fact.concepts if concept[0] in KINDS]
+        return self._tag(motifs) if motifs else None
+
+    def _tag(self, motifs: Sequence[Concept]) -> str:
+        chosen = max(motifs, key=lambda m: self.taste[TAGS[m[1]]] + self.leaning[m])
+        return TAGS[chosen[1]]
 
 
 def make_person(rng: random.Random) -> Viewer:

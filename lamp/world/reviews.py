@@ -6,7 +6,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lamp.world.grammar import Concept, Domain, Fact, Frame, join
+from lamp.world.grammar import Concept, Domain, Fact, Frame, facts_of, join, read_text
 from lamp.world.person import Record, concepts
 
 QUESTION = (
@@ -115,6 +115,12 @@ class Reviewer:
         text = join(DOMAIN.say_anyhow(fact, rng).text for fact in facts)
         stars = str(self._stars(opinions))
         return Record({"text": text, "score": stars}, QUESTION.format(text=text), stars)
+
+    def answer(self, text: str) -> str | None:
+        """The stars that this user gives in a review written in the world's words."""
+        facts = facts_of(read_text(DOMAIN, text))
+        opinions = [fact.concepts[0] for fact in facts if fact.frame in ASPECTS]
+        return str(self._stars(opinions)) if opinions else None
 
     def _stars(self, opinions: Sequence[Concept]) -> int:
         weights = [self.priority[aspect] for aspect, _ in opinions]

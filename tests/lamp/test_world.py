@@ -188,3 +188,33 @@ def test_a_task_without_a_world_is_refused(tmp_path):
 def test_a_history_range_that_is_upside_down_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="history_min"):
         world.write_world(tmp_path, "lamp_2", WorldConfig(history_min=9, history_max=8))
+
+
+MARKS = {"lamp_2": "description: ", "lamp_3": "review: "}
+
+
+@pytest.mark.parametrize("task", MARKS)
+def test_the_world_knows_what_its_users_answer(tmp_path, task):
+    config = WorldConfig(population=4, history_min=8, history_max=9, queries_per_user=5)
+    world.write_world(tmp_path, task, config)
+    folder = tmp_path / f"LaMP_{task[-1]}"
+    questions = json.loads((folder / "dev_questions.json").read_text())
+    golds = json.loads((folder / "dev_outputs.json").read_text())["golds"]
+    answers = {gold["id"]: gold["output"] for gold in golds}
+    for question in questions:
+        asked = question["input"].rpartition(MARKS[task])[2]
+        found = world.answer(task, question["user_id"], config, asked)
+        assert found == answers[question["id"]]
+        reworded = world.paraphrase(asked, seed=3)
+        assert world.answer(task, question["user_id"], config, reworded) == found
+        assert world.same_facts(asked, reworded) is True
+    assert world.answer(task, questions[0]["user_id"], config, "no words of the world") is None
+    assert world.answer("lamp_4", "400000", config, "anything") is None
+
+
+def test_a_changed_fact_is_not_the_same():
+    first = "it is set in the city. it follows the robot."
+    assert world.same_facts(first, "the town is the scene. we meet the android.") is True
+    assert world.same_facts(first, "the town is the scene. we meet the clown.") is False
+    assert world.same_facts(first, "the town is the scene.") is False
+    assert world.same_facts("hello there", first) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 
 import pytest
@@ -10,8 +11,11 @@ from rich.console import Console
 
 from conf.errors import ConfigError, RunError
 from sim import cautions, filter_tables, report, score_tables
+from sim.filter_tables import kept_table, rejections_table
 from sim.results import summarise
 from sim.run_records import read_run
+from sim.score_tables import inferiority_table, not_worse
+from sim.statistics import Difference
 from storage import jsonlines
 
 
@@ -158,3 +162,58 @@ def test_wrong_words_are_refused(words):
 def test_unknown_run_is_refused():
     with pytest.raises(RunError, match="no such run"):
         report.main(["run=nowhere"])
+
+
+def test_every_table_lies_beside_the_report_in_three_formats(make_run):
+    folder = make_run(users=4)
+    report.write_report([folder])
+    names = {path.stem for path in (folder / "tables").iterdir()}
+    assert {"scores", "differences", "kept", "training", "efficiency", "parsing"} <= names
+    for name in names:
+        found = {path.suffix for path in (folder / "tables").glob(f"{name}.*")}
+        assert found == {".md", ".tex", ".csv"}
+    pictures = {path.suffix for path in (folder / "plots").glob("scores.*")}
+    assert pictures == {".png", ".svg"}
+
+
+def test_methods_without_filters_show_no_gate(make_run):
+    methods = ("direct_ft", "cdcda_random", "cdcda")
+    folder = make_run(users=4, methods=methods)
+    path = folder / "augmentation.jsonl"
+    lines = list(jsonlines.read(path))
+    for line in lines:
+        if line["arm"] == "cdcda_random":
+            line["rejected"] = {"not_drawn": sum(line["rejected"].values())}
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run = read_run(folder)
+    random, filtered = kept_table(run).rows
+    assert [cell.text for cell in random[5:8]] == ["-"] * 3
+    assert all(cell.text.endswith("%") for cell in filtered[5:8])
+    assert "Pass not_drawn" not in kept_table(run).head
+    (row,) = [row for row in rejections_table(run).rows if row[0].text == "not drawn"]
+    assert row[1].text != "0"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "higher", "expected"),
+    [
+        (-0.04, 0.1, True, True),
+        (-0.06, 0.1, True, None),
+        (-0.2, -0.06, True, False),
+        (-0.1, 0.04, False, True),  # an error that grows by less than the margin
+        (0.06, 0.2, False, False),
+        (None, None, True, None),
+    ],
+)
+def test_non_inferiority_needs_the_whole_interval(low, high, higher, expected):
+    found = Difference(0.0, low, high, (0.0,), 1.0, 0.1, 9, 20, 200)
+    assert not_worse(found, higher, 0.05) is expected
+
+
+def test_the_cloud_is_what_devices_are_held_against(make_run):
+    folder = make_run(users=6, methods=("cloud", "device", "direct_ft", "cdcda"))
+    results = summarise([read_run(folder)])
+    table = inferiority_table(results)
+    assert [row[0].text for row in table.rows] == ["direct_ft", "cdcda"]
+    assert table.head[-1] == "Not worse by more than 0.05"
+    assert {row[2].text for row in table.rows} <= {"shown", "no, worse", "not resolved"}

@@ -121,3 +121,25 @@ def descendants(pid: int) -> list[int]:
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     found = [int(child) for child in children]
     return found + [deeper for child in found for deeper in descendants(child)]
+
+
+def test_diagnose_measures_every_adapter_of_a_run(qwen2_folder, tmp_path):
+    process = start(words(qwen2_folder, tmp_path, "methods=[device,direct_ft,cdcda]"))
+    output, _ = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 0, output
+    run = tmp_path / "runs" / "run"
+    for command in ("diagnose", "report"):
+        made = subprocess.run(
+            [sys.executable, "-m", "sim", command, f"run={run}"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            check=False,
+        )
+        assert made.returncode == 0, made.stderr
+    lines = list(jsonlines.read(run / "loss_gaps.jsonl"))
+    assert {line["arm"] for line in lines} == {"direct_ft", "cdcda"}
+    assert len(lines) == 8
+    assert all(line["own"] > 0 and line["held_out"] > 0 for line in lines)
+    assert "Loss on own records and on queries" in (run / "report.md").read_text(encoding="utf-8")

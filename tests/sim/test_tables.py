@@ -62,3 +62,38 @@ def test_estimate_shows_interval_and_spread_over_seeds():
     cell = tables.estimate_cell(Estimate(0.5, 0.4, 0.6, (0.4, 0.6)))
     assert (cell.text, cell.detail) == ("0.500", "[0.400, 0.600] ±0.141")
     assert tables.estimate_cell(Estimate(0.5, None, None, (0.5,))).detail == ""
+
+
+TABLE = make_table(
+    ("Method\nname", "Score ↑"), [["a_b & c", Cell("+0.1", "[0, 1]", "better")], ["d", "50%"]]
+)
+
+
+def test_csv_has_intervals_in_a_column_of_their_own():
+    assert tables.to_csv(TABLE).splitlines() == [
+        "Method name,Score ↑,Score ↑ interval",
+        'a_b & c,+0.1,"[0, 1]"',
+        "d,50%,",
+    ]
+
+
+def test_latex_escapes_what_latex_reads():
+    assert tables.to_latex(TABLE).splitlines() == [
+        r"\begin{tabular}{lr}",
+        r"\toprule",
+        r"Method name & Score $\uparrow$ \\",
+        r"\midrule",
+        r"a\_b \& c & \textbf{+0.1} [0, 1] \\",
+        r"d & 50\% \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+
+
+def test_short_numbers_lose_the_zero_in_front():
+    assert [tables.short(value) for value in (0.52, 1.12, -0.25, 0.0)] == [
+        ".520",
+        "1.120",
+        "-0.250",
+        ".000",
+    ]
