@@ -121,6 +121,15 @@ def _task(config: Config) -> Iterator[str]:
         yield f"task.pair={config.task.pair} exists for lamp_1 only, the task is {config.task.name}"
 
 
+def _stream(config: Config) -> Iterator[str]:
+    labelled = config.task.name in ("lamp_2", "lamp_3")
+    if labelled and config.stream.synth_response == "generate":
+        yield (
+            f"stream.synth_response must be keep for {config.task.name}, whose responses are "
+            "labels that no rewriting may change"
+        )
+
+
 def _world(config: Config) -> Iterator[str]:
     if config.data != MINIATURE:
         return
@@ -208,6 +217,7 @@ RULES: tuple[Callable[[Config], Iterator[str]], ...] = (
     _filters,
     _arms,
     _task,
+    _stream,
     _world,
     _build,
     _resources,

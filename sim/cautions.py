@@ -40,6 +40,7 @@ def warnings(results: Results) -> list[str]:
                 *_filter_warnings(run),
                 *_nli_warnings(run),
                 *_stale_warnings(run),
+                *_unwritten_warnings(run),
             )
         ]
     return list(dict.fromkeys(found))
@@ -53,6 +54,19 @@ def _stale_warnings(run: Run) -> Iterator[str]:
             f"{arm}: {plural(users, 'adapter')} saw records that were withdrawn since; "
             f"python -m sim resume run={run.folder.name} trains them anew."
         )
+
+
+def _unwritten_warnings(run: Run) -> Iterator[str]:
+    """Streaming devices whose own model wrote next to nothing that could be kept."""
+    for arm in dict.fromkeys(name for name, _ in run.adaptations):
+        lines = [line for (name, _), line in run.adaptations.items() if name == arm]
+        kept = sum(line.synthesis[0] for line in lines if line.synthesis)
+        written = sum(sum(line.synthesis) for line in lines)
+        if written and kept <= NEAR_ZERO_KEPT * written:
+            yield (
+                f"{arm}: of {count(written)} texts that the devices' own model wrote {count(kept)} "
+                "were kept; a miniature is taught to rewrite with model.build.self_synthesis=0.4."
+            )
 
 
 def _few_users_warnings(results: Results) -> Iterator[str]:

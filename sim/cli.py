@@ -53,6 +53,7 @@ COMMANDS: dict[str, Command] = {
     "cache": Command("Prune what nobody holds from the cache of generations.", "sim.cache:main"),
     "answer": Command("Ask one user's device a query, offline.", "sim.answer:main"),
     "diagnose": Command("Measure a run's adapters on records and queries.", "sim.diagnose:main"),
+    "lexicons": Command("Make lexicons for the dac24 methods from texts.", "sim.lexicons:main"),
     "download": Command("Fetch the official LaMP files of a task.", "sim.download:main"),
 }
 HELP = ("-h", "--help")

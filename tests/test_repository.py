@@ -128,5 +128,5 @@ def test_words_of_documented_commands_exist(name: str) -> None:
     words = re.findall(r"`(?:python -m sim [^`]*?)?([a-z_]+(?:\.[a-z_]+)*)=([\w.]*)", text)
     for key, value in words:
         names = groups().get(key)
-        assert names is not None or key in keys() or key in {"run", "runs", "user"}, key
+        assert names is not None or key in keys() or key in {"texts", "run", "runs", "user"}, key
         assert not names or not value or value in names, f"{key}={value}"

@@ -232,6 +232,10 @@ def test_a_value_outside_its_bounds_is_refused(
             {"task__pair": "citation"},
             "task.pair=citation exists for lamp_1 only, the task is lamp_4",
         ),
+        (
+            {"task__name": "lamp_2", "stream__synth_response": "generate"},
+            "stream.synth_response must be keep for lamp_2",
+        ),
         ({"world__history_min": 99}, "world.history_min must be <= world.history_max, got 99 > "),
         ({"users": 300}, "world.population must be > 300 to leave public users beside the target "),
         (

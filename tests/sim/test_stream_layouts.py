@@ -143,3 +143,18 @@ def test_a_dry_run_counts_the_steps_of_every_chunk():
     # 80 records: 75 and 5 more, the buffer is full both times
     assert _stream_steps(config, synthesis=True, records=80) == 2 * 8 * 4
     assert _stream_steps(config, synthesis=True, records=10) == 5 * 4  # 10 + 30 records
+
+
+def test_a_device_that_wrote_nothing_of_use_is_a_caution(streaming):
+    from sim import cautions
+
+    results = streaming()
+    run = results.runs[0]
+    assert not [text for text in cautions.warnings(results) if "own model wrote" in text]
+    lines = {
+        key: replace(line, synthesis=(0, 40, 0, 10) if key[0] == "dac24" else line.synthesis)
+        for key, line in run.adaptations.items()
+    }
+    found = cautions.warnings(replace(results, runs=(replace(run, adaptations=lines),)))
+    (text,) = [text for text in found if "own model wrote" in text]
+    assert text.startswith("dac24: of 200 texts that the devices' own model wrote 0 were kept")
