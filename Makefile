@@ -10,7 +10,7 @@ CODE := $(if $(wildcard benchmarks/*.py),benchmarks) clients conf lamp models pr
 test unit: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test quality check unit fmt lint types imports bench bench-deps clean
+.PHONY: help install demo test quality chaos crash check unit fmt lint types imports bench bench-deps clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,14 @@ test: check ## Every check: format, lint, types, import contracts, all tests
 
 quality: $(STAMP) ## Build the miniatures at full size and check what they learned (minutes)
 	$(BIN)/pytest -q -m quality
+
+chaos: export OMP_NUM_THREADS ?= 1
+chaos: $(STAMP) ## Every fault at once over 20 users; prints what was injected, survived and lost
+	$(BIN)/python -m tests.faults.chaos
+
+crash: export OMP_NUM_THREADS ?= 1
+crash: $(STAMP) ## Kill -9 the driver at 20 random points and resume to equal results (minutes)
+	$(BIN)/python -m tests.faults.crash --points 20
 
 check: lint types imports
 

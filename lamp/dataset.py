@@ -70,6 +70,7 @@ def load(config: Config) -> LampData:
         return _assign(config, chosen, Split("dialogue", (), notes), users)
     questions_path, outputs_path = find_files(_folder(config), chosen, config.part, config.split)
     questions = files.read_questions(questions_path, chosen.fields)
+    _check_wording(questions, chosen, files.display_name(questions_path))
     golds = _read_golds(outputs_path, chosen, questions)
     split = split_questions(questions, config.split, files.display_name(questions_path))
     users = _histories(split, golds, chosen, config.task.max_field_words)
@@ -153,6 +154,14 @@ def _miniature(task: str, config: WorldConfig, cache: Path) -> Path:
         with atomic.new_folder(folder, marker=identity) as temporary:
             world.write_world(temporary, task, config)
     return folder
+
+
+def _check_wording(questions: Sequence[Question], task: Task, where: str) -> None:
+    for question in questions:
+        try:
+            query_text(task, Query(question.id, question.input, ""))
+        except DataError as error:
+            raise DataError(f"{where}, {error}") from None
 
 
 def _read_golds(path: Path, task: Task, questions: Sequence[Question]) -> Mapping[str, str]:
