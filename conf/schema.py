@@ -317,6 +317,10 @@ class FiltersConfig:
         eps_min_len: Length: least ratio of lengths.
         eps_max_len: Length: largest ratio of lengths.
         length_unit: Unit of the lengths.
+        adversarial: Drop what a classifier of shared against synthetic texts takes for synthetic
+            with at least this probability; None is off.
+        review: CSV file in which a person marks what to keep; it is written where it is not there,
+            and the run ends. None is off.
     """
 
     eps_scf: Fraction = 0.75
@@ -324,6 +328,8 @@ class FiltersConfig:
     eps_min_len: NonNegativeFloat = 0.8
     eps_max_len: PositiveFloat = 1.5
     length_unit: Literal["characters", "words"] = "characters"
+    adversarial: Fraction | None = None
+    review: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

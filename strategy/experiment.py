@@ -12,6 +12,7 @@ from flwr.app import ArrayRecord, Message
 from flwr.serverapp import Grid
 
 from conf.schema import Config
+from conf.seeds import derive_seed
 from lamp import tasks
 from lamp.lexicons import Lexicon
 from lamp.records import Pair
@@ -32,6 +33,7 @@ from strategy.filters import Candidate
 from strategy.large_model import LargeModel, require_same_vocabulary
 from strategy.ledger import DEVICE_MODEL, M_BASE, Ledger
 from strategy.methods import Arm, configured_arms
+from strategy.objections import with_objections
 from strategy.oracle import ORACLE, Histories, Oracle
 from strategy.planning import ArmPlan, Material, Shares, largest_k, plan_arm
 from strategy.progress import Progress
@@ -283,8 +285,9 @@ def _candidates(
     if not ratios:
         return {}
     counters = Counters()
+    shared = {user: by_ratio[max(ratios)] for user, by_ratio in shares.items()}
     candidates = augment(
-        {user: by_ratio[max(ratios)] for user, by_ratio in shares.items()},
+        shared,
         task=tasks.task(config.task),
         config=replace(config.augmenter, k=largest_k(arms, config)),
         seed=config.seed,
@@ -303,7 +306,9 @@ def _candidates(
         tokens=counters.generated_tokens,
         nli_pairs=counters.nli_pairs,
     )
-    return candidates
+    return with_objections(
+        candidates, shared, config.filters, derive_seed(config.seed, "objections")
+    )
 
 
 def _note_lost(counters: Counters, cloud: Cloud, log: RunLog, progress: Progress) -> None:

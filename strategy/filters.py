@@ -49,12 +49,14 @@ class Candidate:
         pair: The synthetic pair; None when the reply could not be read.
         unreadable: Reason when the reply could not be read.
         scores: Filter scores; None when the reply could not be read.
+        objection: Why a further filter rejects it (:mod:`strategy.objections`); None for no reason.
     """
 
     source_id: str
     pair: Pair | None
     unreadable: str | None
     scores: Scores | None
+    objection: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ def rejection(candidate: Candidate, config: FiltersConfig) -> str | None:
         return DIVERSITY
     if not config.eps_min_len <= _length_ratio(scores, config) <= config.eps_max_len:
         return LENGTH
-    return None
+    return candidate.objection
 
 
 def _keep(
