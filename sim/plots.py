@@ -54,6 +54,8 @@ COLOURS = {
     "copies_ft": "#CC79A7",
     "eda_ft": "#E69F00",
     "rkd_ft": "#009E73",
+    "cdcda_random": "#882255",
+    "cdcda_unfiltered": "#117733",
 }
 MARKERS = {"device": "s", "direct_ft": "o", "direct_ft_matched": "v", "cdcda": "D"}
 DARK = "#333333"
