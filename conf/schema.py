@@ -297,6 +297,8 @@ class AugmenterConfig:
         sampling: Sampling settings of the cloud model.
         batch_size: Prompts generated at once.
         endpoint: Where another process writes them; without an address ``model.cloud`` is loaded.
+        models: Further models that write in turn with the first: with two in all, samples 0, 2, 4
+            of a record come from the first and 1, 3 from the second.
     """
 
     name: str = "cloud"
@@ -305,6 +307,7 @@ class AugmenterConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     batch_size: PositiveInt = 128
     endpoint: EndpointConfig = field(default_factory=EndpointConfig)
+    models: tuple[CausalModelConfig, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -68,6 +68,16 @@ def rejections_table(run: Run) -> Table | None:
     return make_table(["Rejected because of", *totals], rows) if rows else None
 
 
+def writers_table(run: Run) -> Table | None:
+    """Per arm: how many kept pairs each cloud model wrote; None where one wrote them all."""
+    kept: dict[str, Counter[str]] = {}
+    for (arm, _), line in run.augmentations.items():
+        kept.setdefault(arm, Counter()).update(line.kept_by)
+    names = sorted({name for counts in kept.values() for name in counts})
+    rows = [[arm, *(count(counts[name]) for name in names)] for arm, counts in kept.items()]
+    return make_table(("Kept pairs by", *names), rows) if len(names) > 1 else None
+
+
 def diagnosis_table(run: Run) -> Table | None:
     """Per arm: variety of shared, kept and rejected texts, and what is true of them."""
     rows: list[list[Cell | str]] = [

@@ -151,6 +151,7 @@ def report_tables(results: Results) -> dict[str, Table | None]:
         "rejections": filter_tables.rejections_table(run),
         "sharing": sharing.sharing_table(results),
         **leakage.tables(results),
+        "writers": filter_tables.writers_table(run),
         "diagnosis": filter_tables.diagnosis_table(run),
         "loss_gaps": run_tables.loss_gap_table(run),
         "efficiency": run_tables.efficiency_table(run),

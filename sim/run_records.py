@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -107,6 +107,7 @@ class Augmentation:
     kept: int
     rejected: dict[str, int]
     history: int | None = None
+    kept_by: dict[str, int] = field(default_factory=dict)
     input_words: int | None = None
     response_words: int | None = None
 

@@ -8,7 +8,7 @@ records costs nothing. A record that several users share is generated once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
@@ -77,6 +77,7 @@ class _Job:
     index: int
     key: str
     seed: int
+    turn: int  # which writer's
 
 
 @dataclass(slots=True)
@@ -104,22 +105,24 @@ def augment(
     cache: Cache,
     progress: Progress,
     counters: Counters,
+    further: Sequence[Writer] = (),
 ) -> dict[str, tuple[Candidate, ...]]:
     """Write and score k candidates for every shared pair of every user.
 
     A user with a prompt that got no reply goes on without augmentation: half of it would be another
-    method. All candidates of that user count as rejected, and ``counters`` has the reason.
+    method. All candidates of that user count as rejected, and ``counters`` has the reason. Where
+    there are ``further`` writers, the samples of a record go round all of them.
 
     Returns:
         Per user the candidates in the order of the user's shared pairs, k for each.
     """
-    jobs = {
-        user: _jobs(pairs, task, config, seed, writer.identity) for user, pairs in shared.items()
-    }
+    writers = (writer, *further)
+    models = [each.identity for each in writers]
+    jobs = {user: _jobs(pairs, task, config, seed, models) for user, pairs in shared.items()}
     unique = {job.key: job for user in sorted(jobs) for job in jobs[user]}
     for user, own in jobs.items():
         cache.hold(user, _keys_by_record(own, judge))
-    replies, lost = _replies(unique, writer, cache, progress, counters)
+    replies, lost = _replies(unique, writers, cache, progress, counters)
     parsed = {key: parse_reply(task, text) for key, text in replies.items()}
     scores = _scores(unique, parsed, judge, cache, progress, counters)
     for user, own in jobs.items():
@@ -135,10 +138,9 @@ def augment(
 
 
 def _jobs(
-    pairs: Sequence[Pair], task: Task, config: AugmenterConfig, seed: int, model: str
+    pairs: Sequence[Pair], task: Task, config: AugmenterConfig, seed: int, models: Sequence[str]
 ) -> list[_Job]:
     settings = {
-        "model": model,
         "prompt": config.prompt_version,
         "sampling": asdict(config.sampling),
         "task": task.name,
@@ -148,9 +150,16 @@ def _jobs(
     for pair in pairs:
         record = record_hash(pair)
         for index in range(config.k):
-            key = hash_json({**settings, "record": record, "index": index})
-            jobs.append(_Job(pair, record, index, key, derive_seed(seed, record, index)))
+            turn = index % len(models)
+            model = models[turn]
+            key = hash_json({**settings, "model": model, "record": record, "index": index})
+            jobs.append(_Job(pair, record, index, key, derive_seed(seed, record, index), turn))
     return jobs
+
+
+def writer_name(turn: int) -> str:
+    """What a report calls the writer whose turn it is: "writer 1" is the first."""
+    return f"writer {turn + 1}"
 
 
 def record_hash(pair: Pair) -> str:
@@ -167,7 +176,7 @@ def _keys_by_record(jobs: Sequence[_Job], judge: Judge) -> dict[str, list[str]]:
 
 def _replies(
     unique: Mapping[str, _Job],
-    writer: Writer,
+    writers: Sequence[Writer],
     cache: Cache,
     progress: Progress,
     counters: Counters,
@@ -177,9 +186,8 @@ def _replies(
     found = {key: str(value["text"]) for key, value in cache.get(unique).items()}
     missing = [job for key, job in unique.items() if key not in found]
     with progress.phase("augment", len(missing)) as phase:
-        for start in range(0, len(missing), GENERATE_CHUNK):
-            chunk = missing[start : start + GENERATE_CHUNK]
-            replies = writer.write(
+        for turn, chunk in _chunks(missing, len(writers)):
+            replies = writers[turn].write(
                 [augmentation_prompt(job.pair) for job in chunk],
                 [job.seed for job in chunk],
                 phase.advance,
@@ -192,6 +200,14 @@ def _replies(
             counters.generated_replies += len(good)
             counters.generated_tokens += sum(reply.tokens for reply in good.values())
     return found, lost
+
+
+def _chunks(jobs: Sequence[_Job], writers: int) -> Iterator[tuple[int, list[_Job]]]:
+    """Yield whose turn it is and what to write, one writer after the other."""
+    for turn in range(writers):
+        own = [job for job in jobs if job.turn == turn]
+        for start in range(0, len(own), GENERATE_CHUNK):
+            yield turn, own[start : start + GENERATE_CHUNK]
 
 
 def _scores(
@@ -247,6 +263,8 @@ def _score_key(job: _Job, judge: Judge) -> str:
 
 
 def _candidate(job: _Job, parsed: Parsed, scores: Scores | None) -> Candidate:
+    name = writer_name(job.turn)
     if parsed.reason is not None:
-        return Candidate(job.pair.id, None, parsed.reason, None)
-    return Candidate(job.pair.id, synthetic_pair(job.pair, job.index, parsed), None, scores)
+        return Candidate(job.pair.id, None, parsed.reason, None, writer=name)
+    pair = synthetic_pair(job.pair, job.index, parsed)
+    return Candidate(job.pair.id, pair, None, scores, writer=name)

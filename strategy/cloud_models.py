@@ -16,10 +16,11 @@ from strategy.endpoint import EndpointWriter
 
 @dataclass(frozen=True, slots=True)
 class Cloud:
-    """The two models that the augmentation works with."""
+    """The models that the augmentation works with; ``further`` ones write in turn."""
 
     writer: Writer
     judge: Judge
+    further: tuple[Writer, ...] = ()
 
 
 def configured_cloud(config: Config) -> Cloud:
@@ -33,6 +34,7 @@ def configured_cloud(config: Config) -> Cloud:
     return Cloud(
         writer=writer,
         judge=CloudJudge(config.model.nli, device),
+        further=tuple(CloudWriter(model, augmenter, device) for model in augmenter.models),
     )
 
 

@@ -296,6 +296,7 @@ def _candidates(
         cache=Cache(Path(config.paths.cache) / "augmentation.sqlite"),
         progress=progress,
         counters=counters,
+        further=cloud.further,
     )
     _note_lost(counters, cloud, log, progress)
     log.phase(

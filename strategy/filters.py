@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from conf.schema import FiltersConfig
 from lamp.records import Pair
@@ -50,6 +50,7 @@ class Candidate:
         unreadable: Reason when the reply could not be read.
         scores: Filter scores; None when the reply could not be read.
         objection: Why a further filter rejects it (:mod:`strategy.objections`); None for no reason.
+        writer: Which model wrote it.
     """
 
     source_id: str
@@ -57,6 +58,7 @@ class Candidate:
     unreadable: str | None
     scores: Scores | None
     objection: str | None = None
+    writer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ class Selection:
     kept: tuple[Pair, ...]
     rejected: Mapping[str, int]  # reason -> number of candidates
     generated: int
+    kept_by: Mapping[str, int] = field(default_factory=dict)  # writer -> number of kept
 
 
 def select(candidates: Sequence[Candidate], config: FiltersConfig) -> Selection:
@@ -111,7 +114,8 @@ def _keep(
     judged = list(zip(candidates, reasons, strict=True))
     kept = [each.pair for each, reason in judged if reason is None and each.pair is not None]
     rejected = Counter(reason for reason in reasons if reason is not None)
-    return Selection(kept=tuple(kept), rejected=dict(rejected), generated=len(candidates))
+    writers = Counter(candidate.writer for candidate, reason in judged if reason is None)
+    return Selection(tuple(kept), dict(rejected), len(candidates), dict(writers))
 
 
 def _length_ratio(scores: Scores, config: FiltersConfig) -> float:

@@ -103,6 +103,7 @@ class RunLog:
             "generated": selection.generated,
             "kept": len(selection.kept),
             "rejected": dict(selection.rejected),
+            "kept_by": dict(selection.kept_by),
             "input_words": sum(len(pair.input.split()) for pair in selection.kept),
             "response_words": sum(len(pair.response.split()) for pair in selection.kept),
         }

@@ -116,3 +116,31 @@ def test_a_user_who_shares_nothing_gets_nothing(run):
     candidates, counters = run({"u": ()})
     assert candidates == {"u": ()}
     assert counters == Counters()
+
+
+def test_several_writers_take_turns_and_each_sample_says_whose_it_is(tmp_path):
+    class Other(Writer):
+        identity = "other"
+
+        def write(self, prompts, seeds, on_done):
+            self.asked += len(prompts)
+            return [Reply("Input: [from the other], Response: [t]", 5) for _ in prompts]
+
+    first, second = Writer(), Other()
+    found = augment(
+        {"u": RECORDS[:2]},
+        task=TASK,
+        config=AugmenterConfig(k=3),
+        seed=0,
+        writer=first,
+        judge=Judge(),
+        cache=Cache(tmp_path / "cache.sqlite"),
+        progress=LoggedProgress(),
+        counters=Counters(),
+        further=[second],
+    )["u"]
+    assert (first.asked, second.asked) == (4, 2)
+    assert [each.writer for each in found] == ["writer 1", "writer 2", "writer 1"] * 2
+    assert [each.pair.input == "from the other" for each in found] == [False, True, False] * 2
+    chosen = select(found, FiltersConfig(eps_min_len=0.0))
+    assert chosen.kept_by == {"writer 1": 4, "writer 2": 2}
