@@ -7,8 +7,6 @@ import os
 from dataclasses import replace
 
 from conf.schema import Config, ResourcesConfig
-from models.cohort import suited_size
-from models.loading import hidden_size
 
 
 def with_cohort(config: Config) -> Config:
@@ -22,6 +20,9 @@ def with_cohort(config: Config) -> Config:
     """
     if config.qlora.cohort != "auto":
         return config
+    from models.cohort import suited_size  # heavy, and refusals come before it
+    from models.loading import hidden_size
+
     device = config.model.device
     most = suited_size(
         hidden_size(device.path, device.revision), on_gpu=config.resources.client_gpus > 0
