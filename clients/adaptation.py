@@ -26,6 +26,7 @@ from models import lora, training
 from models.chat import Encoded, encode_pairs
 from models.cohort import CohortJob, CohortResult, train_cohort
 from models.distillation import distilled
+from models.private_training import Guarantee, train_privately
 from models.quantisation import device_memory_bytes
 from models.stacked import NotStackableError
 from protocol.codec import Arrays
@@ -41,10 +42,19 @@ class Training:
     Attributes:
         job: Examples (D_u first, then what is added to it), schedule, seeds and first weights.
         objective: Loss with a teacher; None is the cross-entropy.
+        guarantee: What DP-SGD is to keep; None trains without.
+        records: Per record of D_u the places of its examples, for DP-SGD.
     """
 
     job: CohortJob
     objective: training.Objective | None = None
+    guarantee: Guarantee | None = None
+    records: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def stackable(self) -> bool:
+        """Whether it can be trained in one pass with other users'."""
+        return self.objective is None and self.guarantee is None
 
 
 def adapt(
@@ -89,7 +99,36 @@ def prepare(
         batch_seed=derive_seed(request.seed, user, "batches", *later),
         start=_start(base, request),
     )
+    if recipe.epsilon is not None:
+        return _private(device, request, recipe, job)
     return Training(job, _objective(device, request, recipe, examples))
+
+
+def _private(device: Device, request: AdaptRequest, recipe: Recipe, job: CohortJob) -> Training:
+    """The same job under DP-SGD, with draws and noise from a seed that only the device knows.
+
+    As many steps as the records alone would take: a record's examples are drawn together.
+    """
+    places: dict[str, list[int]] = {
+        pair.id: [place] for place, pair in enumerate(device.history.pairs)
+    }
+    for place, pair in enumerate(request.kept, start=len(places)):
+        places.setdefault(pair.id.rpartition("/")[0], []).append(place)
+    steps = training.steps_for(len(places), job.schedule.batch_size, 1) * _epochs(job)
+    return Training(
+        replace(
+            job,
+            schedule=replace(job.schedule, steps=steps),
+            batch_seed=derive_seed(job.batch_seed, device.secret.hex(), "private"),
+        ),
+        guarantee=Guarantee(recipe.epsilon or 0.0, recipe.delta, recipe.record_clip),
+        records=tuple(tuple(each) for each in places.values()),
+    )
+
+
+def _epochs(job: CohortJob) -> int:
+    per_epoch = training.steps_for(len(job.examples), job.schedule.batch_size, 1)
+    return job.schedule.steps // per_epoch if per_epoch else 0
 
 
 def finish(
@@ -138,7 +177,7 @@ def _optimizer_bytes(result: CohortResult) -> int:
 
 def _train(base: Base, what: Training) -> CohortResult:
     """Train one user alone: as a cohort of one, or by the plain loop where that cannot be."""
-    if what.objective is None:
+    if what.stackable:
         with suppress(NotStackableError):
             return train_cohort(base.model, [what.job])[0]
     job = what.job
@@ -146,6 +185,16 @@ def _train(base: Base, what: Training) -> CohortResult:
         lora.fill(base.model, job.start, "of the message")
     else:
         lora.reset(base.model, job.adapter_seed)
+    if what.guarantee is not None:
+        report = train_privately(
+            base.model,
+            base.tokenizer.pad_token_id,
+            [[job.examples[place] for place in record] for record in what.records],
+            job.schedule,
+            what.guarantee,
+            job.batch_seed,
+        )
+        return CohortResult(report, dict(lora.lora_parameters(base.model)))
     report = training.train(
         base.model,
         base.tokenizer.pad_token_id,

@@ -436,6 +436,9 @@ class BaselinesConfig:
         rkd_weight: Weight of the reverse KL beside the cross-entropy.
         fedavg_rounds: Rounds of fedavg: every user trains, the server averages.
         fedavg_epochs: Passes over a user's records in each of these rounds.
+        dp_epsilons: Privacy losses of the *_dp methods; each gets an arm where there are several.
+        dp_delta: Probability of a larger loss; below one over the records of a user.
+        dp_clip: Largest gradient norm of one record under DP-SGD.
     """
 
     eda_rate: Annotated[float, Field(gt=0, le=1)] = 0.1
@@ -443,6 +446,9 @@ class BaselinesConfig:
     rkd_weight: NonNegativeFloat = 1.0
     fedavg_rounds: PositiveInt = 5
     fedavg_epochs: PositiveInt = 1
+    dp_epsilons: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (8.0,)
+    dp_delta: Annotated[float, Field(gt=0, lt=1)] = 1e-3
+    dp_clip: PositiveFloat = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -139,7 +139,7 @@ def train(
     if not examples:
         raise ModelError(f"training: expected examples for {schedule.steps} steps, got none")
     started = time.perf_counter()
-    with _training_mode(model, seed):
+    with training_mode(model, seed):
         losses, tokens = _run(
             model, tokenizer_pad_id, examples, schedule, seed, on_step, objective or _plain
         )
@@ -261,7 +261,7 @@ def _step(
 
 
 @contextmanager
-def _training_mode(model: PreTrainedModel | PeftModel, seed: int) -> Iterator[None]:
+def training_mode(model: PreTrainedModel | PeftModel, seed: int) -> Iterator[None]:
     """Switch dropout on, drawing from ``seed``; the process's generators stay where they are."""
     on_gpu = model.device.type == "cuda"
     if on_gpu:

@@ -8,9 +8,17 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from functools import lru_cache
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic.dataclasses import dataclass
 
 from conf.errors import ProtocolError
@@ -58,6 +66,9 @@ class Recipe:
         federated: Send the adapter's weights back; start from the message's weights, in round 0
             from weights that are the same for all users.
         round: Round of the federated training.
+        epsilon: Train with DP-SGD to this privacy loss per record; None trains without.
+        delta: Probability of a larger privacy loss.
+        record_clip: Largest gradient norm of one record under DP-SGD.
         stream: Keep and train on a few records of the stream that D_u is; None for all of D_u.
     """
 
@@ -70,12 +81,20 @@ class Recipe:
     epochs: PositiveInt | None = None
     federated: bool = False
     round: NonNegativeInt = 0
+    epsilon: PositiveFloat | None = None
+    delta: Annotated[float, Field(gt=0, lt=1)] = 1e-3
+    record_clip: PositiveFloat = 1.0
     stream: Stream | None = None
 
     @property
     def can_wait(self) -> bool:
         """Whether the device may keep the request and train it with others' (no arrays in it)."""
-        return not self.federated and not self.distillation and self.stream is None
+        return (
+            not self.federated
+            and not self.distillation
+            and self.stream is None
+            and self.epsilon is None
+        )
 
 
 def recipe_to_json(recipe: Recipe) -> str:

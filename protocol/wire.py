@@ -69,6 +69,8 @@ WIRE_TABLE: dict[str, Allowed] = {
     "dac24_idd": _LOCAL,
     "dac24_plain": _LOCAL,
     "dac24_random_plain": _LOCAL,
+    "direct_ft_dp": _LOCAL,
+    "cdcda_dp": _AUGMENTED,
     "fedavg": _allowed(up="LoRA weights", down="averaged weights, M_base"),
     "unified": _ORACLE,
 }

@@ -1,8 +1,12 @@
-"""The picture of what sharing brings: score against ratio by group, gain against records shared."""
+"""The picture of what sharing brings: score against ratio by group, gain against records shared.
+
+Where adapters were trained with DP-SGD too, a further panel shows their score against epsilon.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,10 +16,11 @@ from matplotlib.figure import Figure
 
 from lamp import metrics
 from sim.plots import DARK, STYLE
-from sim.results import Results
+from sim.results import ArmResult, Results
 from sim.sharing import EVERYONE, REFERENCE, Share, shares
 from sim.statistics import Difference, Estimate
 from sim.tables import LOWER_IS_BETTER, metric_title
+from strategy.methods import METHODS
 
 METHOD = "cdcda"
 FEWEST_RATIOS = 2
@@ -35,9 +40,13 @@ def sharing_figure(results: Results) -> Figure | None:
     name = metrics.headline(run.task)[0]
     better = "lower" if name in LOWER_IS_BETTER else "higher"
     gains = any(share.gain for share in found)
+    private = _private_arms(results)
+    panels = 1 + gains + bool(private)
     with rc_context(STYLE):
-        figure = Figure(figsize=(11.0 if gains else 6.0, 4.8), layout="constrained")
-        axes = figure.subplots(1, 2 if gains else 1, squeeze=False)[0]
+        figure = Figure(figsize=(1.0 + 5.0 * panels, 4.8), layout="constrained")
+        axes = figure.subplots(1, panels, squeeze=False)[0]
+        if private:
+            _draw_epsilons(axes[-1], results, private, name)
         for group, look in _looks(found).items():
             own = [share for share in found if share.group == group]
             _draw(axes[0], [_ratio(share) for share in own], [s.score for s in own], group, look)
@@ -55,6 +64,43 @@ def sharing_figure(results: Results) -> Figure | None:
         figure.legend(handles, labels, loc="outside lower center", ncols=4)
         figure.suptitle(f"{run.task.title}, {run.world}: what sharing brings")
     return figure
+
+
+def _private_arms(results: Results) -> dict[str, list[tuple[float, ArmResult]]]:
+    """Per method with DP-SGD its arms by epsilon, smallest first."""
+    found: dict[str, list[tuple[float, ArmResult]]] = {}
+    for result in results.arms:
+        method = METHODS.get(result.arm.method)
+        if method is not None and method.private and result.metrics:
+            epsilon = _epsilon(result, results.runs[0].config.baselines.dp_epsilons)
+            found.setdefault(method.name, []).append((epsilon, result))
+    return {method: sorted(arms, key=lambda arm: arm[0]) for method, arms in found.items()}
+
+
+def _epsilon(result: ArmResult, epsilons: Sequence[float]) -> float:
+    """The epsilon in the arm's name; the run's only one where the name has none."""
+    named = re.search(r"\+eps([0-9.e+-]+)", result.arm.name)
+    return float(named[1]) if named else epsilons[0]
+
+
+def _draw_epsilons(
+    axis: Axes,
+    results: Results,
+    private: Mapping[str, Sequence[tuple[float, ArmResult]]],
+    name: str,
+) -> None:
+    """Score against epsilon; dashed what the same method scores without DP-SGD."""
+    for (method, arms), look in zip(private.items(), (*GROUP_LOOKS, EVERYONE_LOOK), strict=False):
+        known = [(epsilon, arm.metrics[name]) for epsilon, arm in arms if name in arm.metrics]
+        _draw(axis, [epsilon for epsilon, _ in known], [each for _, each in known], method, look)
+        plain = [arm for arm in results.arms if f"{arm.arm.method}_dp" == method and arm.metrics]
+        if plain:
+            axis.axhline(plain[-1].metrics[name].value, color=look[0], linestyle="--", linewidth=1)
+    axis.set_xscale("log")
+    axis.set_xlabel("epsilon per record of D_u; dashed: without DP-SGD")
+    axis.set_ylabel(metric_title(name))
+    axis.set_title("adapters with clipped, noised training")
+    axis.legend()
 
 
 def _looks(found: Sequence[Share]) -> dict[str, tuple[str, str]]:

@@ -53,6 +53,7 @@ class Method:
         federated: Whether the adapters are averaged over the users, round after round.
         retrieves: Whether records of the user's own profile stand in the prompt (RAG).
         adapter_of: Method whose adapter answers; "" for the method's own.
+        private: Whether the adapter is trained with DP-SGD.
         streaming: How the device keeps a few records of D_u, seen as a stream; None for all of D_u.
     """
 
@@ -68,6 +69,7 @@ class Method:
     federated: bool = False
     retrieves: bool = False
     adapter_of: str = ""
+    private: bool = False
     streaming: Streaming | None = None
 
     @property
@@ -216,6 +218,18 @@ METHODS: dict[str, Method] = {
             replace="random",
             synthesis=False,
         ),
+        replace(
+            _DIRECT_FT,
+            name="direct_ft_dp",
+            about="direct_ft with DP-SGD: clipped and noised per record",
+            private=True,
+        ),
+        replace(
+            _CDCDA,
+            name="cdcda_dp",
+            about="cdcda with DP-SGD; a record and what was made from it count as one",
+            private=True,
+        ),
         Method(
             name="unified",
             about="one adapter for all users, trained in the cloud on pooled data",
@@ -235,12 +249,14 @@ class Arm:
         ratio: Share ratio that the server asks for; None asks for all that each user allows.
         k: Samples per shared record; None takes the augmenter's.
         thresholds: Filter thresholds of its own; None takes the configured ones.
+        epsilon: Privacy loss of DP-SGD, where the run has several; None takes the only one.
     """
 
     method: Method
     ratio: float | None = None
     k: int | None = None
     thresholds: ThresholdsConfig | None = None
+    epsilon: float | None = None
 
     @property
     def name(self) -> str:
@@ -252,7 +268,13 @@ class Arm:
         """What stands behind the method's name: only what was asked for apart."""
         ratio = "" if self.ratio is None else f"@{self.ratio:g}"
         k = "" if self.k is None else f"+k{self.k}"
-        return ratio + k + "".join(f"+{name}{value:g}" for name, value in self.own_thresholds)
+        epsilon = "" if self.epsilon is None else f"+eps{self.epsilon:g}"
+        return (
+            ratio
+            + k
+            + epsilon
+            + "".join(f"+{name}{value:g}" for name, value in self.own_thresholds)
+        )
 
     @property
     def own_thresholds(self) -> tuple[tuple[str, float], ...]:
@@ -300,7 +322,9 @@ def has_oracle(names: Sequence[str]) -> bool:
 
 def configured_arms(config: Config) -> tuple[Arm, ...]:
     """The arms of a run."""
-    return make_arms(config.methods, config.ratios, config.ks, config.thresholds)
+    return make_arms(
+        config.methods, config.ratios, config.ks, config.thresholds, config.baselines.dp_epsilons
+    )
 
 
 def make_arms(
@@ -308,8 +332,9 @@ def make_arms(
     ratios: Sequence[float] | None,
     ks: Sequence[int] | None = None,
     thresholds: Sequence[ThresholdsConfig] = (),
+    epsilons: Sequence[float] = (),
 ) -> tuple[Arm, ...]:
-    """Expand methods, ratios, k and thresholds; a method gets one arm for each it depends on.
+    """Expand methods by every setting that they depend on: one arm for each combination.
 
     Raises:
         ConfigError: If a method is unknown or named twice, or none is named.
@@ -323,5 +348,7 @@ def make_arms(
         own_ratios = ratios if ratios is not None and method.depends_on_ratio else (None,)
         own_ks = ks if ks is not None and method.depends_on_k else (None,)
         own_thresholds = thresholds if thresholds and method.depends_on_thresholds else (None,)
-        arms += [Arm(method, *setting) for setting in product(own_ratios, own_ks, own_thresholds)]
+        own_epsilons = epsilons if method.private and len(epsilons) > 1 else (None,)
+        settings = product(own_ratios, own_ks, own_thresholds, own_epsilons)
+        arms += [Arm(method, *setting) for setting in settings]
     return tuple(arms)

@@ -132,6 +132,12 @@ def recipe_of(
         )
     if arm.method.federated:
         return Recipe(federated=True, round=number, epochs=settings.fedavg_epochs)
+    if arm.method.private:
+        return Recipe(
+            epsilon=arm.epsilon or settings.dp_epsilons[0],
+            delta=settings.dp_delta,
+            record_clip=settings.dp_clip,
+        )
     if arm.method.distils:
         return Recipe(distillation=settings.rkd_weight)
     if arm.method.added == "copies":

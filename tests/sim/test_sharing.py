@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 
+from conf.schema import BaselinesConfig
 from sim.plots import save
 from sim.report import write_report
 from sim.results import summarise
@@ -78,6 +79,18 @@ def test_the_picture_needs_two_ratios(make_run, tmp_path):
 
 def test_nothing_is_shown_where_nobody_shares(make_run):
     assert sharing_table(summarise([read_run(make_run(users=4, methods=("direct_ft",)))])) is None
+
+
+def test_adapters_under_dp_sgd_get_a_panel_of_their_own(make_run):
+    folder = make_run(
+        users=6, methods=(*METHODS, "direct_ft_dp"), ratios=RATIOS,
+        baselines=BaselinesConfig(dp_epsilons=(1.0, 8.0)),
+    )  # fmt: skip
+    figure = sharing_figure(summarise([read_run(folder)]))
+    panel = figure.axes[-1]
+    assert panel.get_xlabel().startswith("epsilon")
+    (line,) = [line for line in panel.lines if line.get_label() == "direct_ft_dp"]
+    assert list(line.get_xdata()) == [1.0, 8.0]
 
 
 def test_the_report_has_its_section(make_run):
