@@ -187,15 +187,15 @@ def nli_pairs(
     """Write ``n`` premises and hypotheses about ``texts``, a third of each label.
 
     Entailment: the facts, or all but one of them, in other words. Contradiction: at least half of
-    the facts with a concept exchanged. Neutral: a fact or two that the premise does not state.
+    the facts, each with one or more concepts exchanged. Neutral: a fact or two that the premise
+    does not state.
 
     Args:
         texts: Texts of the world; premises state the facts of one of them, or some of these.
         seed: Seed of all choices.
         n: Number of pairs.
         word_share: So many of the words that premise and hypothesis share become synonyms.
-        most_facts: Premises are about so many facts at most; fewer make easier pairs, and with 0
-            premise and hypothesis are single words.
+        most_facts: Premises are about so many facts at most; fewer make easier pairs.
 
     Raises:
         ConfigError: If no text of the world is among ``texts``.

@@ -237,27 +237,13 @@ def _bare_words(text: str) -> list[str]:
 
 
 def change_fact(domain: Domain, fact: Fact, rng: random.Random) -> Fact:
-    """The same frame with one slot's concept exchanged for another of its category."""
-    slot = rng.randrange(len(fact.concepts))
-    category, old = fact.concepts[slot]
-    new = rng.choice([i for i in range(len(domain.lexicon[category])) if i != old])
+    """The same frame with one slot's concept, or several, exchanged for another of its category."""
     concepts = list(fact.concepts)
-    concepts[slot] = (category, new)
+    for slot in rng.sample(range(len(concepts)), rng.randint(1, len(concepts))):
+        category, old = concepts[slot]
+        others = [i for i in range(len(domain.lexicon[category])) if i != old]
+        concepts[slot] = (category, rng.choice(others))
     return replace(fact, concepts=tuple(concepts))
-
-
-def word_pair(domain: Domain, label: Label, rng: random.Random) -> tuple[str, str]:
-    """Two words: of one concept, of two concepts of a category, or of two categories."""
-    category = rng.choice([each for each, found in domain.lexicon.items() if len(found) > 1])
-    first = domain.draw(category, rng)
-    if label == "entailment":
-        second = first
-    elif label == "contradiction":
-        indices = [i for i in range(len(domain.lexicon[category])) if i != first[1]]
-        second = category, rng.choice(indices)
-    else:
-        second = domain.draw(rng.choice([each for each in domain.lexicon if each != category]), rng)
-    return rng.choice(domain.words(first)), rng.choice(domain.words(second))
 
 
 @dataclass(frozen=True)
@@ -288,12 +274,9 @@ class Premise:
         Args:
             label: What the pair is to be.
             word_share: So many of the words that both have are exchanged for synonyms.
-            most_facts: The premise is about so many facts of the text at most; with 0 the pair is
-                two words of the domain.
+            most_facts: The premise is about so many facts of the text at most.
             rng: Source of all choices.
         """
-        if not most_facts:
-            return word_pair(self.domain, label, rng)
         facts = list(self.facts)
         rng.shuffle(facts)
         facts = facts[:most_facts]

@@ -38,7 +38,7 @@ from models.miniature.tokenizer import train_tokenizer
 from storage.atomic import is_whole, new_folder, write_json
 from storage.hashing import hash_bytes, hash_json
 
-VERSION = "3"  # a change that alters the weights gets a new version
+VERSION = "4"  # a change that alters the weights gets a new version
 NLI_VOCABULARY_PAIRS = 2000
 LAST_LOSSES = 20
 
