@@ -105,10 +105,13 @@ def _curve_table(all_results: Sequence[Results]) -> Table | None:
         for arm in _streaming(results):
             found = {point.x: point.estimate.value for point in curve_of(results, arm.arm.name)}
             cells = [short(found[x]) if x in found else "-" for x in places]
-            rows.append([_setting(results), arm.arm.name, *cells])
+            users = str(len(lines_of(results, arm.arm.name)) // len(results.runs))
+            rows.append([_setting(results), arm.arm.name, users, *cells])
     if not places:
         return None
-    return make_table(["Setting", "Method", *(f"{x:g} seen" for x in places)], rows, left=2)
+    return make_table(
+        ["Setting", "Method", "Users", *(f"{x:g} seen" for x in places)], rows, left=2
+    )
 
 
 def _beside(

@@ -67,9 +67,9 @@ def test_the_share_of_selection_leaves_the_curves_answers_out(streaming):
 
 def test_figure_2_has_a_row_per_method_and_the_papers_ends_beside(streaming):
     tables = make_layout("dac24", [streaming()]).tables
-    assert tables["figure2"].head[2:] == ("0 seen", "75 seen", "150 seen")
+    assert tables["figure2"].head[2:] == ("Users", "0 seen", "75 seen", "150 seen")
     curves = {row[1]: row[2:] for row in rows_of(tables["figure2"])}
-    assert curves["dac24"] == [".100", ".350", ".500"]
+    assert curves["dac24"] == ["4", ".100", ".350", ".500"]
     assert set(curves) == {"dac24", "dac24_random", "dac24_eoe"}  # device has no curve
     ends = {row[0]: row for row in rows_of(tables["figure2_ends"])}
     assert ends["dac24"][2:] == [".373", ".347", ".306", ".326", ".281", ".343"]
