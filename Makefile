@@ -10,10 +10,10 @@ CODE := $(if $(wildcard benchmarks/*.py),benchmarks) clients conf lamp models pr
 test unit: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test quality chaos crash check unit fmt lint types imports bench bench-deps clean
+.PHONY: help install demo test quality chaos crash check unit fmt lint types imports bench bench-scale bench-deps clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## Make .venv with the locked dependencies
 
@@ -63,6 +63,10 @@ imports: $(STAMP) ## Import directions between the folders
 
 bench: $(STAMP) ## Measure against how others do it; appends to benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks
+
+SIZES ?= 20 100 300 1000
+bench-scale: $(STAMP) ## Simulate 20 to 1,000 users (SIZES="20 40" for fewer); appends there too
+	$(BIN)/python -m benchmarks.scale $(SIZES)
 
 bench-deps: $(STAMP) ## Install what only the benchmarks' peers need
 	$(BIN)/python -m pip install --quiet --requirement requirements-benchmarks.lock

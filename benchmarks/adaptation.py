@@ -57,22 +57,24 @@ class Bench:
         users: Training examples of each user.
         qlora: Settings of every way.
         out: Folder for adapters.
+        device: Torch device of every way.
     """
 
     material: Material
     users: Sequence[Sequence[Encoded]]
     qlora: QLoraConfig
     out: Path
+    device: str = "cpu"
 
     @property
     def folder(self) -> Path:
         """The base in NF4."""
-        return self.material.quantised(self.qlora)
+        return self.material.quantised(self.qlora, self.device)
 
 
 def run(*, size: TransformerSize = SIZE, records: int = 60, rounds: int = 3) -> list[Table]:
     """Measure in bfloat16, the type of QLoRA, and in float32, the type of the miniatures."""
-    with tempfile.TemporaryDirectory() as name, _quiet():
+    with tempfile.TemporaryDirectory() as name, quiet():
         material = make(Path(name), size, users=COHORT, records=records)
         return [
             _table(Bench(material, material.examples(COHORT, records), qlora, Path(name)), rounds)
@@ -85,8 +87,7 @@ def _in(dtype: Dtype) -> QLoraConfig:
 
 
 def _table(bench: Bench, rounds: int) -> Table:
-    base = AutoModelForCausalLM.from_pretrained(bench.folder, **_loading(bench))
-    slot = lora.attach(load_device_base(bench.folder, bench.qlora), bench.qlora, seed=0)
+    base, slot = oppu_base(bench), our_slot(bench)
     cohort = min(suited_size(slot.config.hidden_size, on_gpu=False), len(bench.users))
     ways = [
         Way("FlowerTune: load the NF4 base, SFTTrainer", lambda: flower_tune(bench), PEER_USERS),
@@ -106,6 +107,18 @@ def _table(bench: Bench, rounds: int) -> Table:
     return Table("way", setting, "user", "mean loss", measure(ways, rounds))
 
 
+def oppu_base(bench: Bench) -> PreTrainedModel:
+    """The NF4 base as :func:`oppu` holds it."""
+    loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(bench.folder, **_loading(bench))
+    return loaded
+
+
+def our_slot(bench: Bench) -> PeftModel:
+    """The base as :func:`ours` holds it, with its slot."""
+    base = load_device_base(bench.folder, bench.qlora, bench.device)
+    return lora.attach(base, bench.qlora, seed=0)
+
+
 def flower_tune(bench: Bench) -> str:
     """Each message loads the quantised base from disk and trains with TRL's SFTTrainer.
 
@@ -121,13 +134,13 @@ def flower_tune(bench: Bench) -> str:
         model = get_peft_model(base, _lora(bench.qlora))
         trainer = SFTTrainer(
             model=model,
-            args=SFTConfig(gradient_checkpointing=False, max_length=256, **_arguments(bench)),
-            train_dataset=_completions(user),
+            args=SFTConfig(gradient_checkpointing=False, max_length=256, **arguments(bench)),
+            train_dataset=completions(user),
             processing_class=AutoTokenizer.from_pretrained(bench.folder),
         )
         losses.append(trainer.train().training_loss)
         model.save_pretrained(str(bench.out / "flower_tune"), save_embedding_layers=False)
-    return _mean(losses)
+    return mean(losses)
 
 
 def oppu(bench: Bench, base: PreTrainedModel) -> str:
@@ -137,14 +150,14 @@ def oppu(bench: Bench, base: PreTrainedModel) -> str:
         model = get_peft_model(base, _lora(bench.qlora))
         trainer = Trainer(
             model=model,
-            args=TrainingArguments(remove_unused_columns=False, **_arguments(bench)),
+            args=TrainingArguments(remove_unused_columns=False, **arguments(bench)),
             train_dataset=_rows(user),
             data_collator=_Padded(pad_id(bench.material.tokenizer)),
         )
         losses.append(trainer.train().training_loss)
         model.save_pretrained(str(bench.out / "oppu"), save_embedding_layers=False)
         model.unload()
-    return _mean(losses)
+    return mean(losses)
 
 
 def ours(bench: Bench, slot: PeftModel, cohort: int, users: int) -> str:
@@ -163,7 +176,7 @@ def ours(bench: Bench, slot: PeftModel, cohort: int, users: int) -> str:
         for number, result in enumerate(train_cohort(slot, jobs[start : start + cohort])):
             lora.save_state(slot, result.state, bench.out / f"ours-{start + number}")
             losses.append(sum(result.report.losses) / result.report.steps)
-    return _mean(losses)
+    return mean(losses)
 
 
 class _Padded:
@@ -192,7 +205,7 @@ def _rows(user: Sequence[Encoded]) -> list[dict[str, list[int]]]:
     ]
 
 
-def _completions(user: Sequence[Encoded]) -> Dataset:
+def completions(user: Sequence[Encoded]) -> Dataset:
     """TRL's form of tokenised examples whose completion alone is scored."""
     return Dataset.from_list(
         [
@@ -206,7 +219,7 @@ def _completions(user: Sequence[Encoded]) -> Dataset:
 
 
 def _loading(bench: Bench) -> dict[str, Any]:
-    return {"device_map": {"": "cpu"}, "dtype": getattr(torch, bench.qlora.compute_dtype)}
+    return {"device_map": {"": bench.device}, "dtype": getattr(torch, bench.qlora.compute_dtype)}
 
 
 def _lora(qlora: QLoraConfig) -> LoraConfig:
@@ -219,7 +232,8 @@ def _lora(qlora: QLoraConfig) -> LoraConfig:
     )
 
 
-def _arguments(bench: Bench) -> dict[str, Any]:
+def arguments(bench: Bench) -> dict[str, Any]:
+    """The trainers' settings."""
     qlora = bench.qlora
     return {
         "output_dir": str(bench.out / "trainer"),
@@ -230,7 +244,7 @@ def _arguments(bench: Bench) -> dict[str, Any]:
         "max_grad_norm": qlora.clip,
         "weight_decay": qlora.weight_decay,
         "bf16": qlora.compute_dtype == "bfloat16",
-        "use_cpu": True,
+        "use_cpu": bench.device == "cpu",
         "save_strategy": "no",
         "logging_strategy": "no",
         "report_to": [],
@@ -238,12 +252,13 @@ def _arguments(bench: Bench) -> dict[str, Any]:
     }
 
 
-def _mean(losses: Sequence[float]) -> str:
+def mean(losses: Sequence[float]) -> str:
+    """The mean loss, as the tables show it."""
     return f"{sum(losses) / len(losses):.2f}"
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the trainers' reports, warnings and bars out of the table's output."""
     level = library_logging.get_verbosity()
     bars = library_logging.is_progress_bar_enabled(), is_progress_bar_enabled()

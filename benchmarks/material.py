@@ -47,11 +47,11 @@ class Material:
             for user in self.data.targets[:users]
         ]
 
-    def quantised(self, qlora: QLoraConfig) -> Path:
+    def quantised(self, qlora: QLoraConfig, device: str = "cpu") -> Path:
         """Folder of the checkpoint in NF4, with tokenizer; made at the first call."""
         folder = self.plain.with_name(f"nf4-{qlora.compute_dtype}")
         if not folder.exists():
-            loading.quantise_folder(self.plain, folder, qlora)
+            loading.quantise_folder(self.plain, folder, qlora, device)
             self.tokenizer.save_pretrained(folder)
         return folder
 

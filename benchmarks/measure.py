@@ -73,10 +73,28 @@ class Table:
     rows: tuple[Row, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """A table of other columns than times and ratios.
+
+    Attributes:
+        setting: Sizes, in words.
+        heads: Headings of the columns.
+        rows: Cells.
+        notes: What is to be said below.
+    """
+
+    setting: str
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: str = ""
+
+
 def measure(ways: Sequence[Way], rounds: int) -> tuple[Row, ...]:
     """Time the ways in turns; the first round is a warm-up unless it is the only one.
 
-    A way that raises ``ImportError`` is reported as not installed.
+    A way that raises ``ImportError`` is reported as not installed, one that needs more memory than
+    the GPU has as out of memory.
     """
     best: dict[str, Row] = {}
     for number in range(rounds):
@@ -88,20 +106,32 @@ def measure(ways: Sequence[Way], rounds: int) -> tuple[Row, ...]:
     return tuple(best[way.name] for way in ways)
 
 
-def markdown(table: Table) -> str:
-    """Write a table: seconds per unit and, against each of the rows, how many times faster."""
+def markdown(table: Table | Sheet) -> str:
+    """Write a table; of times with how many times faster each row is than each one above it."""
+    return _sheet(table) if isinstance(table, Sheet) else _times_table(table)
+
+
+def _sheet(sheet: Sheet) -> str:
+    lines = [_line(sheet.heads), f"|{'---|' * len(sheet.heads)}", *map(_line, sheet.rows)]
+    return "\n".join([f"{sheet.setting}\n", *lines, *([f"\n{sheet.notes}"] if sheet.notes else [])])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _times_table(table: Table) -> str:
     rows = table.rows
     letters = [f"({chr(ord('a') + index)})" for index in range(len(rows))]
     head = ["", table.title, f"s per {table.unit}", *(f"× {letter}" for letter in letters[:-1])]
-    lines = [f"| {' | '.join([*head, table.result])} |", f"|{'---|' * (len(head) + 1)}"]
+    lines = [_line([*head, table.result]), f"|{'---|' * (len(head) + 1)}"]
     for letter, row in zip(letters, rows, strict=True):
         times = [_times(other, row) for other in rows[:-1]]
-        cells = [letter, row.name, _seconds(row), *times, row.result]
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(_line([letter, row.name, _seconds(row), *times, row.result]))
     return "\n".join([f"{table.setting}\n", *lines])
 
 
-def append(name: str, tables: Sequence[Table], path: Path = RESULTS) -> str:
+def append(name: str, tables: Sequence[Table | Sheet], path: Path = RESULTS) -> str:
     """Append tables with commit and machine to ``path``; returns what was appended."""
     text = "\n\n".join([f"## {name}, {date.today()}\n\n{machine()}", *map(markdown, tables)])
     before = path.read_text(encoding="utf-8") if path.exists() else INTRODUCTION
@@ -126,6 +156,8 @@ def _timed(way: Way) -> Row:
         result = way.run()
     except ImportError as error:
         return Row(way.name, None, f"not installed: {error.name}")
+    except torch.OutOfMemoryError:
+        return Row(way.name, None, "out of memory")
     return Row(way.name, (time.perf_counter() - started) / way.units, result)
 
 

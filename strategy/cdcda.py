@@ -117,6 +117,7 @@ class CdcdaPlm(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """One train.adapt per user, with that user's own kept pairs."""
+        self._started = time.perf_counter()
         plan = self._plans[server_round - 1]
         if not self._must_train(plan):
             return []
@@ -151,6 +152,7 @@ class CdcdaPlm(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """One evaluate.answer per user whose adapter is ready."""
+        self._started = time.perf_counter()
         plan = self._plans[server_round - 1]
         if not plan.answers:
             return []
@@ -248,7 +250,6 @@ class CdcdaPlm(Strategy):
 
         A list, never a generator: the deployment engine goes through it twice.
         """
-        self._started = time.perf_counter()
         if isinstance(grid, AccountedGrid):
             self._grid = grid
             opened: AbstractContextManager[Phase] = self._progress.phase(

@@ -76,8 +76,9 @@ class AccountedGrid(Grid):
         """Learn which node is whose device; what crossed before gets its users in the ledger."""
         self._users = dict(users)
         waiting, self._unnamed = self._unnamed, []
-        for note in waiting:
-            note()
+        with self._ledger.together():
+            for note in waiting:
+                note()
 
     def user_of(self, reply: Message) -> str:
         """Whose device a good reply came from: the node that was asked, whatever the reply says."""
@@ -139,10 +140,9 @@ class AccountedGrid(Grid):
     def _round_trip(
         self, todo: Sequence[_Outgoing], limit: float | None
     ) -> tuple[list[Message], list[_Bad]]:
-        for outgoing in todo:
-            self._note_down(
-                outgoing
-            )  # before it is sent: nothing crosses that is not in the ledger
+        with self._ledger.together():  # before it is sent: all that crosses is in the ledger
+            for outgoing in todo:
+                self._note_down(outgoing)
         ids = list(self._grid.push_messages([outgoing.message() for outgoing in todo]))
         sent = list(zip(ids, todo, strict=True))
         waiting = {message_id: outgoing for message_id, outgoing in sent if message_id}
@@ -152,14 +152,12 @@ class AccountedGrid(Grid):
         good: list[Message] = []
         last_sign, ended = time.monotonic(), False
         while waiting:
-            for reply in self._grid.pull_messages(set(waiting)):  # a copy: the grid changes it
-                outgoing = waiting.pop(reply.metadata.reply_to_message_id)
-                last_sign = time.monotonic()
-                if reply.has_error():
-                    bad.append(_Bad(outgoing, str(reply.error.reason)))
-                else:
-                    good.append(self._accept(reply, outgoing))
+            replies = list(self._grid.pull_messages(set(waiting)))  # a copy: the grid changes it
+            answered = [(each, waiting.pop(each.metadata.reply_to_message_id)) for each in replies]
+            good += self._accept([pair for pair in answered if not pair[0].has_error()])
+            bad += [_Bad(out, str(each.error.reason)) for each, out in answered if each.has_error()]
             now = time.monotonic()
+            last_sign = now if replies else last_sign
             late = limit is not None and now > limit
             if not late and now - last_sign > self._stall_s and not ended and self._end_hung():
                 last_sign, ended = now, True
@@ -170,11 +168,15 @@ class AccountedGrid(Grid):
                 time.sleep(POLL_S)
         return good, bad
 
-    def _accept(self, reply: Message, outgoing: _Outgoing) -> Message:
-        self._answered_by[reply.metadata.reply_to_message_id] = self._name(outgoing.node)
-        self._note_up(outgoing, reply.content)
-        self.on_reply(reply)
-        return reply
+    def _accept(self, answered: Sequence[tuple[Message, _Outgoing]]) -> list[Message]:
+        """Take good replies: into the ledger first, then to who waits for them."""
+        with self._ledger.together():
+            for reply, outgoing in answered:
+                self._answered_by[reply.metadata.reply_to_message_id] = self._name(outgoing.node)
+                self._note_up(outgoing, reply.content)
+        for reply, _ in answered:
+            self.on_reply(reply)
+        return [reply for reply, _ in answered]
 
     def _note_down(self, outgoing: _Outgoing) -> None:
         if outgoing.node not in self._users:

@@ -8,7 +8,8 @@ be taken with and without it. Texts are never written, only their hash and bytes
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -67,11 +68,22 @@ class Ledger:
         self._path = path
         self.withdrawn: dict[str, str] = {}  # user -> hash of what was withdrawn last
         self._seen: set[tuple[str, ...]] = set()
+        self._held: list[dict[str, Any]] | None = None
         for line in jsonlines.read(path):
             head = (line["user"], line["direction"], line["kind"], line["arm"])
             self._seen.add((*head, line.get("request") or line["hash"]))
             if line["kind"] == WITHDRAWAL:
                 self.withdrawn[line["user"]] = line["hash"]
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Write the entries of the block at its end: one flush to the disk, not one per message."""
+        held = self._held = []
+        try:
+            yield
+        finally:
+            self._held = None
+            jsonlines.append(self._path, held)
 
     def message(
         self, user: str, direction: str, kind: str, content: RecordDict, request: str = ""
@@ -98,8 +110,9 @@ class Ledger:
 
     def base_model(self, users: Iterable[str], base_id: str, size: int, kind: str = M_BASE) -> None:
         """Record the one-time delivery of M_base, or of the untuned device model, to each user."""
-        for user in users:
-            self._append(user, DOWN, kind, "", 0, ("weights",), size, base_id)
+        with self.together():
+            for user in users:
+                self._append(user, DOWN, kind, "", 0, ("weights",), size, base_id)
 
     def oracle(self, arm: str, user: str, history: bytes, records: int) -> None:
         """Record that an oracle read the whole history of ``user``, queries included."""
@@ -131,7 +144,10 @@ class Ledger:
         again = key in self._seen
         entry = Entry(user, direction, kind, arm, records, fields, size, digest, request, again)
         self._seen.add(key)
-        jsonlines.append(self._path, [asdict(entry)])
+        if self._held is None:
+            jsonlines.append(self._path, [asdict(entry)])
+        else:
+            self._held.append(asdict(entry))
 
 
 def _arm(content: RecordDict) -> str:

@@ -134,3 +134,27 @@ def test_too_few_nodes_are_told_with_the_remedy(grid):
     accounted = grid(lambda node: reply(f"u{node}"))
     with pytest.raises(RunError, match="expected 4, got 3"):
         wait_for_nodes(accounted, 4, limit_s=0)
+
+
+def test_a_sending_and_what_comes_back_together_are_one_flush_each(grid, tmp_path, monkeypatch):
+    flushed = []
+    accounted = grid(lambda node: reply(f"user-{node}"))
+    accounted.know({1000 + node: f"user-{node}" for node in range(3)})
+    monkeypatch.setattr(
+        "strategy.ledger.jsonlines.append", lambda _path, rows: flushed.append(len(rows))
+    )
+    accounted.send_and_receive(messages(accounted))
+    assert flushed == [3, 3]
+
+
+def test_what_is_sent_stands_in_the_ledger_before_it_is_pushed(grid, tmp_path, monkeypatch):
+    accounted = grid(lambda node: reply(f"user-{node}"))
+    accounted.know({1000 + node: f"user-{node}" for node in range(3)})
+    monkeypatch.setattr(InlineGrid, "push_messages", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        accounted.send_and_receive(messages(accounted))
+    assert [line["user"] for line in jsonlines.read(tmp_path / "ledger.jsonl")] == [
+        "user-0",
+        "user-1",
+        "user-2",
+    ]
