@@ -10,7 +10,7 @@ CODE := $(if $(wildcard benchmarks/*.py),benchmarks) clients conf lamp models pr
 test unit: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test quality chaos crash check unit fmt lint types imports bench bench-scale bench-deps clean
+.PHONY: help install demo deploy-demo test quality chaos crash check unit fmt lint types imports bench bench-scale bench-deps clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ $(STAMP): requirements.lock
 
 demo: $(STAMP) ## Run the main job on the embedded default: table, report, pictures
 	$(BIN)/python -m sim
+
+deploy-demo: $(STAMP) ## Real devices on loopback (TLS, keys) beside the simulation of the same users
+	OMP_NUM_THREADS=1 $(BIN)/python -m sim deploy-demo
 
 test: check ## Every check: format, lint, types, import contracts, all tests
 	$(BIN)/pytest -q -m "not quality"

@@ -1,4 +1,4 @@
-"""The Flower ClientApp: six messages, each a few lines; the work lies in the modules beside it.
+"""The Flower ClientApp: seven messages, each a few lines; the work lies in the modules beside it.
 
 Which user a node is comes from where the node's folder lies, never from the server: a real device
 is started with ``device-folder`` in its node config; a virtual client takes the folder of its
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from clients import consent, folder, places, usefulness
+from clients import asking, consent, download, folder, places, usefulness
 from clients.folder import Device
 from clients.watchdog import watchdog
 from conf.errors import ProtocolError, RunError
@@ -22,6 +22,7 @@ from protocol.messages import (
     PROTOCOL_VERSION,
     AdaptRequest,
     AnswerRequest,
+    BaseRequest,
     CollectRequest,
     HelloReply,
     QueueRequest,
@@ -39,8 +40,25 @@ app = ClientApp(mods=[watchdog])
 
 @app.query("hello")
 def hello(message: Message, context: Context) -> Message:
-    """Say whose device this is."""
-    return _reply(message, HelloReply(user_id=_device(context).user_id, version=PROTOCOL_VERSION))
+    """Say whose device this is, and which base models a real one holds."""
+    own = real_folder(context)
+    return _reply(
+        message,
+        HelloReply(
+            user_id=_device(context).user_id,
+            version=PROTOCOL_VERSION,
+            downloads=own is not None,
+            held=download.held(own) if own else (),
+        ),
+    )
+
+
+@app.query("base")
+def base(message: Message, context: Context) -> Message:
+    """Keep one part of a base model; a virtual device reads the server's folder and takes none."""
+    if real_folder(context) is None:
+        raise ProtocolError(f"{BaseRequest.TYPE}: a virtual device downloads nothing")
+    return _reply(message, download.receive(_device(context), decode(BaseRequest, message.content)))
 
 
 @app.query("share")
@@ -111,10 +129,15 @@ def _device(context: Context) -> Device:
     return folder.read(_own_folder(context))
 
 
-def _own_folder(context: Context) -> Path:
+def real_folder(context: Context) -> Path | None:
+    """The folder that a real device was started with; None for a virtual one."""
     own = context.node_config.get("device-folder")
-    if own:
-        return Path(str(own))
+    return Path(str(own)) if own else None
+
+
+def _own_folder(context: Context) -> Path:
+    if own := real_folder(context):
+        return own
     folders, index = _virtual(context)
     return folders[index]
 
@@ -122,7 +145,7 @@ def _own_folder(context: Context) -> Path:
 def _cohort(context: Context, settings: DeviceSettings) -> tuple[Path, ...]:
     """The folders of the devices that this one works with: on a real device only its own."""
     size = settings.qlora.cohort
-    if context.node_config.get("device-folder") or size == "auto":
+    if real_folder(context) or size == "auto":
         return (_own_folder(context),)
     folders, index = _virtual(context)
     start = index - index % size
@@ -145,7 +168,12 @@ def _base(context: Context, base_id: str, settings: DeviceSettings) -> Base:
 
     if not base_id.isalnum():  # it becomes a path: a server must not choose one
         raise ProtocolError(f"base_id: expected letters and digits, got {base_id[:40]!r}")
-    return load(places.bases_root(context) / base_id, settings.qlora, settings.torch_threads)
+    own = real_folder(context)
+    root = download.bases_folder(own) if own else places.bases_root(context)
+    loaded = load(root / base_id, settings.qlora, settings.torch_threads)
+    if own:
+        asking.remember(own, settings)
+    return loaded
 
 
 def _reply(message: Message, body: WireMessage) -> Message:

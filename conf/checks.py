@@ -172,6 +172,9 @@ def _network(path: str, size: TransformerSize, multiple: int) -> Iterator[str]:
 
 def _resources(config: Config) -> Iterator[str]:
     resources = config.resources
+    if resources.cluster:
+        yield from _cluster(config)
+        return
     for unit, whole, part in (
         ("cpus", resources.num_cpus, resources.client_cpus),
         ("gpus", resources.num_gpus, resources.client_gpus),
@@ -182,6 +185,17 @@ def _resources(config: Config) -> Iterator[str]:
             )
         if part > 1 and part != int(part):  # Ray's rule for every resource
             yield f"resources.client_{unit} must be whole when above 1, got {part:g}"
+
+
+def _cluster(config: Config) -> Iterator[str]:
+    resources = config.resources
+    if resources.backend != "ray" or config.engine.name != "simulation":
+        yield (
+            "resources.cluster needs engine=simulation with resources.backend=ray, got "
+            f"{config.engine.name} with {resources.backend}"
+        )
+    if resources.num_cpus is not None or resources.num_gpus:
+        yield "resources.num_cpus and num_gpus are the cluster's own while resources.cluster is on"
 
 
 def _endpoint(config: Config) -> Iterator[str]:
@@ -197,6 +211,24 @@ def _endpoint(config: Config) -> Iterator[str]:
         yield (  # the address is written to config and manifest
             "augmenter.endpoint.base_url must hold no key, user or password; "
             "export the key and name its variable in augmenter.endpoint.key_variable"
+        )
+
+
+def _engine(config: Config) -> Iterator[str]:
+    engine = config.engine
+    if engine.name == "deployment" and not engine.superlink:
+        yield "engine.superlink is required: set engine.superlink=<host:port of the SuperLink>"
+    if engine.name == "deployment" and config.data == MINIATURE:
+        yield (
+            "engine=deployment needs data=<folder with the public users' records>: the devices "
+            "bring their own"
+        )
+    if engine.name != "simulation" and config.resources.backend == "inline":
+        yield f"resources.backend=inline exists for engine=simulation only, not {engine.name}"
+    if engine.name == "flwr_run" and config.resources.client_cpus % 1:
+        yield (
+            "resources.client_cpus must be whole for engine=flwr_run, got "
+            f"{config.resources.client_cpus:g}; flwr run takes no parts of a CPU"
         )
 
 
@@ -222,5 +254,6 @@ RULES: tuple[Callable[[Config], Iterator[str]], ...] = (
     _build,
     _resources,
     _endpoint,
+    _engine,
     _name,
 )

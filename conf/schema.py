@@ -500,6 +500,8 @@ class ResourcesConfig:
         backend: "ray" runs devices in parallel actors; "inline" one after the other in this
             process, for debugging.
         name: Name of the preset, for reports.
+        cluster: Join the Ray cluster that RAY_ADDRESS names and take all of its CPUs and GPUs,
+            instead of starting Ray on this machine.
         num_cpus: CPUs that Ray may use; None takes the machine's.
         num_gpus: GPUs that Ray may use.
         client_cpus: CPUs of one device actor.
@@ -514,6 +516,7 @@ class ResourcesConfig:
 
     name: str
     backend: Literal["ray", "inline"] = "ray"
+    cluster: bool = False
     num_cpus: PositiveInt | None = None
     num_gpus: NonNegativeInt = 0
     client_cpus: PositiveFloat = 1
@@ -523,6 +526,23 @@ class ResourcesConfig:
     retries: NonNegativeInt = 1
     object_store_mib: PositiveInt = 200
     torch_threads: PositiveInt = 1
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class EngineConfig:
+    """How Flower runs: the same apps on every route (docs/deploy.md).
+
+    Attributes:
+        name: "simulation" in this process, "flwr_run" by a SuperLink that is started for it, or
+            "deployment" on the real devices of a running SuperLink.
+        superlink: Address host:port of the running SuperLink, for "deployment".
+        root_certificates: Certificate of the authority that vouches for it; None for a SuperLink
+            without TLS.
+    """
+
+    name: Literal["simulation", "flwr_run", "deployment"] = "simulation"
+    superlink: str | None = None
+    root_certificates: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -609,6 +629,7 @@ class Config:
     paths: PathsConfig
     baselines: BaselinesConfig
     devices: DevicesConfig
+    engine: EngineConfig = field(default_factory=EngineConfig)
     stream: StreamConfig = field(default_factory=StreamConfig)
     dialogue: DialogueConfig = field(default_factory=DialogueConfig)
     data: str = "miniature"

@@ -1,7 +1,8 @@
 """The messages of one run: query.hello, query.share, train.adapt, evaluate.answer.
 
-Where devices of one simulation train together (``qlora.cohort``), train.adapt comes in two parts:
-train.queue brings what a device trains on, train.collect has it trained and fetches the numbers.
+A device that shares no disk with the server gets M_base by query.base first. Where devices of one
+simulation train together (``qlora.cohort``), train.adapt comes in two parts: train.queue brings
+what a device trains on, train.collect has it trained and fetches the numbers.
 
 A device never sends a record that its consent does not cover, an adapter (but for fedavg, which is
 about that), or the text of a query or prediction, except where ``evaluation.ship_predictions`` asks
@@ -16,7 +17,7 @@ from typing import ClassVar
 from lamp.records import Pair
 from protocol.codec import Arrays, holds
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,11 +30,56 @@ class HelloRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HelloReply:
-    """Device names its user."""
+    """Device names its user.
+
+    Attributes:
+        user_id: Whose device it is.
+        version: Protocol version of the device.
+        downloads: Whether base models are to be sent to it; a virtual device reads the server's.
+        held: SHA-256 of the base models that a downloading device holds already.
+    """
 
     TYPE: ClassVar[str] = "query.hello"
     user_id: str = holds("identity")
     version: int = holds("settings")
+    downloads: bool = holds("settings", False)
+    held: tuple[str, ...] = holds("settings", ())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseRequest:
+    """Server sends one part of a base model's bundle; all parts together have the digest.
+
+    Attributes:
+        base_id: The model's id, by which later messages name it.
+        digest: SHA-256 of the whole bundle.
+        part: Number of this part, from 0.
+        parts: Number of parts.
+        m_base: The part under the key "bytes", uint8, where the model is M_base.
+        device_model: The same where it is the device model as it comes.
+    """
+
+    TYPE: ClassVar[str] = "query.base"
+    base_id: str = holds("settings")
+    digest: str = holds("settings")
+    part: int = holds("settings")
+    parts: int = holds("settings")
+    m_base: Arrays = holds("M_base", dict)
+    device_model: Arrays = holds("device model", dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseReply:
+    """Device has the part.
+
+    Attributes:
+        user_id: Whose device it is.
+        complete: Whether the model is now there, checked and unpacked.
+    """
+
+    TYPE: ClassVar[str] = "query.base"
+    user_id: str = holds("identity")
+    complete: bool = holds("settings")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,6 +320,7 @@ class AnswerReply:
 
 DEVICE_TO_SERVER = {
     "query.hello": HelloReply,
+    "query.base": BaseReply,
     "query.share": ShareReply,
     "train.adapt": AdaptReply,
     "train.queue": QueueReply,
@@ -284,6 +331,7 @@ SERVER_TO_DEVICE = {
     each.TYPE: each
     for each in (
         HelloRequest,
+        BaseRequest,
         ShareRequest,
         AdaptRequest,
         QueueRequest,

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from clients import folder as device_folder
+from clients.asking import answer_with, newest_adapter
 from clients.folder import Device
 from conf.compose import from_json
 from conf.errors import ConfigError, RunError
 from protocol.settings import settings_of
 from sim.folders import RunFolder, find_run
 from sim.words import read_words, required
-from storage import atomic
 from strategy.base_model import bases_root
 
 USAGE = (
@@ -41,19 +40,10 @@ def main(argv: Sequence[str]) -> int:
 
 def answer(run: RunFolder, device: Device, arm: str | None, query: str) -> str:
     """Answer ``query`` on ``device`` with the adapter of ``arm`` (None: the last one trained)."""
-    from clients import base
-    from clients.answering import answer_text
-    from lamp.tasks import task
-
     config = from_json(run.config.read_text(encoding="utf-8"))
-    chosen, base_id = _adapter(device, arm)
-    settings = settings_of(config)
-    loaded = base.load(
-        bases_root(Path(config.paths.cache)) / base_id, settings.qlora, settings.torch_threads
-    )
-    kind = task(config.task)
-    prompt = query if kind.query_before in query else kind.pair_prompt.replace("{x}", query)
-    return answer_text(device, loaded, chosen, prompt, settings)
+    chosen, base_id = newest_adapter(device, arm)
+    base_folder = bases_root(Path(config.paths.cache)) / base_id
+    return answer_with(device, chosen, base_folder, settings_of(config), query)
 
 
 def find_device(run: RunFolder, user: str) -> Device:
@@ -69,20 +59,3 @@ def find_device(run: RunFolder, user: str) -> Device:
         ]
         raise RunError(f"user={user}: no such user; this run has {', '.join(known[:10])} ...")
     return device_folder.read(path)
-
-
-def _adapter(device: Device, arm: str | None) -> tuple[str, str]:
-    """Name of the adapter and content id of the base that it was trained on."""
-    complete = {
-        path.name: path
-        for path in sorted((device.folder / "adapters").glob("*"))
-        if atomic.is_complete(path)
-    }
-    if not complete:
-        raise RunError(f"user {device.user_id}: no adapter; this run trained none for this user")
-    newest = max(complete, key=lambda name: complete[name].stat().st_mtime_ns)
-    chosen = arm or newest
-    if chosen not in complete:
-        raise ConfigError(f"arm={chosen}: no such adapter. Known: {', '.join(complete)}")
-    marker = json.loads((complete[chosen] / atomic.MARKER).read_text(encoding="utf-8"))
-    return chosen, str(marker["base_id"])

@@ -13,12 +13,17 @@ import os
 import signal
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from conf.schema import Config, ResourcesConfig
+from sim import cluster
 from sim.folders import RunFolder
+from sim.placement import actors
+from sim.processes import descendants, title
 from strategy.base_model import bases_root
 from strategy.experiment import ServerInputs, run_experiment
 from strategy.progress import Progress
@@ -56,7 +61,7 @@ def simulate(
     progress: Progress,
     on_arm: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Run the experiment of ``inputs`` with one virtual client per device folder.
+    """Run the experiment of ``inputs`` by the configured engine.
 
     Raises:
         CdcdaError: What the server raised.
@@ -64,7 +69,11 @@ def simulate(
     set_environment()
     _log_to_file(folder.path / "flower.log")
     run_config = client_run_config(inputs.config, folder)
-    if inputs.config.resources.backend == "inline":
+    if inputs.config.engine.name != "simulation":
+        from sim.superlink_run import run_on_superlink
+
+        run_on_superlink(folder, inputs.config, progress, on_arm)
+    elif inputs.config.resources.backend == "inline":
         from sim.inline import run_inline
 
         run_inline(run_config, inputs, progress, on_arm)
@@ -83,6 +92,14 @@ def client_run_config(config: Config, folder: RunFolder) -> dict[str, Any]:
 
 def backend_config(resources: ResourcesConfig) -> dict[str, Any]:
     """Flower's backend settings: actors restart, memory is bounded, Ray counts what it may use."""
+    quiet = {"logging_level": "ERROR", "log_to_driver": False}
+    started_here = {
+        "address": cluster.LOCAL,
+        "num_cpus": resources.num_cpus or os.cpu_count() or 1,
+        "num_gpus": resources.num_gpus,
+        "object_store_memory": resources.object_store_mib * MIB,
+    }
+    joined = {"address": cluster.address()} if resources.cluster else started_here
     return {
         "client_resources": {
             "num_cpus": resources.client_cpus,
@@ -90,13 +107,7 @@ def backend_config(resources: ResourcesConfig) -> dict[str, Any]:
             "max_restarts": -1,
             "max_task_retries": 0,  # the strategy sends again, and counts it
         },
-        "init_args": {
-            "num_cpus": resources.num_cpus or os.cpu_count() or 1,
-            "num_gpus": resources.num_gpus,
-            "object_store_memory": resources.object_store_mib * MIB,
-            "logging_level": "ERROR",
-            "log_to_driver": False,
-        },
+        "init_args": {**joined, **quiet},
     }
 
 
@@ -116,6 +127,11 @@ def _run_ray(
     from flwr.supercore.telemetry import EventType
 
     server_app = ServerApp()
+    resources = inputs.config.resources
+    if resources.cluster:
+        cluster.require_shared(inputs.run_folder / "config.json")
+        cluster.require_shared(bases_root(Path(inputs.config.paths.cache)).parent)
+    _lift_thread_cap(actors(resources))
 
     @server_app.main()
     def main(grid: Grid, _context: Context) -> None:
@@ -132,7 +148,7 @@ def _run_ray(
         server_app=server_app,
         client_app_attr=CLIENT_APP,
         backend_name="ray",
-        backend_config=backend_config(inputs.config.resources),
+        backend_config=backend_config(resources),
         server_app_context=Context(
             run_id=RUN_ID,
             node_id=SUPERLINK_NODE_ID,
@@ -146,35 +162,28 @@ def _run_ray(
     )
 
 
+def _lift_thread_cap(workers: int) -> None:
+    """Let every actor work: Flower starts as many threads as this host's cores suggest, at most 32.
+
+    A thread waits for one actor's reply, so it costs nothing.
+    """
+    from flwr.server.superlink.fleet.vce import vce_api
+
+    capped = min(32, (os.cpu_count() or 1) + 4)
+    if workers > capped:
+        vars(vce_api)["ThreadPoolExecutor"] = partial(ThreadPoolExecutor, max_workers=workers)
+
+
 def end_devices() -> int:
     """End the device processes of this simulation by their ids; Ray starts fresh ones.
 
     A stopped process, or one that hangs outside Python, cannot watch its own clock.
     """
-    found = [pid for pid in descendants(os.getpid()) if DEVICE_TITLE in _title(pid)]
+    found = [pid for pid in descendants(os.getpid()) if DEVICE_TITLE in title(pid)]
     for pid in found:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     return len(found)
-
-
-def descendants(pid: int) -> list[int]:
-    """The processes that ``pid`` started, and theirs."""
-    try:
-        tasks = list(Path(f"/proc/{pid}/task").iterdir())
-        children = [
-            int(child) for task in tasks for child in (task / "children").read_text().split()
-        ]
-    except OSError:  # it ended in the meantime
-        return []
-    return children + [deeper for child in children for deeper in descendants(child)]
-
-
-def _title(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
 
 
 def _log_to_file(path: Path) -> None:

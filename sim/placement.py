@@ -7,6 +7,7 @@ import os
 from dataclasses import replace
 
 from conf.schema import Config, ResourcesConfig
+from sim import cluster
 
 
 def with_cohort(config: Config) -> Config:
@@ -20,6 +21,8 @@ def with_cohort(config: Config) -> Config:
     """
     if config.qlora.cohort != "auto":
         return config
+    if config.engine.name == "deployment":  # a real device is a cohort of itself
+        return replace(config, qlora=replace(config.qlora, cohort=1))
     from models.cohort import suited_size  # heavy, and refusals come before it
     from models.loading import hidden_size
 
@@ -35,11 +38,23 @@ def actors(resources: ResourcesConfig) -> int:
     """Devices that work at the same time, at least one."""
     if resources.backend == "inline":
         return 1
-    cpus = resources.num_cpus or os.cpu_count() or 1
+    cpus, gpus = available(resources)
     places = [cpus / resources.client_cpus]
     if resources.client_gpus:
-        places.append(resources.num_gpus / resources.client_gpus)
+        places.append(gpus / resources.client_gpus)
     return max(1, int(min(places)))
+
+
+def available(resources: ResourcesConfig) -> tuple[int, int]:
+    """CPUs and GPUs that devices may use: the settings', or what the cluster has.
+
+    Raises:
+        RunError: If there is no such cluster.
+    """
+    if resources.cluster:
+        found = cluster.size()
+        return found.cpus, found.gpus
+    return resources.num_cpus or os.cpu_count() or 1, resources.num_gpus
 
 
 def even_size(users: int, actors: int, most: int) -> int:

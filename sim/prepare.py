@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from clients import folder as device_folder
 from conf.compose import from_json, to_json
-from conf.errors import RunError
+from conf.errors import ConfigError, RunError
 from conf.schema import Config
 from lamp import dataset, eda, world
 from lamp.bertscore import check_folder
@@ -51,9 +52,26 @@ def check(config: Config) -> LampData:
     if config.evaluation.bertscore is not None:
         check_folder(Path(config.evaluation.bertscore))
     data = dataset.load(config)
+    if config.engine.name == "deployment":
+        return _all_public(config, data)
     provision.check_dates(data.targets, config.privacy)
     provision.draw_preferences([user.user_id for user in data.targets], config.privacy, config.seed)
     return data
+
+
+def _all_public(config: Config, data: LampData) -> LampData:
+    """The data of a server with real devices: all of its users are public, D_u is elsewhere.
+
+    Raises:
+        ConfigError: If a method needs the histories that the server does not have.
+    """
+    if has_oracle(config.methods):
+        raise ConfigError(
+            "methods: oracles read every user's history, which engine=deployment does not have; "
+            "leave cloud_zero_shot, cloud, cloud_rag and unified out"
+        )
+    everybody = sorted((*data.targets, *data.public), key=lambda user: user.user_id)
+    return replace(data, targets=(), public=tuple(everybody), contaminated={})
 
 
 def prepare(config: Config, progress: Progress) -> RunFolder:
@@ -82,6 +100,21 @@ def set_up(config: Config, data: LampData, folder: RunFolder, progress: Progress
         progress.note(note)
     config, models = _with_models(config, data, progress)
     config = with_cohort(config)
+    if config.engine.name != "deployment":  # real devices hold what is theirs already
+        _provision(config, data, folder)
+    users = public.write(Path(config.paths.cache) / "public", data.public)
+    atomic.write_json(
+        folder.server, {"public": str(users.path), "content_hash": users.content_hash}
+    )
+    atomic.write_json(folder.manifest, make_manifest(config, data, models))
+    atomic.write_text(folder.config, to_json(config) + "\n")  # last: the run is ready to start
+
+
+def _provision(config: Config, data: LampData, folder: RunFolder) -> None:
+    """Make the device folders of the simulated users.
+
+    The policies are the simulator's own record, for plots.
+    """
     preferences = provision.provision(
         folder.devices,
         [plant(user, data.task, config.privacy.canaries, config.seed) for user in data.targets],
@@ -91,12 +124,6 @@ def set_up(config: Config, data: LampData, folder: RunFolder, progress: Progress
         config.seed,
     )
     provision.write_policies(folder.path / "policies.csv", preferences)
-    users = public.write(Path(config.paths.cache) / "public", data.public)
-    atomic.write_json(
-        folder.server, {"public": str(users.path), "content_hash": users.content_hash}
-    )
-    atomic.write_json(folder.manifest, make_manifest(config, data, models))
-    atomic.write_text(folder.config, to_json(config) + "\n")  # last: the run is ready to start
 
 
 def server_inputs(folder: RunFolder) -> ServerInputs:

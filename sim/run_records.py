@@ -30,8 +30,9 @@ from strategy.methods import METHODS, Arm, configured_arms
 LINE = ConfigDict(extra="ignore")  # a line may say more than is read here
 UP = "device -> server"
 DOWN = "server -> device"
-BASE_MODEL = "M_base"
 LOSS_GAPS = "loss_gaps.jsonl"
+BASE_MODEL = "M_base"  # noted for a virtual device
+SENT_MODEL = "query.base"  # sent to a real one
 
 K = TypeVar("K")
 T = TypeVar("T")

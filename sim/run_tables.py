@@ -8,7 +8,7 @@ from statistics import fmean, median
 from typing import Any
 
 from sim.published import TABLE4
-from sim.run_records import BASE_MODEL, DOWN, UP, ArmName, Augmentation, Crossing, Run
+from sim.run_records import BASE_MODEL, DOWN, SENT_MODEL, UP, ArmName, Augmentation, Crossing, Run
 from sim.tables import (
     NOT_AVAILABLE,
     Table,
@@ -208,7 +208,7 @@ def wire_table(run: Run) -> Table | None:
     """Bytes and records that crossed the wire, per arm and direction."""
     groups: dict[str, list[Crossing]] = {}
     for line in run.crossings:
-        title = "M_base, once" if line.kind == BASE_MODEL else line.arm or "all arms"
+        title = "M_base, once" if line.kind in (BASE_MODEL, SENT_MODEL) else line.arm or "all arms"
         groups.setdefault(title, []).append(line)
     if len(groups) > 1:
         groups["sum"] = list(run.crossings)

@@ -5,7 +5,8 @@ r"""The ServerApp of the public route: ``flwr run .`` from the repository's root
 
 It composes the configuration, sets the run up below the cache and runs the same experiment as
 ``python -m sim``; the report is written at the end. Relative paths count from the SuperLink's
-folder.
+folder. With ``run-folder`` in the run config it works on a run that ``python -m sim engine=...``
+has set up on the SuperLink's host, and that process reports.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ from flwr.serverapp import Grid, ServerApp
 
 from clients.places import cache_folder, public_route_folder
 from conf.compose import compose
+from conf.errors import CdcdaError
 from conf.schema import Config
+from sim.folders import RunFolder
+from sim.told_progress import FileProgress
 from strategy.experiment import run_experiment
 from strategy.progress import LoggedProgress
 
@@ -28,15 +32,30 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Set up, run, report."""
+    """Run what was set up; where nothing was, set up, run, report."""
     from sim.prepare import prepare, server_inputs
     from sim.report import write_report
 
+    if named := str(context.run_config.get("run-folder", "")):
+        run_prepared(grid, RunFolder(Path(named)))
+        return
     config = public_route_config(context)
     progress = LoggedProgress()
     folder = prepare(config, progress)
     run_experiment(grid, server_inputs(folder), progress)
     write_report([folder.path])
+
+
+def run_prepared(grid: Grid, folder: RunFolder) -> None:
+    """Run the experiment of ``folder`` and tell the process that waits for it."""
+    from sim.prepare import server_inputs
+
+    telling = FileProgress(folder)
+    try:
+        run_experiment(grid, server_inputs(folder), telling, telling.arm)
+    except CdcdaError as error:
+        telling.error(error)
+        raise
 
 
 def public_route_config(context: Context) -> Config:

@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flwr.app import Message, RecordDict
+from flwr.app import Error, Message, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from protocol.codec import TEXTS
@@ -25,6 +26,7 @@ from strategy.ledger import DOWN, UP, Ledger
 POLL_S = 0.05
 RESTART_S = 2.0  # what Ray needs to bring a dead actor back
 RESTARTS = 15  # how often a message waits for an actor that is coming back
+GONE = "the node is gone"
 TTL_S = 7 * 24 * 3600.0
 _OWN_ERROR = re.compile(r"conf\.errors\.\w+: (?P<text>[^\n']{1,300})")
 _DEATHS = ("ActorDiedError", "ActorUnavailableError", "WorkerCrashedError", "OutOfMemoryError")
@@ -146,16 +148,14 @@ class AccountedGrid(Grid):
         ids = list(self._grid.push_messages([outgoing.message() for outgoing in todo]))
         sent = list(zip(ids, todo, strict=True))
         waiting = {message_id: outgoing for message_id, outgoing in sent if message_id}
-        bad = [
-            _Bad(outgoing, "the node is gone") for message_id, outgoing in sent if not message_id
-        ]
+        bad = [_Bad(outgoing, GONE) for message_id, outgoing in sent if not message_id]
         good: list[Message] = []
         last_sign, ended = time.monotonic(), False
         while waiting:
             replies = list(self._grid.pull_messages(set(waiting)))  # a copy: the grid changes it
             answered = [(each, waiting.pop(each.metadata.reply_to_message_id)) for each in replies]
             good += self._accept([pair for pair in answered if not pair[0].has_error()])
-            bad += [_Bad(out, str(each.error.reason)) for each, out in answered if each.has_error()]
+            bad += [_Bad(out, _reason(each.error)) for each, out in answered if each.has_error()]
             now = time.monotonic()
             last_sign = now if replies else last_sign
             late = limit is not None and now > limit
@@ -297,6 +297,10 @@ class _Bad:
     def unavailable(self) -> bool:
         """Whether the process was only coming back."""
         return self.kind == _UNAVAILABLE
+
+
+def _reason(error: Error) -> str:
+    return GONE if error.code == ErrorCode.NODE_UNAVAILABLE else str(error.reason)
 
 
 def _error_kind(reason: str) -> str:

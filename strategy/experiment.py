@@ -25,6 +25,7 @@ from strategy.base_model import BaseModel, ensure_base, ensure_untuned
 from strategy.cache import Cache
 from strategy.cdcda import CdcdaPlm, Standing
 from strategy.cloud_models import Cloud, configured_cloud
+from strategy.delivery import deliver
 from strategy.diagnosis import Truth
 from strategy.domains import lexicons_of
 from strategy.endpoint import EndpointWriter
@@ -38,7 +39,7 @@ from strategy.oracle import ORACLE, Histories, Oracle
 from strategy.planning import ArmPlan, Material, Shares, largest_k, plan_arm
 from strategy.progress import Progress
 from strategy.public import PublicUsers
-from strategy.roster import call_roll, wait_for_nodes
+from strategy.roster import Roster, call_roll, wait_for_nodes
 from strategy.run_log import RunLog
 from strategy.teacher import teach
 
@@ -108,10 +109,12 @@ def run_experiment(
     if any(arm.method.distils for arm in arms):
         require_same_vocabulary(config)
     bases = _timed(log, "base model", lambda: _bases(arms, inputs, progress))
-    nodes = call_roll(accounted, wait_for_nodes(grid, config.users, NODES_LIMIT_S))
+    roster = call_roll(accounted, wait_for_nodes(grid, config.users, NODES_LIMIT_S))
+    nodes = roster.nodes
     log.failures(accounted.take_failures())
     log.roster(nodes)
-    _deliver(arms, bases, nodes, ledger)
+    _timed(log, "deliver", lambda: _deliver(arms, bases, roster, accounted, ledger, progress))
+    log.failures(accounted.take_failures())
     lexicons = _lexicons(arms, inputs)
     scoring = _scoring(config, bases.get(True), lexicons)
     shares = _timed(
@@ -152,13 +155,24 @@ def _bases(arms: Sequence[Arm], inputs: ServerInputs, progress: Progress) -> dic
 
 
 def _deliver(
-    arms: Sequence[Arm], bases: Mapping[bool, BaseModel], users: Iterable[str], ledger: Ledger
+    arms: Sequence[Arm],
+    bases: Mapping[bool, BaseModel],
+    roster: Roster,
+    grid: AccountedGrid,
+    ledger: Ledger,
+    progress: Progress,
 ) -> None:
-    """Note that every device downloads the models that it works with, once."""
-    users = list(users)
+    """See that every device has the models that it works with, once.
+
+    To a real device they are sent; for a virtual one, which reads the server's folder, the ledger
+    notes what a download would be.
+    """
+    virtual = [user for user in roster.nodes if user not in roster.downloads]
     for tuned in sorted({arm.method.tuned for arm in arms if not arm.method.oracle}):
         base = bases[tuned]
-        ledger.base_model(users, base.base_id, base.bytes, M_BASE if tuned else DEVICE_MODEL)
+        ledger.base_model(virtual, base.base_id, base.bytes, M_BASE if tuned else DEVICE_MODEL)
+        if roster.downloads:
+            deliver(grid, base, tuned=tuned, roster=roster, progress=progress)
 
 
 def _ask_oracles(

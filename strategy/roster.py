@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from flwr.app import Message
 from flwr.serverapp import Grid
@@ -13,6 +15,19 @@ from protocol.messages import PROTOCOL_VERSION, HelloReply, HelloRequest
 from strategy.exchange import TTL_S, AccountedGrid
 
 POLL_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Roster:
+    """Whose devices are there.
+
+    Attributes:
+        nodes: Node id by user id, in the order of the user ids.
+        downloads: Per user whose device gets base models sent: the SHA-256 of those it holds.
+    """
+
+    nodes: Mapping[str, int]
+    downloads: Mapping[str, frozenset[str]]
 
 
 def wait_for_nodes(grid: Grid, expected: int, limit_s: float) -> list[int]:
@@ -32,11 +47,8 @@ def wait_for_nodes(grid: Grid, expected: int, limit_s: float) -> list[int]:
     return nodes
 
 
-def call_roll(grid: AccountedGrid, nodes: list[int]) -> dict[str, int]:
+def call_roll(grid: AccountedGrid, nodes: list[int]) -> Roster:
     """Ask every node whose device it is; a node that does not answer is left out and stays noted.
-
-    Returns:
-        Node id by user id, in the order of the user ids.
 
     Raises:
         RunError: If no node answered, two claim the same user, or a version differs.
@@ -49,6 +61,7 @@ def call_roll(grid: AccountedGrid, nodes: list[int]) -> dict[str, int]:
         failure = grid.failures[0]
         raise RunError(f"{failure.user}: no answer to hello ({failure.kind}: {failure.reason})")
     users: dict[str, int] = {}
+    downloads: dict[str, frozenset[str]] = {}
     for reply in replies:
         hello = decode(HelloReply, reply.content)
         if hello.version != PROTOCOL_VERSION:
@@ -59,5 +72,7 @@ def call_roll(grid: AccountedGrid, nodes: list[int]) -> dict[str, int]:
         if hello.user_id in users:
             raise RunError(f"user {hello.user_id}: two nodes claim to be this user's device")
         users[hello.user_id] = reply.metadata.src_node_id
+        if hello.downloads:
+            downloads[hello.user_id] = frozenset(hello.held)
     grid.know({node: user for user, node in users.items()})
-    return dict(sorted(users.items()))
+    return Roster(dict(sorted(users.items())), downloads)

@@ -39,6 +39,7 @@ REQUIRED = {  # what a preset leaves to the command line
         )
     },
     "world/small.yaml": ["model=tiny"],
+    "engine/deployment.yaml": ["engine.superlink=localhost:8000", "data=lamp"],
 }
 
 

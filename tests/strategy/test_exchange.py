@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from flwr.app import Context, Message
+from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
+from flwr.common.constant import ErrorCode
 
 from conf.errors import DataError, RunError
 from protocol.codec import decode, encode
@@ -115,7 +116,7 @@ def test_a_node_that_never_answers_ends_as_a_failure(grid):
 def test_the_roster_is_ordered_by_user_id(grid):
     accounted = grid(lambda node: reply("zyx"[node]))
     nodes = wait_for_nodes(accounted, 3, limit_s=1)
-    assert call_roll(accounted, nodes) == {"x": 1002, "y": 1001, "z": 1000}
+    assert call_roll(accounted, nodes).nodes == {"x": 1002, "y": 1001, "z": 1000}
 
 
 def test_two_devices_of_one_user_are_refused(grid):
@@ -126,7 +127,7 @@ def test_two_devices_of_one_user_are_refused(grid):
 
 def test_another_protocol_version_is_refused(grid):
     accounted = grid(lambda node: reply(f"u{node}", version=99))
-    with pytest.raises(RunError, match="expected protocol version 2, got 99"):
+    with pytest.raises(RunError, match="expected protocol version 3, got 99"):
         call_roll(accounted, wait_for_nodes(accounted, 3, limit_s=1))
 
 
@@ -157,4 +158,26 @@ def test_what_is_sent_stands_in_the_ledger_before_it_is_pushed(grid, tmp_path, m
         "user-0",
         "user-1",
         "user-2",
+    ]
+
+
+class LeavingGrid(InlineGrid):
+    """Its first node is silent, and Flower says so in its own words."""
+
+    def pull_messages(self, message_ids):
+        replies = super().pull_messages(message_ids)
+        return [self._left(each) if each.metadata.src_node_id == 1000 else each for each in replies]
+
+    def _left(self, reply: Message) -> Message:
+        error = Error(ErrorCode.NODE_UNAVAILABLE, "Error: Node Unavailable - no heartbeat " * 4)
+        reply.__dict__.update(_content=None, _error=error)
+        return reply
+
+
+def test_a_device_that_went_away_fails_alone(tmp_path):
+    inner = LeavingGrid(make_app(lambda node: reply(f"user-{node}")), 3, {})
+    accounted = AccountedGrid(inner, Ledger(tmp_path / "ledger.jsonl"), retries=0, stall_s=60)
+    assert len(accounted.send_and_receive(messages(accounted))) == 2
+    assert [(each.user, each.reason) for each in accounted.failures] == [
+        ("node 1000", "the node is gone")
     ]

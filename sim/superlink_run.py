@@ -1,0 +1,109 @@
+"""``engine=flwr_run`` and ``engine=deployment``: a run that a SuperLink carries out.
+
+The run was set up as always; the ServerApp finds it by its folder, so this process and the
+SuperLink work on one host. ``flwr run`` ends with status 0 whatever happened: what counts is what
+the SuperLink says of the run.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from conf.errors import RunError
+from conf.schema import Config
+from sim.credentials import LOOPBACK
+from sim.flower_processes import COMPLETED, Control, free_ports, start_superlink
+from sim.folders import RunFolder
+from sim.told_progress import Follower
+from strategy.base_model import bases_root
+from strategy.progress import Progress
+
+ROOT = Path(__file__).resolve().parent.parent
+ASK_S = 3.0
+NEWS_S = 0.2
+FINISHED = "finished"
+
+
+def run_on_superlink(
+    folder: RunFolder,
+    config: Config,
+    progress: Progress,
+    on_arm: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Submit the run, show its progress, and wait for its end.
+
+    Raises:
+        RunError: If the SuperLink says anything but that the run was completed.
+    """
+    follower = Follower(folder, progress, on_arm)
+    with _superlink(folder, config) as control:
+        run_id = control.submit(ROOT, run_config(folder, config), _federation(config))
+        try:
+            status, details = _wait(control, run_id, follower)
+        except BaseException:
+            with suppress(RunError):
+                control.stop(run_id)
+            raise
+    follower.close()
+    if status != COMPLETED:
+        raise RunError(
+            f"{folder.path.name}: the SuperLink says {status} ({details or 'no details'}); "
+            f"see {folder.path / 'flower'}"
+        )
+
+
+def run_config(folder: RunFolder, config: Config) -> dict[str, Any]:
+    """What server and devices may read of the run: a real device learns its time limit alone."""
+    told = {"run-folder": str(folder.path), "client-limit-s": config.message_limit_s}
+    if config.engine.name == "deployment":
+        return told
+    cache = Path(config.paths.cache)
+    return {**told, "devices-root": str(folder.devices), "bases-root": str(bases_root(cache))}
+
+
+def _federation(config: Config) -> dict[str, Any]:
+    if config.engine.name == "deployment":
+        return {}
+    resources = config.resources
+    return {
+        "num-supernodes": config.users,
+        "client-resources-num-cpus": int(resources.client_cpus),
+        "client-resources-num-gpus": resources.client_gpus,
+        "init-args-num-cpus": resources.num_cpus or os.cpu_count() or 1,
+        "init-args-num-gpus": resources.num_gpus,
+    }
+
+
+@contextmanager
+def _superlink(folder: RunFolder, config: Config) -> Iterator[Control]:
+    """The SuperLink that is named, or one of our own that ends with the run."""
+    home, engine = folder.path / "flower", config.engine
+    if engine.superlink:
+        ca = Path(engine.root_certificates).absolute() if engine.root_certificates else None
+        yield Control(home, engine.superlink, ca)
+        return
+    (port,) = free_ports(1)
+    started = start_superlink(home, port, None, simulation=True)
+    try:
+        yield Control(home, f"{LOOPBACK}:{port}", None)
+    finally:
+        started.end()
+
+
+def _wait(control: Control, run_id: str, follower: Follower) -> tuple[str, str]:
+    """Show progress until the SuperLink says that the run is finished."""
+    last_sign = time.monotonic()
+    while True:
+        if follower.show_news():
+            last_sign = time.monotonic()
+        if time.monotonic() - last_sign > ASK_S:  # asking takes a second: not while news come in
+            status, details = control.status(run_id)
+            if status.startswith(FINISHED):
+                return status, details
+            last_sign = time.monotonic()
+        time.sleep(NEWS_S)

@@ -1,0 +1,75 @@
+"""Sends M_base to the devices that hold none of their own: hashed, in parts, through the ledger."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from flwr.app import Message
+
+from protocol.codec import encode
+from protocol.messages import BaseRequest
+from storage import bundle
+from strategy.base_model import BaseModel
+from strategy.exchange import TTL_S, AccountedGrid, ignore_reply
+from strategy.progress import Progress
+from strategy.roster import Roster
+
+PART_BYTES = 32 << 20  # Flower cuts arrays into smaller pieces itself; this bounds the memory
+
+
+def deliver(
+    grid: AccountedGrid, base: BaseModel, *, tuned: bool, roster: Roster, progress: Progress
+) -> None:
+    """Send ``base`` to every device that downloads its models and does not hold this one.
+
+    A device that could not take it fails later, with a reason of its own, when it is to be used.
+
+    Args:
+        grid: Where messages go.
+        base: The model.
+        tuned: Whether it is M_base rather than the device model as it comes.
+        roster: Who takes part.
+        progress: Where progress is told.
+    """
+    with TemporaryDirectory(prefix="bundle-") as folder:
+        packed = Path(folder) / "base.tar"
+        digest = bundle.pack(base.folder, packed)
+        wanting = [
+            roster.nodes[user] for user, held in roster.downloads.items() if digest not in held
+        ]
+        if not wanting:
+            return
+        parts = math.ceil(packed.stat().st_size / PART_BYTES)
+        with progress.phase(f"send {'M_base' if tuned else 'model'}", parts * len(wanting)) as bar:
+            grid.on_reply = lambda _: bar.advance()
+            for request in _requests(packed, base.base_id, digest, parts, tuned):
+                grid.send_and_receive(_to_all(request, wanting))
+        grid.on_reply = ignore_reply
+
+
+def _requests(
+    packed: Path, base_id: str, digest: str, parts: int, tuned: bool
+) -> Iterator[BaseRequest]:
+    with packed.open("rb") as file:
+        for number in range(parts):
+            content = {"bytes": np.frombuffer(file.read(PART_BYTES), dtype=np.uint8)}
+            yield BaseRequest(
+                base_id=base_id,
+                digest=digest,
+                part=number,
+                parts=parts,
+                m_base=content if tuned else {},
+                device_model={} if tuned else content,
+            )
+
+
+def _to_all(request: BaseRequest, nodes: Sequence[int]) -> list[Message]:
+    body = encode(request)
+    return [
+        Message(body, node, request.TYPE, ttl=TTL_S, group_id=f"base-{request.part}")
+        for node in nodes
+    ]
