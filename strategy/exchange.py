@@ -20,17 +20,17 @@ from flwr.app import Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
-from protocol.codec import TEXTS
+from protocol.codec import TEXTS, encode
+from protocol.messages import PROTOCOL_VERSION, HelloRequest
 from strategy.ledger import DOWN, UP, Ledger
 
 POLL_S = 0.05
 RESTART_S = 2.0  # what Ray needs to bring a dead actor back
-RESTARTS = 15  # how often a message waits for an actor that is coming back
+RESTARTS = 60  # how often it is looked whether an actor is back
 GONE = "the node is gone"
 TTL_S = 7 * 24 * 3600.0
 _OWN_ERROR = re.compile(r"conf\.errors\.\w+: (?P<text>[^\n']{1,300})")
 _DEATHS = ("ActorDiedError", "ActorUnavailableError", "WorkerCrashedError", "OutOfMemoryError")
-_UNAVAILABLE = "ActorUnavailableError"  # the message was never looked at
 _ERROR_CLASS = re.compile(r"(?:ray\.exceptions\.RayTaskError\()?(\w+(?:Error|Exception|Died\w*))")
 
 
@@ -106,7 +106,9 @@ class AccountedGrid(Grid):
         for _attempt in range(self._retries):
             if not bad:
                 break
-            more, bad = self._round_trip([each.outgoing for each in bad], limit)
+            self._wait_for_the_dead(bad)
+            # the other way round: what stood behind a message that kills now stands before it
+            more, bad = self._round_trip([each.outgoing for each in reversed(bad)], limit)
             good += more
         alone, bad = self._each_alone(bad, limit)
         self.failures += [self._failure(each) for each in bad]
@@ -121,7 +123,7 @@ class AccountedGrid(Grid):
         good: list[Message] = []
         still: list[_Bad] = []
         for each in bad:
-            if not self._retries or not each.died or not (len(bad) > 1 or each.unavailable):
+            if not self._retries or not each.died or len(bad) == 1:
                 still.append(each)
                 continue
             replies, failed = self._alone(each, limit)
@@ -130,14 +132,36 @@ class AccountedGrid(Grid):
         return good, still
 
     def _alone(self, bad: _Bad, limit: float | None) -> tuple[list[Message], list[_Bad]]:
-        """Send one message once more; again only while the actor is still coming back."""
+        """Send one message once more, to a process that was seen alive just before."""
+        self._wait_for_the_dead([bad])
+        return self._round_trip([bad.outgoing], limit)
+
+    def _wait_for_the_dead(self, bad: Sequence[_Bad]) -> None:
+        """Wait until a process that died is back: until then it fails whatever it is given.
+
+        Flower's pool hands out the actor that came back last, a dead one too, so one dead actor
+        would take all open messages with it.
+        """
+        lost = next((each for each in bad if each.died), None)
         for _ in range(RESTARTS):
+            if lost is None or self._is_alive(lost.outgoing.node):
+                return
             time.sleep(RESTART_S)
-            replies, failed = self._round_trip([bad.outgoing], limit)
-            if replies or not failed[0].unavailable:
-                return replies, failed
-            bad = failed[0]
-        return [], [bad]
+
+    def _is_alive(self, node: int) -> bool:
+        """Ask a node who it is, which costs it nothing."""
+        body = encode(HelloRequest(version=PROTOCOL_VERSION))
+        probe = _Outgoing(node, HelloRequest.TYPE, "hello", body)
+        self._note_down(probe)
+        ids = {each for each in self._grid.push_messages([probe.message()]) if each}
+        end = time.monotonic() + self._stall_s
+        while ids and time.monotonic() < end:
+            for reply in self._grid.pull_messages(set(ids)):
+                if not reply.has_error():
+                    self._note_up(probe, reply.content)
+                return not _Bad(probe, str(reply.error.reason) if reply.has_error() else "").died
+            time.sleep(POLL_S)
+        return False
 
     def _round_trip(
         self, todo: Sequence[_Outgoing], limit: float | None
@@ -291,12 +315,7 @@ class _Bad:
     @property
     def died(self) -> bool:
         """Whether the process died, by this message or by another one."""
-        return self.kind in _DEATHS
-
-    @property
-    def unavailable(self) -> bool:
-        """Whether the process was only coming back."""
-        return self.kind == _UNAVAILABLE
+        return any(name in self.reason for name in _DEATHS)
 
 
 def _reason(error: Error) -> str:
@@ -306,6 +325,8 @@ def _reason(error: Error) -> str:
 def _error_kind(reason: str) -> str:
     if own := re.search(r"conf\.errors\.(\w+)", reason):
         return own[1]
+    if died := [name for name in _DEATHS if name in reason]:
+        return died[0]
     names = _ERROR_CLASS.findall(reason)
     inner = [name for name in names if name not in ("RayTaskError", "ClientAppException")]
     return inner[-1] if inner else (names[0] if names else "Unknown")

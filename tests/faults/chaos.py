@@ -71,7 +71,7 @@ DEVICES = (
     Fault("kill"),
     Fault("kill always", times=ALWAYS, is_lasting=True),
     Fault("hang"),
-    Fault("hang always", "evaluate.answer", ALWAYS, is_lasting=True),
+    Fault("hang in every attempt", "evaluate.answer", 3, is_lasting=True),  # of its first arm
     Fault("memory"),
     Fault("break", "query.hello", is_lasting=True),
 )

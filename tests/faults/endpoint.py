@@ -144,7 +144,12 @@ def serve(behave: Behave = always, port: int = 0) -> Iterator[Endpoint]:
             """Say nothing."""
 
     stopped = threading.Event()
-    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, *_: Any) -> None:
+            """Say nothing: a client that gave up is what is tested."""
+
+    server = Server(("127.0.0.1", port), Handler)
     server.daemon_threads = True
     endpoint = Endpoint(f"http://127.0.0.1:{server.server_port}/v1")
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)

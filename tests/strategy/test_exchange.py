@@ -12,6 +12,7 @@ from protocol.codec import decode, encode
 from protocol.messages import PROTOCOL_VERSION, HelloReply, HelloRequest
 from sim.inline import InlineGrid
 from storage import jsonlines
+from strategy import exchange
 from strategy.exchange import AccountedGrid
 from strategy.ledger import Ledger
 from strategy.roster import call_roll, wait_for_nodes
@@ -181,3 +182,56 @@ def test_a_device_that_went_away_fails_alone(tmp_path):
     assert [(each.user, each.reason) for each in accounted.failures] == [
         ("node 1000", "the node is gone")
     ]
+
+
+class PoisonedGrid(InlineGrid):
+    """Flower's pool with one actor that one node's message kills, as Ray shows it.
+
+    While the actor is coming back everything it is given fails at once.
+    """
+
+    BACK_AFTER = 4
+
+    def __init__(self, *arguments, killers):
+        super().__init__(*arguments)
+        self._killers, self._down = killers, 0
+
+    def _deliver(self, message):
+        kind = message.metadata.message_type
+        if self._down:
+            self._down -= 1
+            return self._fail(message, "ActorUnavailableError: unavailable: IOError: restarting")
+        if message.metadata.dst_node_id in self._killers and kind == "train.adapt":
+            self._down = self.BACK_AFTER
+            return self._fail(message, "ActorDiedError: RpcError: socket closed")
+        return super()._deliver(message)
+
+    def _fail(self, message, reason):
+        answered = super()._deliver(message)
+        reply = self._replies[answered]
+        self._replies[answered] = Message(
+            Error(0, f"<class 'ray.exceptions.{reason}"), reply_to=reply
+        )
+        self._replies[answered].metadata.__dict__["_reply_to_message_id"] = answered
+        return answered
+
+
+@pytest.mark.parametrize("killers", [{1000}, {1003}, {1002, 1005}])
+def test_a_process_that_a_message_kills_takes_nobody_elses_message_with_it(
+    tmp_path, monkeypatch, killers
+):
+    monkeypatch.setattr(exchange, "RESTART_S", 0.0)
+    app = make_app(lambda node: reply(f"user-{node}"))
+
+    @app.train("adapt")
+    def adapt(message: Message, context: Context) -> Message:
+        return Message(encode(reply("x")), reply_to=message)
+
+    inner = PoisonedGrid(app, 8, {}, killers=killers)
+    accounted = AccountedGrid(inner, Ledger(tmp_path / "ledger.jsonl"), retries=1, stall_s=5)
+    accounted.know({1000 + node: f"u{node}" for node in range(8)})
+    asked = [Message(encode(REQUEST), 1000 + n, "train.adapt", ttl=60) for n in range(8)]
+    answered = accounted.send_and_receive(asked)
+    failed = {failure.user for failure in accounted.take_failures()}
+    assert failed == {f"u{node - 1000}" for node in killers}
+    assert len(answered) == 8 - len(killers)
