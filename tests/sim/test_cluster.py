@@ -47,12 +47,12 @@ def two_raylets(tmp_path):
     started = []
     try:
         for words in (head, [f"--address={address}"]):
-            log = (tmp_path / f"raylet-{len(started)}.log").open("wb")
-            started.append(
-                subprocess.Popen(
-                    [RAY, "start", *words, *common], env=environment, stdout=log, stderr=log
+            with (tmp_path / f"raylet-{len(started)}.log").open("wb") as log:
+                started.append(
+                    subprocess.Popen(
+                        [RAY, "start", *words, *common], env=environment, stdout=log, stderr=log
+                    )
                 )
-            )
             wait_for_port(address)
         yield address
     finally:
