@@ -119,11 +119,15 @@ class AccountedGrid(Grid):
     def _each_alone(
         self, bad: Sequence[_Bad], limit: float | None
     ) -> tuple[list[Message], list[_Bad]]:
-        """Send alone what was lost with a process, so that no other message can be to blame."""
+        """Send alone what was lost with a process, so that no other message can be to blame.
+
+        Also what failed by itself later: it was looked at once less than others.
+        """
         good: list[Message] = []
         still: list[_Bad] = []
         for each in bad:
-            if not self._retries or not each.died or len(bad) == 1:
+            innocent = each.outgoing.was_lost and not (each.died and len(bad) == 1)
+            if not self._retries or not innocent:
                 still.append(each)
                 continue
             replies, failed = self._alone(each, limit)
@@ -190,6 +194,8 @@ class AccountedGrid(Grid):
                 break
             if waiting:
                 time.sleep(POLL_S)
+        for each in bad:
+            each.outgoing.was_lost |= each.died
         return good, bad
 
     def _accept(self, answered: Sequence[tuple[Message, _Outgoing]]) -> list[Message]:
@@ -279,6 +285,7 @@ class _Outgoing:
 
     Attributes:
         digest: Content hash, once it stands in the ledger.
+        was_lost: Whether a process died with it, perhaps by another message.
     """
 
     node: int
@@ -286,6 +293,7 @@ class _Outgoing:
     group_id: str
     content: RecordDict
     digest: str = ""
+    was_lost: bool = False
 
     @staticmethod
     def of(message: Message) -> _Outgoing:

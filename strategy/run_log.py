@@ -22,6 +22,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from conf.errors import RunError
 from protocol.messages import AdaptReply, AnswerReply
 from storage import atomic, jsonlines
 from storage.hashing import hash_json
@@ -43,9 +44,11 @@ class RunLog:
             for row in self._rows("adaptations")
         }
         unanswered = {
-            row["user"] for row in self._rows("failures") if row["phase"] == AnswerReply.TYPE
+            row["user"]
+            for row in self._rows("failures")
+            if row["phase"] == AnswerReply.TYPE and row["kind"] == RunError.__name__
         }
-        self._adapted = {  # who could not answer may have a damaged adapter: it is trained again
+        self._adapted = {  # a device that refuses has no good adapter: it is trained again
             key: made_from for key, made_from in self._adapted.items() if key[2] not in unanswered
         }
         self._answered = _complete(self._rows("answers"))

@@ -93,7 +93,11 @@ def results(run: Path, leave_out: Iterable[str] = ()) -> Mapping[str, Any]:
         name: _lines(row for row in rows(run, name) if row["user"] not in gone)
         for name in ("answers", "adaptations", "augmentation")
     }
-    found["ledger"] = _deliveries(row for row in rows(run, "ledger") if row["user"] not in gone)
+    found["ledger"] = _deliveries(
+        row
+        for row in rows(run, "ledger")
+        if row["user"] not in gone and not row["user"].startswith("node ")  # whose is not known
+    )
     found["adapters"] = {
         str(path.relative_to(run)): path.read_bytes()
         for path in sorted(run.glob("devices/*/adapters/*/adapter_model.safetensors"))
