@@ -126,8 +126,8 @@ class AccountedGrid(Grid):
         good: list[Message] = []
         still: list[_Bad] = []
         for each in bad:
-            innocent = each.outgoing.was_lost and not (each.died and len(bad) == 1)
-            if not self._retries or not innocent:
+            may_be_innocent = each.outgoing.was_lost and not (each.died and len(bad) == 1)
+            if not self._retries or not may_be_innocent:
                 still.append(each)
                 continue
             replies, failed = self._alone(each, limit)
