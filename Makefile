@@ -32,7 +32,7 @@ deploy-demo: $(STAMP) ## Real devices on loopback (TLS, keys) beside the simulat
 	OMP_NUM_THREADS=1 $(BIN)/python -m sim deploy-demo
 
 test: check ## Every check: format, lint, types, import contracts, all tests
-	$(BIN)/pytest -q -m "not quality"
+	$(BIN)/pytest -q -m "not quality and not faults"
 
 quality: $(STAMP) ## Build the miniatures at full size and check what they learned (minutes)
 	$(BIN)/pytest -q -m quality

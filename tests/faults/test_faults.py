@@ -1,4 +1,4 @@
-"""The two fault programs, as continuous integration runs them."""
+"""The two fault programs as tests, outside `make test` because they take minutes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def run(*words: str) -> str:
