@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from conf.errors import ConfigError
@@ -38,7 +39,7 @@ from models.miniature.tokenizer import train_tokenizer
 from storage.atomic import is_whole, new_folder, write_json
 from storage.hashing import hash_bytes, hash_json
 
-VERSION = "4"  # a change that alters the weights gets a new version
+VERSION = "5"  # a change that alters the weights gets a new version
 NLI_VOCABULARY_PAIRS = 2000
 LAST_LOSSES = 20
 
@@ -137,9 +138,11 @@ def _train(
         new_nli(settings.nli, pair_tokenizer, derive_seed(settings.seed, "nli")),
     )
 
+    given_up = Event()
+
     def train_cloud() -> dict[str, Any]:
         with one_thread(), stopwatch() as seconds:
-            on_step = _reporter(progress, "cloud model", settings.cloud_steps)
+            on_step = _reporter(progress, "cloud model", settings.cloud_steps, given_up)
             seed = derive_seed(settings.seed, "cloud", "batches")
             draw = cloud_draw(corpus, tokenizer)
             losses = train_causal(
@@ -149,7 +152,7 @@ def _train(
 
     def train_device() -> dict[str, Any]:
         with one_thread(), stopwatch() as seconds:
-            on_step = _reporter(progress, "device model", settings.device_steps)
+            on_step = _reporter(progress, "device model", settings.device_steps, given_up)
             seed = derive_seed(settings.seed, "device", "batches")
             draw = device_draw(corpus, device_tokenizer, settings.self_synthesis)
             losses = train_causal(
@@ -159,14 +162,18 @@ def _train(
 
     def train_classifier() -> dict[str, Any]:
         with one_thread(), stopwatch() as seconds:
-            on_step = _reporter(progress, "NLI model", settings.nli_steps)
+            on_step = _reporter(progress, "NLI model", settings.nli_steps, given_up)
             losses = train_nli(nli, pair_tokenizer, source, settings, on_step)
         return _summary(nli, losses, seconds())
 
     with ThreadPoolExecutor(max_workers=1) as beside:
         others = [beside.submit(train_device), beside.submit(train_classifier)]
-        report: dict[str, Any] = {"cloud": train_cloud()}
-        report["device"], report["nli"] = (other.result() for other in others)
+        try:
+            report: dict[str, Any] = {"cloud": train_cloud()}
+            report["device"], report["nli"] = (other.result() for other in others)
+        except BaseException:  # an interrupt too: the other thread would go on for minutes
+            given_up.set()
+            raise
     _save(target / "cloud", cloud, tokenizer)
     _save(target / "device", device, tokenizer)
     _save(target / "nli", nli, pair_tokenizer)
@@ -188,8 +195,13 @@ def _vocabulary_texts(corpus: Corpus, settings: BuildConfig, source: Source) -> 
     return [*corpus.texts(), *(f"{premise}\n{hypothesis}" for premise, hypothesis, _ in pairs)]
 
 
-def _reporter(progress: Progress, phase: str, steps: int) -> OnStep:
-    return lambda step: progress(phase, step, steps)
+def _reporter(progress: Progress, phase: str, steps: int, given_up: Event) -> OnStep:
+    def on_step(step: int) -> None:
+        if given_up.is_set():
+            raise CancelledError(f"{phase}: given up at step {step} of {steps}")
+        progress(phase, step, steps)
+
+    return on_step
 
 
 def _save(folder: Path, model: Any, tokenizer: Any) -> None:

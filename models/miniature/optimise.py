@@ -1,8 +1,8 @@
 """The training loop of the miniatures: Muon for the matrices inside, AdamW for all else.
 
 Pretraining from scratch within minutes is unlike tuning an adapter, so this loop is apart from
-``models.training``. Muon (orthogonalised momentum, in torch since 2.9) needs about half as many
-steps as AdamW on these networks; the measurements are in docs/LOG.md.
+``models.training``. Muon (orthogonalised momentum) needs about half as many steps as AdamW on these
+networks; the measurements are in docs/LOG.md.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+
+from models.miniature.muon import Muon
 
 WARMUP = 0.05
 CLIP = 1.0
@@ -69,7 +71,7 @@ def _optimizers(
     inside = {id(parameter) for parameter in inner}
     outer = [parameter for _, parameter in named if id(parameter) not in inside]
     return [
-        torch.optim.Muon(inner, lr=muon_per_adam * learning_rate, weight_decay=0.0),
+        Muon(inner, lr=muon_per_adam * learning_rate),
         torch.optim.AdamW(outer, lr=learning_rate, betas=BETAS, weight_decay=0.01),
     ]
 

@@ -121,6 +121,21 @@ def test_the_same_input_gives_the_same_weights(built, tmp_path):
         assert first == second
 
 
+def test_an_interrupt_ends_all_three_trainings_at_once(tmp_path):
+    config = tiny_config(tmp_path, "model.build.device_steps=100000")
+    told = []
+
+    def interrupted(phase, done, total):
+        told.append(done)
+        if phase == "cloud model":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(config, load(config), tmp_path, interrupted)
+    assert max(told) < 1000
+    assert not list(tmp_path.rglob("model.safetensors"))
+
+
 def test_held_out_users_have_no_part_in_the_build(built, tmp_path):
     config, _, result, _ = built
     other = replace(config, users=3)
