@@ -31,8 +31,9 @@ demo: $(STAMP) ## Run the main job on the embedded default: table, report, pictu
 deploy-demo: $(STAMP) ## Real devices on loopback (TLS, keys) beside the simulation of the same users
 	OMP_NUM_THREADS=1 $(BIN)/python -m sim deploy-demo
 
-test: check ## Every check: format, lint, types, import contracts, all tests
-	$(BIN)/pytest -q -m "not quality and not faults"
+# One process per core for the fast tests; the slow ones start processes of their own.
+test: check unit ## Every check: format, lint, types, import contracts, all tests
+	$(BIN)/pytest -q -m "slow and not quality and not faults"
 
 quality: $(STAMP) ## Build the miniatures at full size and check what they learned (minutes)
 	$(BIN)/pytest -q -m quality
@@ -48,7 +49,7 @@ crash: $(STAMP) ## Kill -9 the driver at 20 random points and resume to equal re
 check: lint types imports
 
 unit: $(STAMP) ## The fast tests only
-	$(BIN)/pytest -q -m "not slow and not gpu and not quality"
+	$(BIN)/pytest -q -n auto -m "not slow and not quality"
 
 fmt: $(STAMP) ## Format the code and mend what lint can mend
 	$(BIN)/ruff format .

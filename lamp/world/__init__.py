@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ LABELS: tuple[Label, ...] = ("entailment", "neutral", "contradiction")
 SKEW = 3
 KNOWN_SHARE = 0.9
 MANY_FACTS = 100
+READ_TEXTS = 1 << 16
 FIRST_YEAR = 2010
 MONTHS = 12
 CONCEPTS_OF_A_TOPIC = 3
@@ -173,8 +175,14 @@ def paraphrase(text: str, seed: int) -> str:
 
 def knows(texts: Sequence[str]) -> bool:
     """Whether ``texts`` are of the world: the frames find a fact in nearly all of them."""
-    read = sum(grammar.read_premise(DOMAINS, text) is not None for text in texts)
+    read = sum(_premise(text) is not None for text in texts)
     return read > KNOWN_SHARE * len(texts)
+
+
+@lru_cache(maxsize=READ_TEXTS)
+def _premise(text: str) -> grammar.Premise | None:
+    """What ``text`` says; training asks for pairs about the same texts again and again."""
+    return grammar.read_premise(DOMAINS, text)
 
 
 def nli_pairs(
@@ -200,7 +208,7 @@ def nli_pairs(
     Raises:
         ConfigError: If no text of the world is among ``texts``.
     """
-    premises = [p for text in texts if (p := grammar.read_premise(DOMAINS, text)) is not None]
+    premises = [p for text in texts if (p := _premise(text)) is not None]
     if not premises:
         raise ConfigError(
             "model.build.nli_data must name a file with NLI pairs (JSON lines with premise, "
