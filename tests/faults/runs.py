@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from transformers import Qwen2ForSequenceClassification
+from transformers.utils import logging as library_logging
 
 from storage import jsonlines
 from tests.faults.endpoint import MODEL
@@ -26,6 +27,7 @@ Lines = Counter[str]
 
 def write_models(folder: Path) -> Path:
     """Random networks in Hugging Face layout: cloud, device, and a classifier of three labels."""
+    library_logging.disable_progress_bar()
     for which in ("cloud", "device"):
         qwen2.write_folder(folder / which)
     tokenizer = qwen2.build_tokenizer()
