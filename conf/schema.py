@@ -70,6 +70,8 @@ class WorldConfig:
         queries_per_user: Scored queries of each user.
         history_min: Shortest history, in records.
         history_max: Longest history, in records; lengths are skewed towards the short end.
+        drift: How likely each trait of a user (a taste, a favourite word, a habit) is another one
+            in the next year; a year has twelve records. 0: nobody ever changes.
         seed: Seed of the world, apart from the run's seed: the same world under every seed.
     """
 
@@ -77,6 +79,7 @@ class WorldConfig:
     queries_per_user: Annotated[int, Field(ge=5)] = 10
     history_min: PositiveInt = 8
     history_max: PositiveInt = 48
+    drift: Fraction = 0.0
     seed: int = 2024
 
 

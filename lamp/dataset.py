@@ -148,7 +148,10 @@ def _miniature(task: str, config: WorldConfig, cache: Path) -> Path:
     """Write the miniature world unless it is there; its folder is named by what makes it."""
     from lamp import world
 
-    identity = {"task": task, "world": asdict(config), "version": world.VERSION}
+    # what is off shapes nothing, so that worlds from before the key stay where they are
+    off = () if config.drift else ("drift",)
+    shaping = {key: value for key, value in asdict(config).items() if key not in off}
+    identity = {"task": task, "world": shaping, "version": world.VERSION}
     folder = cache / "worlds" / hash_json(identity)
     if not atomic.is_whole(folder):
         with atomic.new_folder(folder, marker=identity) as temporary:

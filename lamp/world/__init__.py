@@ -4,6 +4,9 @@ It stands in for LaMP where nothing can be downloaded. Users differ in what they
 they prefer and in habits that only many records show, so a longer history tells more. It knows no
 method: nothing here depends on how any model or method fares. Everything comes from
 ``WorldConfig.seed``; ``VERSION`` changes whenever the same seed would give other texts.
+
+The world has a clock: a user writes a record a month, and with ``WorldConfig.drift`` each of the
+user's traits may be another one in the next year. Without it nobody ever changes.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from conf.seeds import derive_seed
 from lamp.lexicons import Lexicon
 from lamp.world import grammar, movies, news, papers, reviews, tweets
 from lamp.world.grammar import Label
-from lamp.world.person import Person, Record
+from lamp.world.person import Person, Record, altered
 from storage.atomic import write_json, write_text
 
 __all__ = [
@@ -121,7 +124,8 @@ def _write_user(
     length = config.history_min + round(
         (config.history_max - config.history_min) * rng.random() ** SKEW
     )
-    records = _distinct(person, length + config.queries_per_user, rng)
+    people = _years(task, number, person, length + config.queries_per_user, config)
+    records = _distinct(people, length + config.queries_per_user, rng)
     profile = [_item(user_id, i, record) for i, record in enumerate(records[:length])]
     asked = list(enumerate(records[length:]))
     questions = [
@@ -136,9 +140,24 @@ def _rng(config: WorldConfig, task: str, number: int) -> random.Random:
     return random.Random(derive_seed(config.seed, "world", task, number))
 
 
+def _years(
+    task: str, number: int, person: Person, records: int, config: WorldConfig
+) -> list[Person]:
+    """A user in each year of their records: one person, and after each year a bit of another."""
+    rng = random.Random(derive_seed(config.seed, "drift", task, number))
+    people = [person]
+    while len(people) * MONTHS < records:
+        now = people[-1]
+        people.append(altered(now, MAKERS[task](rng), config.drift, rng) if config.drift else now)
+    return people
+
+
 def answer(task: str, user_id: str, config: WorldConfig, text: str) -> str | None:
-    """What a user of the world answers to ``text``; None for free text and unreadable inputs."""
-    if task not in ANSWERERS:
+    """What a user of the world answers to ``text``.
+
+    None for free text and unreadable inputs, and where users change: a text does not tell when.
+    """
+    if task not in ANSWERERS or config.drift:
         return None
     number = int(user_id.removeprefix(task.removeprefix("lamp_")))
     return ANSWERERS[task](_rng(config, task, number)).answer(text)
@@ -151,11 +170,17 @@ def same_facts(first: str, second: str) -> bool | None:
     return stated == set(grammar.facts_of(grammar.read_text(domain, second))) if stated else None
 
 
-def _distinct(person: Person, count: int, rng: random.Random) -> list[Record]:
-    """Records with pairwise different texts, so that no query stands in the profile."""
+def _distinct(people: Sequence[Person], count: int, rng: random.Random) -> list[Record]:
+    """Records with pairwise different texts, so that no query stands in the profile.
+
+    Args:
+        people: The user in each year.
+        count: Number of records, one a month.
+        rng: Source of all choices.
+    """
     records: dict[tuple[str, ...], Record] = {}
     while len(records) < count:
-        record = person.record(rng)
+        record = people[len(records) // MONTHS].record(rng)
         records.setdefault(tuple(record.fields.values()), record)
     return list(records.values())
 

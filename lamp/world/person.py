@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Protocol, TypeVar
 
 from lamp.world.grammar import Concept, Domain, WordChoice
 
@@ -82,3 +82,42 @@ def make_vocabulary(domain: Domain, rng: random.Random) -> Vocabulary:
             own = usual if rng.random() < REGISTER_SHARE else rng.choice(words)
             favourites[category, index] = own
     return Vocabulary(domain, favourites)
+
+
+def altered(old: Any, new: Any, share: float, rng: random.Random) -> Any:
+    """``old`` with each of its traits exchanged for ``new``'s with probability ``share``.
+
+    Args:
+        old: A person; or a part of one: a record, mapping or tuple down to its single traits.
+        new: Another person of the same kind.
+        share: Probability for each trait.
+        rng: Source of all choices.
+    """
+    if isinstance(old, Domain):  # common to all persons
+        return old
+    if isinstance(old, Mapping):
+        return _altered_mapping(old, new, share, rng)
+    if isinstance(old, tuple):
+        return tuple(altered(*parts, share, rng) for parts in zip(old, new, strict=True))
+    if is_dataclass(old) and not isinstance(old, type):
+        traits = {
+            field.name: altered(getattr(old, field.name), getattr(new, field.name), share, rng)
+            for field in fields(old)
+        }
+        return replace(old, **traits)
+    return new if rng.random() < share else old
+
+
+def _altered_mapping(
+    old: Mapping[Any, Any], new: Mapping[Any, Any], share: float, rng: random.Random
+) -> dict[Any, Any]:
+    """Exchange value by value; what only one of the two has may come or go."""
+    found = {}
+    for key in dict.fromkeys((*old, *new)):
+        if key in old and key in new:
+            found[key] = altered(old[key], new[key], share, rng)
+            continue
+        kept = old if rng.random() >= share else new
+        if key in kept:
+            found[key] = kept[key]
+    return found

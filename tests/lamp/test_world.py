@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from collections import Counter
@@ -16,6 +17,15 @@ from lamp.world import grammar
 
 SMALL = WorldConfig(population=6, queries_per_user=5, history_min=3, history_max=9)
 ALL_TASKS = sorted(world.MAKERS)
+# of the bytes that version 2 wrote before the world could change
+VERSION_2 = {
+    "lamp_1": "c5f17e0f1d88cb25",
+    "lamp_2": "ee379972e14a7d51",
+    "lamp_3": "fbdf5fec0e21a563",
+    "lamp_4": "1f0f727d82260065",
+    "lamp_5": "823e9b17123b85f8",
+    "lamp_7": "184499b8ae6b0590",
+}
 
 
 def written(folder, task, config=SMALL):
@@ -61,6 +71,51 @@ def test_a_seed_always_gives_the_same_bytes_and_another_seed_other_ones(tmp_path
     )
     assert one == same
     assert one != other
+
+
+@pytest.mark.parametrize("task", ALL_TASKS)
+def test_a_world_in_which_nobody_changes_keeps_its_bytes(tmp_path, task):
+    written(tmp_path, task, WorldConfig(population=2, queries_per_user=5, history_min=30,
+                                        history_max=30))  # fmt: skip
+    files = sorted((tmp_path / TASKS[task].official).iterdir())
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    assert digest[:16] == VERSION_2[task]
+    assert world.VERSION == "2"
+
+
+@pytest.mark.parametrize("task", ALL_TASKS)
+def test_drift_leaves_the_first_year_alone_and_the_form_of_the_files(tmp_path, task):
+    still, changing = (
+        written(tmp_path / str(drift), task, WorldConfig(population=2, queries_per_user=5,
+                                                         history_min=30, history_max=30,
+                                                         drift=drift))
+        for drift in (0.0, 0.5)
+    )  # fmt: skip
+    profiles = [questions[0]["profile"] for questions, _ in (still, changing)]
+    assert profiles[0][:12] == profiles[1][:12]
+    assert profiles[0][12:] != profiles[1][12:]
+    assert [item.keys() for item in profiles[0]] == [item.keys() for item in profiles[1]]
+
+
+def test_the_more_years_and_the_more_drift_the_more_of_a_user_has_changed():
+    config = WorldConfig(drift=0.2)
+    changed = dict.fromkeys((1, 4), 0.0)
+    for number in range(20):
+        person = world.MAKERS["lamp_4"](random.Random(number))
+        people = world._years("lamp_4", number, person, 60, config)
+        for year in changed:
+            now, then = people[year].vocabulary.favourites, person.vocabulary.favourites
+            changed[year] += sum(now[c] != then[c] for c in then) / len(then) / 20
+    # of three synonyms a new favourite is often the old one
+    assert 0.05 < changed[1] < 0.2
+    assert 1.5 * changed[1] < changed[4] < 1 - 0.8**4
+    assert world._years("lamp_4", 0, person, 60, WorldConfig()) == [person] * 5
+
+
+def test_nobody_knows_what_a_user_who_changes_would_answer():
+    text = "it follows the robot. it is set in the city."
+    assert world.answer("lamp_2", "200000", WorldConfig(), text) == "sci-fi"
+    assert world.answer("lamp_2", "200000", WorldConfig(drift=0.1), text) is None
 
 
 @pytest.mark.parametrize("task", ALL_TASKS)
