@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import date
 from urllib.parse import urlsplit
 
 from conf.errors import ConfigError
@@ -149,6 +150,32 @@ def _world(config: Config) -> Iterator[str]:
         )
 
 
+def _drift(config: Config) -> Iterator[str]:
+    drift = config.drift
+    if drift.cut is None:
+        if drift.refresh:
+            yield "drift.refresh has no effect without a date; set drift.cut=YYYY-MM-DD"
+        return
+    if not _is_date(drift.cut):
+        yield f"drift.cut must be a date YYYY-MM-DD, got '{drift.cut}'"
+    if drift.refresh >= drift.years:
+        yield f"drift.refresh must be < drift.years, got {drift.refresh} >= {drift.years}"
+    if config.evaluation.disclose != "queries":
+        yield (
+            "drift.cut needs evaluation.disclose=queries: sums over a user's queries do not tell "
+            "their ages apart"
+        )
+    if config.engine.name == "deployment":
+        yield "drift.cut exists for simulated devices only: real ones hold their own D_u"
+
+
+def _is_date(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
+
+
 def _build(config: Config) -> Iterator[str]:
     model, build = config.model, config.model.build
     if build is None:
@@ -251,6 +278,7 @@ RULES: tuple[Callable[[Config], Iterator[str]], ...] = (
     _task,
     _stream,
     _world,
+    _drift,
     _build,
     _resources,
     _endpoint,

@@ -84,6 +84,23 @@ class WorldConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class DriftConfig:
+    """Train on what precedes a date, score later records by their age (sim/drift.py).
+
+    Attributes:
+        cut: Date YYYY-MM-DD that cuts every history: D_u before it, queries after it. None leaves
+            the data as they are.
+        years: Years after the cut whose records become queries; target users have some in each.
+        refresh: 0 trains once at the cut and scores all these years; n trains anew on everything
+            before the start of year n (0 is the first one) and scores that year alone.
+    """
+
+    cut: str | None = None
+    years: PositiveInt = 4
+    refresh: NonNegativeInt = 0
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class CausalModelConfig:
     """One causal language model.
 
@@ -635,6 +652,7 @@ class Config:
     engine: EngineConfig = field(default_factory=EngineConfig)
     stream: StreamConfig = field(default_factory=StreamConfig)
     dialogue: DialogueConfig = field(default_factory=DialogueConfig)
+    drift: DriftConfig = field(default_factory=DriftConfig)
     data: str = "miniature"
     part: Literal["train", "dev", "test"] = "dev"
     split: Literal["auto", "time", "user"] = "auto"
@@ -646,7 +664,7 @@ class Config:
     thresholds: tuple[ThresholdsConfig, ...] = ()
     sweep: tuple[str, ...] = ()
     layout: Literal[
-        "plain", "table1", "table2", "table3", "figure2", "thresholds", "rank", "dac24"
+        "plain", "table1", "table2", "table3", "figure2", "thresholds", "rank", "dac24", "drift"
     ] = "plain"
     seed: int = 0
     name: str | None = None

@@ -9,17 +9,17 @@ counted, and left out unless ``evaluation.exclude_contaminated`` is off.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conf.checks import MINIATURE
 from conf.errors import ConfigError, DataError
 from conf.schema import Config, WorldConfig
-from lamp import files
+from lamp import drift, files
 from lamp.dialogue_users import dialogue_users
 from lamp.files import Question
-from lamp.metrics import HIGHEST_STARS, LOWEST_STARS, read_stars
+from lamp.metrics import HIGHEST_STARS, LOWEST_STARS, is_answer
 from lamp.records import Query, UserHistory
 from lamp.splits import Member, Split, split_questions
 from lamp.tasks import Task, make_pair, query_text, task
@@ -29,6 +29,7 @@ from storage.hashing import hash_json
 if TYPE_CHECKING:
     from datasets import Dataset
 
+NO_PUBLIC = "no public users are left to tune base models on"
 _COLUMNS = ("id", "input", "response")
 
 
@@ -44,6 +45,7 @@ class LampData:
         contaminated: Target user -> ids of the queries that the user's own history gives away.
         notes: What the log and the report should say about the data.
         skipped: Ids of the users with even longer histories that ``skip_users`` set aside.
+        ages: Query id -> whole years since ``drift.cut``; empty without one.
     """
 
     task: Task
@@ -53,6 +55,7 @@ class LampData:
     contaminated: Mapping[str, tuple[str, ...]]
     notes: tuple[str, ...]
     skipped: tuple[str, ...] = ()
+    ages: Mapping[str, int] = field(default_factory=dict)
 
 
 def load(config: Config) -> LampData:
@@ -65,6 +68,8 @@ def load(config: Config) -> LampData:
         ConfigError: If the configuration asks for what the data cannot give.
     """
     chosen = task(config.task)
+    if config.drift.cut is not None:
+        drift.check_task(chosen)
     if chosen.name == "dialogue":
         users, notes = dialogue_users(config)
         return _assign(config, chosen, Split("dialogue", (), notes), users)
@@ -74,6 +79,8 @@ def load(config: Config) -> LampData:
     golds = _read_golds(outputs_path, chosen, questions)
     split = split_questions(questions, config.split, files.display_name(questions_path))
     users = _histories(split, golds, chosen, config.task.max_field_words)
+    if config.drift.cut is not None:
+        return _assign_cut(config, chosen, split, users)
     return _assign(config, chosen, split, users)
 
 
@@ -193,18 +200,17 @@ def _refuse_unpaired(where: str, noun: str, identifiers: Iterable[str], other: s
 
 
 def _check_gold(gold: str, task: Task, where: str) -> None:
-    answer = gold.strip()
-    if task.kind == "classification" and answer not in task.labels:
+    if task.kind == "text" or is_answer(task, gold):
+        return
+    if task.kind == "classification":
         raise DataError(
             f"{where}: expected one of the {len(task.labels)} labels of {task.official}, got "
             "another text; correct it, or add a Task record with your own labels"
         )
-    stars = read_stars(answer) if task.kind == "rating" else LOWEST_STARS
-    if stars is None or not LOWEST_STARS <= stars <= HIGHEST_STARS:
-        raise DataError(
-            f"{where}: expected a number of stars from {LOWEST_STARS:g} to {HIGHEST_STARS:g}, "
-            "got something else; correct it"
-        )
+    raise DataError(
+        f"{where}: expected a number of stars from {LOWEST_STARS:g} to {HIGHEST_STARS:g}, "
+        "got something else; correct it"
+    )
 
 
 def _histories(
@@ -221,6 +227,40 @@ def _history(member: Member, golds: Mapping[str, str], task: Task, max_words: in
 
 def _rank(user: UserHistory) -> tuple[int, str]:
     return -len(user.profile), user.user_id
+
+
+def _assign_cut(config: Config, task: Task, split: Split, users: Sequence[UserHistory]) -> LampData:
+    """Assign users whose histories are cut at a date.
+
+    Who is a target user depends on the cut alone, never on ``drift.refresh``; public users stay as
+    they were at the cut.
+    """
+    settings = config.drift
+    whole = {user.user_id: user for user in users}
+    cut = [drift.cut_history(user, task, settings) for user in users]
+    able = [each for each in cut if drift.is_scorable(each, settings.years)]
+    if len(able) < config.skip_users + config.users:
+        raise DataError(
+            f"users: {config.users} target users are asked for, {len(able)} of the {len(users)} "
+            f"users of {task.name} have records before drift.cut={settings.cut} and in each of the "
+            f"{settings.years} years after it; lower `users` or `drift.years`, or cut elsewhere"
+        )
+    data = _assign(config, task, Split(split.name, (), split.notes), [c.history for c in able])
+    set_apart = {*(user.user_id for user in data.targets), *data.skipped}
+    others = [each for each in cut if each.history.user_id not in set_apart]
+    public = [drift.as_public(each, task) for each in others if each.history.pairs]
+    targets = [
+        drift.cut_history(whole[user.user_id], task, settings, settings.refresh)
+        for user in data.targets
+    ]
+    kept = [note for note in data.notes if note != NO_PUBLIC or not public]
+    return replace(
+        data,
+        targets=tuple(each.history for each in targets),
+        public=_by_id(public),
+        notes=(*kept, *drift.notes(settings, targets, len(others) - len(public))),
+        ages={query: age for each in targets for query, age in each.ages.items()},
+    )
 
 
 def _assign(config: Config, task: Task, split: Split, users: Sequence[UserHistory]) -> LampData:
@@ -245,7 +285,7 @@ def _assign(config: Config, task: Task, split: Split, users: Sequence[UserHistor
         *_tie_notes(ranked, first, last),
         *_label_notes(users, task),
         *_contamination_notes(contaminated, targets, config.evaluation.exclude_contaminated),
-        *(() if last < len(ranked) else ("no public users are left to tune base models on",)),
+        *(() if last < len(ranked) else (NO_PUBLIC,)),
     )
     return LampData(
         task=task,

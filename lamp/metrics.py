@@ -109,6 +109,17 @@ def read_stars(answer: str) -> float | None:
     return stars if math.isfinite(stars) else None
 
 
+def is_answer(task: Task, text: str) -> bool:
+    """Whether ``text`` may be a gold answer: a label, LaMP's stars, or any text but white space."""
+    answer = text.strip()
+    if task.kind == "classification":
+        return answer in task.labels
+    if task.kind == "rating":
+        stars = read_stars(answer)
+        return stars is not None and LOWEST_STARS <= stars <= HIGHEST_STARS
+    return bool(answer)
+
+
 def worst_stars(gold: float) -> float:
     """Return the end of the scale that is farther from ``gold``; 5 from the middle."""
     if abs(LOWEST_STARS - gold) > abs(HIGHEST_STARS - gold):

@@ -1,0 +1,162 @@
+"""Histories cut at a date: what precedes it is D_u, what follows becomes queries with an age.
+
+A later record is asked as it would be trained, and its own response is the gold answer; its age is
+the number of whole years since the cut. Ages are the simulation's knowledge: a query itself does
+not tell its date. The files' own questions bear no date and are not asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from conf.errors import ConfigError, DataError
+from conf.schema import DriftConfig
+from lamp.metrics import is_answer
+from lamp.records import Pair, ProfileItem, Query, UserHistory
+from lamp.splits import date_key
+from lamp.tasks import Task, training_prompt
+
+DAY = (1, 1)  # month and day, where a date does not tell them
+# One in so many of a public user's records before the cut, the newest, is asked as a query.
+ASKED = 3
+
+Key = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CutHistory:
+    """One user at the cut, or at a later refresh.
+
+    Attributes:
+        history: D_u and the queries that come after it.
+        ages: Query id -> whole years between cut and query.
+        unusable: Later records that are no query: they repeat an earlier one, or their response
+            is no answer of the task.
+    """
+
+    history: UserHistory
+    ages: Mapping[str, int]
+    unusable: int
+
+
+def check_task(task: Task) -> None:
+    """Refuse tasks whose records are no questions with an answer.
+
+    Raises:
+        ConfigError: If a pair is not asked as a query is.
+    """
+    if not task.query_before or task.query_before not in task.pair_prompt:
+        raise ConfigError(
+            f"drift.cut: later records of {task.name} make no queries, as its pairs are trained in "
+            "another wording than it asks; take lamp_2, lamp_3, lamp_4 or lamp_5"
+        )
+
+
+def cut_history(
+    user: UserHistory, task: Task, settings: DriftConfig, refresh: int = 0
+) -> CutHistory:
+    """Cut one user's history at ``settings.cut``, or ``refresh`` years later.
+
+    Args:
+        user: The whole history.
+        task: Its task.
+        settings: Date of the cut, and years whose records become queries.
+        refresh: D_u holds what precedes the start of this year after the cut; 0 asks all years,
+            another number that year alone.
+
+    Raises:
+        DataError: If a record has no readable date.
+    """
+    keys = [_key(user, item) for item in user.profile]
+    cut = date_key(settings.cut or "") or ()
+    order = sorted(range(len(keys)), key=lambda place: (keys[place], place))
+    ages = [_whole_years(keys[place], cut) for place in order]
+    items = [user.profile[place] for place in order]
+    pairs = [user.pairs[place] for place in order]
+    known = sum(age < refresh for age in ages)
+    scored = (refresh,) if refresh else range(settings.years)
+    later = [place for place, age in enumerate(ages) if age in scored]
+    fresh = _fresh(items, pairs)
+    asked = [place for place in later if place in fresh and is_answer(task, pairs[place].response)]
+    queries = tuple(_query(user, task, pairs[place]) for place in asked)
+    return CutHistory(
+        history=UserHistory(user.user_id, tuple(items[:known]), tuple(pairs[:known]), queries),
+        ages={query.id: ages[place] for query, place in zip(queries, asked, strict=True)},
+        unusable=len(later) - len(asked),
+    )
+
+
+def is_scorable(cut: CutHistory, years: int) -> bool:
+    """Whether a user has records before the cut and a query in each of ``years`` after it."""
+    return bool(cut.history.pairs) and set(cut.ages.values()) >= set(range(years))
+
+
+def as_public(cut: CutHistory, task: Task) -> UserHistory:
+    """A public user who knows nothing of what follows the cut: the newest records are asked."""
+    user = cut.history
+    kept = len(user.pairs) - len(user.pairs) // ASKED
+    asked = [pair for pair in user.pairs[kept:] if is_answer(task, pair.response)]
+    queries = tuple(_query(user, task, pair) for pair in asked)
+    return UserHistory(user.user_id, user.profile[:kept], user.pairs[:kept], queries)
+
+
+def notes(settings: DriftConfig, targets: Sequence[CutHistory], left_out: int) -> Iterable[str]:
+    """What a reader of the results should know about the cut.
+
+    Args:
+        settings: The cut.
+        targets: The target users.
+        left_out: Users without a record before the cut.
+    """
+    when = f", D_u up to {settings.refresh} years later" if settings.refresh else ""
+    yield (
+        f"histories are cut at {settings.cut}{when}; later records are asked as queries, the "
+        "files' own questions, which bear no date, are not"
+    )
+    if unusable := sum(each.unusable for each in targets):
+        yield f"later records that are no query (repeated, or without a usable answer): {unusable}"
+    if left_out:
+        yield f"users without a record before {settings.cut}, who are left out: {left_out}"
+
+
+def _key(user: UserHistory, item: ProfileItem) -> Key:
+    key = None if item.date is None else date_key(item.date)
+    if key is None:
+        got = "there is none" if item.date is None else "it cannot be read"
+        raise DataError(
+            f"user '{user.user_id}', profile item '{item.id}', field 'date': expected a date for "
+            f"drift.cut, {got}; take files of the time split, or leave drift.cut out"
+        )
+    return key
+
+
+def _whole_years(key: Key, cut: Key) -> int:
+    """Whole years from ``cut`` to ``key``, below 0 for what precedes it."""
+    return key[0] - cut[0] - (_day(key) < _day(cut))
+
+
+def _day(key: Key) -> Key:
+    return (*key[1:3], *DAY)[: len(DAY)]
+
+
+def _fresh(items: Sequence[ProfileItem], pairs: Sequence[Pair]) -> set[int]:
+    """Places whose input stands in no earlier record, white space aside."""
+    seen: set[str] = set()
+    fresh = set()
+    for place, (item, pair) in enumerate(zip(items, pairs, strict=True)):
+        text = _squeeze(pair.input)
+        if text not in seen:
+            fresh.add(place)
+        seen.update((text, *map(_squeeze, item.fields.values())))
+    return fresh
+
+
+def _squeeze(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _query(user: UserHistory, task: Task, pair: Pair) -> Query:
+    """A record as a question; its id is unique among all users."""
+    prompt, answer = training_prompt(task, pair)
+    return Query(f"{user.user_id}/{pair.id}", prompt, answer)
