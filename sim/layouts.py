@@ -79,11 +79,21 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One line of a panel; ``level`` draws it flat, as a reference without an x of its own."""
+    """One line of a panel.
+
+    Attributes:
+        method: Gives the line its colour and marker.
+        points: Its places.
+        level: Draws it flat, as a reference without an x of its own.
+        label: What the legend says; "" for the method.
+        dashed: Tells it from the method's other line.
+    """
 
     method: str
     points: tuple[Point, ...]
     level: Estimate | None = None
+    label: str = ""
+    dashed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +316,12 @@ def _dac24(all_results: Sequence[Results]) -> Layout:
     return stream_layout(all_results)
 
 
+def _drift(all_results: Sequence[Results]) -> Layout:
+    from sim.drift import drift_layout  # it builds on this module's records
+
+    return drift_layout(all_results)
+
+
 LAYOUTS: dict[str, Callable[[Sequence[Results]], Layout]] = {
     "table1": _table1,
     "table2": _table2,
@@ -314,6 +330,7 @@ LAYOUTS: dict[str, Callable[[Sequence[Results]], Layout]] = {
     "thresholds": _thresholds,
     "rank": _rank,
     "dac24": _dac24,
+    "drift": _drift,
 }
 
 

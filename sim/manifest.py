@@ -34,6 +34,7 @@ def make_manifest(config: Config, data: LampData, models: dict[str, Any]) -> dic
             "contaminated_queries": sum(len(ids) for ids in data.contaminated.values()),
             "notes": list(data.notes),
             "statistics": statistics_of(data),
+            "ages": dict(data.ages),
         },
         "models": models,
         "assumptions": "docs/assumptions.md",

@@ -106,14 +106,25 @@ def curves_figure(panels: Sequence[Panel]) -> Figure | None:
             _draw_panel(axis, panel)
         for axis in list(axes)[len(drawn) :]:
             axis.set_visible(False)
-        methods = dict.fromkeys(series.method for panel in drawn for series in panel.series)
+        lines = dict.fromkeys(
+            (series.method, series.label or series.method, series.dashed)
+            for panel in drawn
+            for series in panel.series
+        )
         handles = [
-            Line2D([], [], color=colour, marker=marker, linewidth=2, label=method)
-            for method in methods
+            Line2D(
+                [], [], color=colour, marker=marker, linewidth=2, linestyle=_dash(dashed),
+                label=label,
+            )
+            for method, label, dashed in lines
             for colour, marker in [_look(method)]
-        ]
+        ]  # fmt: skip
         figure.legend(handles=handles, loc="outside lower center", ncols=5)
     return figure
+
+
+def _dash(dashed: bool) -> str:
+    return "--" if dashed else "-"
 
 
 def _draw_panel(axis: Axes, panel: Panel) -> None:
@@ -123,7 +134,9 @@ def _draw_panel(axis: Axes, panel: Panel) -> None:
             axis.axhline(series.level.value, color=colour, linewidth=2, linestyle="--")
         points = series.points
         x = [point.x for point in points]
-        axis.plot(x, [p.estimate.value for p in points], color=colour, marker=marker, linewidth=2)
+        y = [point.estimate.value for point in points]
+        style = {"color": colour, "marker": marker, "linestyle": _dash(series.dashed)}
+        axis.plot(x, y, linewidth=2, **style)
         ends = [
             (point.x, point.estimate.low, point.estimate.high)
             for point in points
