@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +17,8 @@ from sim.results import summarise
 from sim.run_records import read_run
 from storage import jsonlines
 
+ROOT = Path(__file__).resolve().parents[2]
+LIMIT_S = 280
 METHODS = ("device", "direct_ft")
 YEARS = 2
 QUERIES = 10
@@ -118,3 +124,53 @@ def test_the_layout_has_a_row_per_age_and_a_dashed_line_from_the_same_start(drif
     assert once.points[0] == refreshed.points[0]
     axis = curves_figure(layout.panels).axes[0]
     assert [line.get_linestyle() for line in axis.lines] == ["-", "-", "--"]
+
+
+@pytest.mark.slow
+def test_one_command_trains_once_and_anew_and_prints_both_by_age(qwen2_folder, tmp_path):
+    words = [
+        "experiment=drift",
+        "drift.refresh=0,1",
+        "drift.years=2",
+        "world.history_min=48",
+        "world.history_max=48",
+        "world.population=8",
+        "model=qwen2.5",
+        *(f"model.{which}.path={qwen2_folder}" for which in ("cloud", "device", "nli")),
+        *(f"model.{which}.dtype=float32" for which in ("cloud", "device")),
+        "methods=[device,direct_ft]",
+        "users=3",
+        "evaluation.bootstrap=50",
+        "qlora.compute_dtype=float32",
+        "qlora.epochs=1",
+        "qlora.base_max_records=16",
+        "task.max_new_tokens=4",
+        "resources.backend=inline",
+        f"paths.cache={tmp_path / 'cache'}",
+        f"paths.runs={tmp_path / 'runs'}",
+        "name=drift",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "sim", "-m", *words],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "refreshed minus once" in " ".join(done.stdout.split())
+    folder = tmp_path / "runs" / "drift"
+    once, anew = (read_run(path.parent) for path in sorted(folder.glob("*/config.json")))
+    assert len(once.answers["direct_ft"]) == 3 * 24
+    assert len(anew.answers["direct_ft"]) == 3 * 12
+    records = {name: {line.records for line in run.adaptations.values()} for name, run in
+               (("once", once), ("anew", anew))}  # fmt: skip
+    assert records == {"once": {24}, "anew": {36}}
+    assert len(list((tmp_path / "cache" / "bases").iterdir())) == 1  # one M_base for both
+    text = (folder / "report.md").read_text()
+    assert "## Drift: score by age of the query" in text
+    assert "report_curves.png" in text
+    rows = (folder / "report_tables" / "drift.csv").read_text().splitlines()
+    assert len(rows) == 1 + 2 * 2
