@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib import rc_context
@@ -123,7 +123,7 @@ def curves_figure(panels: Sequence[Panel]) -> Figure | None:
     return figure
 
 
-def _dash(dashed: bool) -> str:
+def _dash(dashed: bool) -> Literal["-", "--"]:
     return "--" if dashed else "-"
 
 
@@ -135,7 +135,7 @@ def _draw_panel(axis: Axes, panel: Panel) -> None:
         points = series.points
         x = [point.x for point in points]
         y = [point.estimate.value for point in points]
-        style = {"color": colour, "marker": marker, "linestyle": _dash(series.dashed)}
+        style: Any = {"color": colour, "marker": marker, "linestyle": _dash(series.dashed)}
         axis.plot(x, y, linewidth=2, **style)
         ends = [
             (point.x, point.estimate.low, point.estimate.high)
