@@ -114,7 +114,7 @@ def curves_figure(panels: Sequence[Panel]) -> Figure | None:
         handles = [
             Line2D(
                 [], [], color=colour, marker=marker, linewidth=2, linestyle=_dash(dashed),
-                label=label,
+                markerfacecolor=_face(colour, dashed), label=label,
             )
             for method, label, dashed in lines
             for colour, marker in [_look(method)]
@@ -127,6 +127,11 @@ def _dash(dashed: bool) -> Literal["-", "--"]:
     return "--" if dashed else "-"
 
 
+def _face(colour: str, dashed: bool) -> str:
+    """Markers of dashed lines are hollow: their dashes hardly show in a legend."""
+    return "white" if dashed else colour
+
+
 def _draw_panel(axis: Axes, panel: Panel) -> None:
     for series in panel.series:
         colour, marker = _look(series.method)
@@ -136,7 +141,7 @@ def _draw_panel(axis: Axes, panel: Panel) -> None:
         x = [point.x for point in points]
         y = [point.estimate.value for point in points]
         style: Any = {"color": colour, "marker": marker, "linestyle": _dash(series.dashed)}
-        axis.plot(x, y, linewidth=2, **style)
+        axis.plot(x, y, linewidth=2, markerfacecolor=_face(colour, series.dashed), **style)
         ends = [
             (point.x, point.estimate.low, point.estimate.high)
             for point in points
