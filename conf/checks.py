@@ -225,6 +225,28 @@ def _cluster(config: Config) -> Iterator[str]:
         yield "resources.num_cpus and num_gpus are the cluster's own while resources.cluster is on"
 
 
+def _cloud_workers(config: Config) -> Iterator[str]:
+    resources = config.resources
+    count, device = resources.cloud_workers, resources.cloud_device
+    if count == 1:
+        return
+    if device not in ("cpu", "cuda"):
+        yield (
+            "resources.cloud_device must be cpu or cuda beside resources.cloud_workers="
+            f"{count}, got {device}: each worker sees one GPU; or set resources.cloud_workers=1"
+        )
+    if count == "per_gpu" and device == "cpu":
+        yield "resources.cloud_workers=per_gpu needs resources.cloud_device=cuda"
+    if device != "cuda" or resources.cluster:
+        return
+    most = resources.num_gpus * resources.cloud_workers_per_gpu
+    if not most or (isinstance(count, int) and count > most):
+        yield (
+            f"resources.cloud_workers={count} does not fit on resources.num_gpus="
+            f"{resources.num_gpus} with resources.cloud_gpus={resources.cloud_gpus:g}"
+        )
+
+
 def _endpoint(config: Config) -> Iterator[str]:
     endpoint = config.augmenter.endpoint
     if endpoint.base_url is None:
@@ -281,6 +303,7 @@ RULES: tuple[Callable[[Config], Iterator[str]], ...] = (
     _drift,
     _build,
     _resources,
+    _cloud_workers,
     _endpoint,
     _engine,
     _name,

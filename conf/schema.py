@@ -527,6 +527,11 @@ class ResourcesConfig:
         client_cpus: CPUs of one device actor.
         client_gpus: GPUs of one device actor; a fraction lets devices share a GPU.
         cloud_device: Torch device of the cloud model.
+        cloud_workers: Ray workers that write and score similar pairs, a copy of the model on each;
+            1 does it in the server's own process, "per_gpu" takes as many as fit on all GPUs. The
+            texts are the same.
+        cloud_gpus: Part of a GPU of one cloud worker; 0.5 puts two on each. They end before devices
+            adapt, so client_gpus need leave no room for them.
         client_limit_s: A device that works longer on one message is ended and counted as failed;
             one that works for a cohort has so many seconds for each of its members.
         retries: How often a failed message is sent again, on a fresh actor.
@@ -542,10 +547,17 @@ class ResourcesConfig:
     client_cpus: PositiveFloat = 1
     client_gpus: NonNegativeFloat = 0
     cloud_device: str = "cpu"
+    cloud_workers: PositiveInt | Literal["per_gpu"] = 1
+    cloud_gpus: Annotated[float, Field(gt=0, le=1)] = 1
     client_limit_s: PositiveFloat = 900
     retries: NonNegativeInt = 1
     object_store_mib: PositiveInt = 200
     torch_threads: PositiveInt = 1
+
+    @property
+    def cloud_workers_per_gpu(self) -> int:
+        """How many cloud workers fit on one GPU."""
+        return int(1 / self.cloud_gpus + 1e-9)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

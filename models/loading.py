@@ -64,6 +64,15 @@ def hidden_size(path: str | Path, revision: str | None = None) -> int:
     return int(_config(path, revision).hidden_size)
 
 
+def context_size(path: str | Path, revision: str | None = None) -> int:
+    """Return how many tokens a checkpoint's network can attend to.
+
+    Raises:
+        ModelError: If there is no such checkpoint.
+    """
+    return int(_config(path, revision).max_position_embeddings)
+
+
 def _config(path: str | Path, revision: str | None) -> Any:
     source = local_or_hub(path)
     return attempt(

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from conf.errors import RunError
+from conf.schema import ResourcesConfig
 
 ADDRESS_VARIABLE = "RAY_ADDRESS"
 LOCAL = "local"
 ASK_S = 60.0
+MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,20 @@ def address() -> str:
             f"{ADDRESS_VARIABLE}, got {named or 'nothing'}; export {ADDRESS_VARIABLE}=<host>:6379"
         )
     return named
+
+
+def init_args(resources: ResourcesConfig) -> dict[str, Any]:
+    """How Ray is initialised: joined where there is a cluster, else started within bounds."""
+    quiet = {"logging_level": "ERROR", "log_to_driver": False}
+    if resources.cluster:
+        return {"address": address(), **quiet}
+    return {
+        "address": LOCAL,
+        "num_cpus": resources.num_cpus or os.cpu_count() or 1,
+        "num_gpus": resources.num_gpus,
+        "object_store_memory": resources.object_store_mib * MIB,
+        **quiet,
+    }
 
 
 def size() -> Size:

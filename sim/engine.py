@@ -21,6 +21,7 @@ from typing import Any
 
 from conf.schema import Config, ResourcesConfig
 from sim import cluster
+from sim.cloud_workers import cloud_of
 from sim.folders import RunFolder
 from sim.placement import actors
 from sim.processes import descendants, title
@@ -30,7 +31,6 @@ from strategy.progress import Progress
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIENT_APP = "clients.app:app"
-MIB = 1 << 20
 RUN_ID = 1
 DEVICE_TITLE = b"ClientAppActor"  # in the command line of Ray's actors
 
@@ -92,14 +92,6 @@ def client_run_config(config: Config, folder: RunFolder) -> dict[str, Any]:
 
 def backend_config(resources: ResourcesConfig) -> dict[str, Any]:
     """Flower's backend settings: actors restart, memory is bounded, Ray counts what it may use."""
-    quiet = {"logging_level": "ERROR", "log_to_driver": False}
-    started_here = {
-        "address": cluster.LOCAL,
-        "num_cpus": resources.num_cpus or os.cpu_count() or 1,
-        "num_gpus": resources.num_gpus,
-        "object_store_memory": resources.object_store_mib * MIB,
-    }
-    joined = {"address": cluster.address()} if resources.cluster else started_here
     return {
         "client_resources": {
             "num_cpus": resources.client_cpus,
@@ -107,7 +99,7 @@ def backend_config(resources: ResourcesConfig) -> dict[str, Any]:
             "max_restarts": -1,
             "max_task_retries": 0,  # the strategy sends again, and counts it
         },
-        "init_args": {**joined, **quiet},
+        "init_args": cluster.init_args(resources),
     }
 
 
@@ -135,7 +127,8 @@ def _run_ray(
 
     @server_app.main()
     def main(grid: Grid, _context: Context) -> None:
-        run_experiment(grid, inputs, progress, on_arm, end_hung=end_devices)
+        cloud = cloud_of(inputs.config)
+        run_experiment(grid, inputs, progress, on_arm, cloud, end_devices)
 
     run = Run.create_empty(run_id=RUN_ID)
     run.primary_task_id, run.federation_id = 1, NOOP_FEDERATION_ID

@@ -20,6 +20,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 from typing_extensions import override
 
+from sim.cloud_workers import cloud_of
 from strategy.experiment import ServerInputs, run_experiment
 from strategy.progress import Progress
 
@@ -115,7 +116,8 @@ def run_inline(
     """Run the experiment of ``inputs`` in this process."""
     from clients.app import app
 
-    run_experiment(InlineGrid(app, inputs.config.users, run_config), inputs, progress, on_arm)
+    grid = InlineGrid(app, inputs.config.users, run_config)
+    run_experiment(grid, inputs, progress, on_arm, cloud_of(inputs.config))
 
 
 def _name(message: Message) -> None:

@@ -22,6 +22,7 @@ from clients.places import cache_folder, public_route_folder
 from conf.compose import compose
 from conf.errors import CdcdaError
 from conf.schema import Config
+from sim.cloud_workers import cloud_of
 from sim.folders import RunFolder
 from sim.told_progress import FileProgress
 from strategy.experiment import run_experiment
@@ -42,7 +43,8 @@ def main(grid: Grid, context: Context) -> None:
     config = public_route_config(context)
     progress = LoggedProgress()
     folder = prepare(config, progress)
-    run_experiment(grid, server_inputs(folder), progress)
+    inputs = server_inputs(folder)
+    run_experiment(grid, inputs, progress, cloud=cloud_of(inputs.config))
     write_report([folder.path])
 
 
@@ -52,7 +54,8 @@ def run_prepared(grid: Grid, folder: RunFolder) -> None:
 
     telling = FileProgress(folder)
     try:
-        run_experiment(grid, server_inputs(folder), telling, telling.arm)
+        inputs = server_inputs(folder)
+        run_experiment(grid, inputs, telling, telling.arm, cloud_of(inputs.config))
     except CdcdaError as error:
         telling.error(error)
         raise

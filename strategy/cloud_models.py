@@ -16,26 +16,37 @@ from strategy.endpoint import EndpointWriter
 
 @dataclass(frozen=True, slots=True)
 class Cloud:
-    """The models that the augmentation works with; ``further`` ones write in turn."""
+    """The models that the augmentation works with.
+
+    Attributes:
+        writer: Writes similar pairs.
+        judge: Scores them.
+        further: Models that write in turn with the first.
+        end: Called when no more is asked of them: what they hold of a GPU is the devices' now.
+    """
 
     writer: Writer
     judge: Judge
     further: tuple[Writer, ...] = ()
+    end: Callable[[], None] = lambda: None
 
 
 def configured_cloud(config: Config) -> Cloud:
     """The cloud models of a configuration; nothing is loaded yet."""
     device = config.resources.cloud_device
     cloud, augmenter = config.model.cloud, config.augmenter
+    own = [CloudWriter(model, augmenter, device) for model in (cloud, *augmenter.models)]
+    judge = CloudJudge(config.model.nli, device)
+    writers: list[Writer] = [*own]
     if augmenter.endpoint.base_url is not None:
-        writer: Writer = EndpointWriter(augmenter, augmenter.endpoint, cloud.system_prompt)
-    else:
-        writer = CloudWriter(cloud, augmenter, device)
-    return Cloud(
-        writer=writer,
-        judge=CloudJudge(config.model.nli, device),
-        further=tuple(CloudWriter(model, augmenter, device) for model in augmenter.models),
-    )
+        writers[0] = EndpointWriter(augmenter, augmenter.endpoint, cloud.system_prompt)
+
+    def end() -> None:
+        for model in own:
+            model.release()
+        judge.release()
+
+    return Cloud(writers[0], judge, tuple(writers[1:]), end)
 
 
 def model_identity(path: str, revision: str | None) -> str:
@@ -81,13 +92,46 @@ class CloudWriter:
         )
         return [Reply(each.text, each.tokens) for each in generations]
 
+    def batches(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Which prompts are answered together; a batch may be written by itself, elsewhere too."""
+        from models.generation import length_batches
+
+        config = self._model_config
+        return length_batches(
+            self._context,
+            self._tokenizer,
+            prompts,
+            self._config.sampling,
+            self._config.batch_size,
+            config.system_prompt,
+        )
+
+    def release(self) -> None:
+        """Forget the network; another prompt loads it again."""
+        if vars(self).pop("_loaded", None) is not None:
+            _empty_cache(self._device)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel without what is loaded."""
+        return CloudWriter, (self._model_config, self._config, self._device)
+
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
         from models import loading
 
-        config = self._model_config
-        tokenizer = loading.load_tokenizer(config.path, config.revision)
-        return loading.load_causal(config, self._device), tokenizer
+        return loading.load_causal(self._model_config, self._device), self._tokenizer
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        from models import loading
+
+        return loading.load_tokenizer(self._model_config.path, self._model_config.revision)
+
+    @cached_property
+    def _context(self) -> int:
+        from models import loading
+
+        return loading.context_size(self._model_config.path, self._model_config.revision)
 
 
 class CloudJudge:
@@ -103,13 +147,47 @@ class CloudJudge:
         config = self._config
         return hash_json([model_identity(config.path, config.revision), config.max_length])
 
+    def both_ways(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, float]]:
+        """Entailment probabilities (x => x', x' => x) of each pair of texts."""
+        probabilities: list[tuple[float, float]] = self._scorer.both_ways(pairs)
+        return probabilities
+
+    def entailment(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """Probability that the first text of each pair entails the second."""
+        probabilities: list[float] = self._scorer.entailment(pairs)
+        return probabilities
+
+    def batches(self, pairs: Sequence[tuple[str, str]]) -> list[list[int]]:
+        """Which pairs :meth:`entailment` scores together; a batch may be scored elsewhere."""
+        from models.nli import length_batches
+
+        return length_batches(self._encoder.encode(pairs), self._config.batch_size)
+
+    def release(self) -> None:
+        """Forget the network; another pair loads it again."""
+        if vars(self).pop("_scorer", None) is not None:
+            _empty_cache(self._device)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel without what is loaded."""
+        return CloudJudge, (self._config, self._device)
+
     @cached_property
     def _scorer(self) -> Any:
         from models.nli import NliScorer
 
         return NliScorer.load(self._config, self._device)
 
-    def both_ways(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, float]]:
-        """Entailment probabilities (x => x', x' => x) of each pair of texts."""
-        probabilities: list[tuple[float, float]] = self._scorer.both_ways(pairs)
-        return probabilities
+    @cached_property
+    def _encoder(self) -> Any:
+        from models.nli import PairEncoder
+
+        return PairEncoder.load(self._config)
+
+
+def _empty_cache(device: str) -> None:
+    """Give freed GPU memory back to the driver of the GPU, for other processes."""
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.empty_cache()

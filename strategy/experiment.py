@@ -300,18 +300,10 @@ def _candidates(
         return {}
     counters = Counters()
     shared = {user: by_ratio[max(ratios)] for user, by_ratio in shares.items()}
-    candidates = augment(
-        shared,
-        task=tasks.task(config.task),
-        config=replace(config.augmenter, k=largest_k(arms, config)),
-        seed=config.seed,
-        writer=cloud.writer,
-        judge=cloud.judge,
-        cache=Cache(Path(config.paths.cache) / "augmentation.sqlite"),
-        progress=progress,
-        counters=counters,
-        further=cloud.further,
-    )
+    try:
+        candidates = _written(shared, arms, config, cloud, progress, counters)
+    finally:
+        cloud.end()
     _note_lost(counters, cloud, log, progress)
     log.phase(
         "",
@@ -323,6 +315,28 @@ def _candidates(
     )
     return with_objections(
         candidates, shared, config.filters, derive_seed(config.seed, "objections")
+    )
+
+
+def _written(
+    shared: Mapping[str, tuple[Pair, ...]],
+    arms: Sequence[Arm],
+    config: Config,
+    cloud: Cloud,
+    progress: Progress,
+    counters: Counters,
+) -> dict[str, tuple[Candidate, ...]]:
+    return augment(
+        shared,
+        task=tasks.task(config.task),
+        config=replace(config.augmenter, k=largest_k(arms, config)),
+        seed=config.seed,
+        writer=cloud.writer,
+        judge=cloud.judge,
+        cache=Cache(Path(config.paths.cache) / "augmentation.sqlite"),
+        progress=progress,
+        counters=counters,
+        further=cloud.further,
     )
 
 

@@ -7,37 +7,17 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from storage import jsonlines
+from tests.plugins.small_runs import wait_for_adaptation, words
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 240
 
 pytestmark = pytest.mark.slow
-
-
-def words(model: Path, folder: Path, *more: str) -> list[str]:
-    """A run of seconds: random networks instead of built ones, few users, short answers."""
-    return [
-        "model=qwen2.5",
-        *(f"model.{which}.path={model}" for which in ("cloud", "device", "nli")),
-        *(f"model.{which}.dtype=float32" for which in ("cloud", "device")),
-        "world=small",
-        "users=4",
-        "task.max_new_tokens=4",
-        "qlora.base_max_records=32",
-        "qlora.epochs=1",
-        "augmenter.k=1",
-        "augmenter.sampling.max_new_tokens=4",
-        f"paths.cache={folder / 'cache'}",
-        f"paths.runs={folder / 'runs'}",
-        "name=run",
-        *more,
-    ]
 
 
 def start(arguments: list[str]) -> subprocess.Popen[str]:
@@ -71,7 +51,7 @@ def test_a_killed_device_process_costs_nobody_a_result(qwen2_folder, tmp_path):
     process = start(words(qwen2_folder, tmp_path, "methods=[direct_ft,cdcda]"))
     ledger = tmp_path / "runs" / "run" / "ledger.jsonl"
     try:
-        wait_for_adaptation(process, ledger)
+        wait_for_adaptation(process.poll, ledger, LIMIT_S)
         os.kill(device_process(process.pid), signal.SIGKILL)
         output, _ = process.communicate(timeout=LIMIT_S)
     finally:
@@ -86,7 +66,7 @@ def test_a_killed_device_process_costs_nobody_a_result(qwen2_folder, tmp_path):
 def test_ctrl_c_ends_the_run_and_everything_it_started(qwen2_folder, tmp_path):
     process = start(words(qwen2_folder, tmp_path, "users=12", "methods=[direct_ft,cdcda]"))
     try:
-        wait_for_adaptation(process, tmp_path / "runs" / "run" / "ledger.jsonl")
+        wait_for_adaptation(process.poll, tmp_path / "runs" / "run" / "ledger.jsonl", LIMIT_S)
         started = descendants(process.pid)
         os.killpg(process.pid, signal.SIGINT)
         output, _ = process.communicate(timeout=60)
@@ -97,15 +77,6 @@ def test_ctrl_c_ends_the_run_and_everything_it_started(qwen2_folder, tmp_path):
     assert "Traceback" not in output
     left = [pid for pid in started if Path(f"/proc/{pid}").exists()]
     assert not any(b"ray::" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in left)
-
-
-def wait_for_adaptation(process: subprocess.Popen[str], ledger: Path) -> None:
-    end = time.monotonic() + LIMIT_S
-    while process.poll() is None and time.monotonic() < end:
-        if any(line["kind"].startswith("train.") for line in jsonlines.read(ledger)):
-            return
-        time.sleep(0.05)
-    raise AssertionError("no device was asked to adapt")
 
 
 def device_process(driver: int) -> int:

@@ -1,0 +1,39 @@
+"""A run of seconds as command line words: random networks, few users, short answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from storage import jsonlines
+
+
+def words(model: Path, folder: Path, *more: str) -> list[str]:
+    """What follows ``python -m sim``; the run is ``folder/runs/run``."""
+    return [
+        "model=qwen2.5",
+        *(f"model.{which}.path={model}" for which in ("cloud", "device", "nli")),
+        *(f"model.{which}.dtype=float32" for which in ("cloud", "device")),
+        "world=small",
+        "users=4",
+        "task.max_new_tokens=4",
+        "qlora.base_max_records=32",
+        "qlora.epochs=1",
+        "augmenter.k=1",
+        "augmenter.sampling.max_new_tokens=4",
+        f"paths.cache={folder / 'cache'}",
+        f"paths.runs={folder / 'runs'}",
+        "name=run",
+        *more,
+    ]
+
+
+def wait_for_adaptation(is_over: Callable[[], object], ledger: Path, limit_s: float) -> None:
+    """Wait until some device was asked to adapt."""
+    end = time.monotonic() + limit_s
+    while is_over() is None and time.monotonic() < end:
+        if any(line["kind"].startswith("train.") for line in jsonlines.read(ledger)):
+            return
+        time.sleep(0.05)
+    raise AssertionError("no device was asked to adapt")
