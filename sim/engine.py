@@ -123,7 +123,7 @@ def _run_ray(
     if resources.cluster:
         cluster.require_shared(inputs.run_folder / "config.json")
         cluster.require_shared(bases_root(Path(inputs.config.paths.cache)).parent)
-    _lift_thread_cap(actors(resources))
+    _keep_devices_at_work(actors(resources))
 
     @server_app.main()
     def main(grid: Grid, _context: Context) -> None:
@@ -155,13 +155,18 @@ def _run_ray(
     )
 
 
-def _lift_thread_cap(workers: int) -> None:
-    """Let every actor work: Flower starts as many threads as this host's cores suggest, at most 32.
+def _keep_devices_at_work(workers: int) -> None:
+    """Hand messages to living actors only, and let every actor work.
 
-    A thread waits for one actor's reply, so it costs nothing.
+    Flower starts as many threads as this host's cores suggest, at most 32. A thread waits for one
+    actor's reply, so it costs nothing.
     """
     from flwr.server.superlink.fleet.vce import vce_api
+    from flwr.server.superlink.fleet.vce.backend import raybackend
 
+    from sim.device_pool import LivingPool
+
+    vars(raybackend)["BasicActorPool"] = LivingPool
     capped = min(32, (os.cpu_count() or 1) + 4)
     if workers > capped:
         vars(vce_api)["ThreadPoolExecutor"] = partial(ThreadPoolExecutor, max_workers=workers)

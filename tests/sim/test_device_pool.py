@@ -1,0 +1,87 @@
+"""A dead device process gets no messages, and those who live get them."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+
+import pytest
+
+ignored = ("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings(*ignored)]  # Ray leaves files open
+
+
+class Device:
+    """What Flower's actor does, without an app."""
+
+    def run(self, app, message, cid, context):
+        if message == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if message == "raise":
+            raise ValueError("a device's own")
+        return cid, os.getpid(), context
+
+
+@pytest.fixture(scope="module")
+def ray_up():
+    import ray
+
+    ray.init(address="local", num_cpus=2, include_dashboard=False, object_store_memory=100_000_000)
+    yield ray
+    ray.shutdown()
+    gc.collect()  # what Ray left open is told now, while it is not held against us
+
+
+@pytest.fixture
+def make_pool(ray_up):
+    from sim.device_pool import LivingPool
+
+    made = []
+
+    def make(**options):
+        pool = LivingPool(ray_up.remote(Device), {"num_cpus": 1, **options}, {})
+        pool.add_actors_to_pool(pool.actors_capacity)
+        made.extend(pool.pool)
+        return pool
+
+    yield make
+    for actor in made:
+        ray_up.kill(actor)
+
+
+def ask(pool, message: str = "") -> int:
+    """Let a device work on a message as Flower's backend does; return the id of its process."""
+    future = pool.submit(
+        lambda actor, app, message, cid, context: actor.run.remote(app, message, cid, context),
+        (None, message, "0", None),
+    )
+    try:
+        return pool.fetch_result_and_return_actor_to_pool(future)[0]
+    except Exception:
+        pool.add_actor_back_to_pool(future)
+        raise
+
+
+def test_who_never_comes_back_gets_nothing_more(make_pool, ray_up):
+    pool = make_pool(max_restarts=0)  # as when its node is lost and no other has room
+    with pytest.raises(ray_up.exceptions.RayActorError):
+        ask(pool, "die")
+    assert len({ask(pool) for _ in range(10)}) == 1
+
+
+def test_who_comes_back_works_again(make_pool, ray_up):
+    pool = make_pool(max_restarts=-1, max_task_retries=0)
+    for _ in range(2):
+        with pytest.raises(ray_up.exceptions.RayActorError):
+            ask(pool, "die")
+    assert ask(pool)
+    while len(pool.pool) < 2:
+        ask(pool)
+
+
+def test_a_device_that_raises_stays_at_work(make_pool):
+    pool = make_pool()
+    with pytest.raises(ValueError, match="a device's own"):
+        ask(pool, "raise")
+    assert len(pool.pool) == 2
