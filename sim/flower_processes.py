@@ -6,6 +6,7 @@ is ended by its process id, children first found, and nothing else is touched.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
@@ -22,12 +23,14 @@ from typing import Any
 
 from conf.errors import RunError
 from sim.credentials import LOOPBACK, NodeKey, Tls
-from sim.processes import alive, descendants
+from sim.processes import alive, born, descendants
 
 ENDING_S = 15.0
 STARTING_S = 120.0
 POLL_S = 0.2
 COMPLETED = "finished:completed"
+PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "RAY_TMPDIR", "CUDA_VISIBLE_DEVICES")
 _PREFIXES = ("FLWR_", "RAY_", "OMP_", "HF_", "TOKENIZERS_", "CDCDA_", "NO_PROXY", "SSL_")
 
@@ -40,13 +43,13 @@ class Started:
         name: For messages.
         process: The process.
         log: Where its output goes.
-        seen: Ids of its descendants, as far as they were seen.
+        seen: Its descendants, as far as they were seen: process id and when it started.
     """
 
     name: str
     process: subprocess.Popen[bytes]
     log: Path
-    seen: set[int] = field(default_factory=set)
+    seen: dict[int, str] = field(default_factory=dict)
 
     @property
     def pid(self) -> int:
@@ -54,13 +57,14 @@ class Started:
         return self.process.pid
 
     def look(self) -> None:
-        """Remember the ids of what it started in the meantime."""
-        self.seen.update(descendants(self.pid))
+        """Remember what it started in the meantime: an orphan cannot be found later."""
+        for pid in descendants(self.pid):
+            self.seen[pid] = born(pid)
 
     def end(self) -> None:
         """End it and what it started, politely first."""
         self.look()
-        for pid in (self.pid, *self.seen):
+        for pid in self.left():
             _signal(pid, signal.SIGTERM)
         self._wait(ENDING_S)
         self.kill()
@@ -68,13 +72,14 @@ class Started:
     def kill(self) -> None:
         """End it and what it started at once, as a crash would."""
         self.look()
-        for pid in (self.pid, *self.seen):
+        for pid in self.left():
             _signal(pid, signal.SIGKILL)
         self._wait(ENDING_S)
 
     def left(self) -> set[int]:
         """Ids of what is still there."""
-        return {pid for pid in (self.pid, *self.seen) if alive(pid)}
+        seen = {pid for pid, then in self.seen.items() if alive(pid) and born(pid) == then}
+        return seen | ({self.pid} if alive(self.pid) else set())
 
     def tail(self, lines: int = 3) -> str:
         """The last lines of its output."""
@@ -150,6 +155,7 @@ def start(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C reaches us alone; we end it
+            preexec_fn=_end_with_parent,  # and where we are killed, the kernel does
         )
     return Started(name or command, process, log)
 
@@ -257,6 +263,11 @@ def free_ports(count: int) -> list[int]:
 def _tls_words(tls: Tls) -> list[str]:
     files = {"ca-certfile": tls.ca, "certfile": tls.certificate, "keyfile": tls.key}
     return [word for name, path in files.items() for word in (f"--ssl-{name}", str(path))]
+
+
+def _end_with_parent() -> None:
+    """Ask the kernel to end this process politely when its parent is gone, however that went."""
+    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _signal(pid: int, number: int) -> None:

@@ -141,6 +141,18 @@ def locked(folder: RunFolder) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def served(folder: RunFolder) -> Iterator[None]:
+    """Hold the run folder for a ServerApp that works on it.
+
+    One whose driver was killed ends by itself; its successor waits here until it did.
+    """
+    lock = folder.path / ".server.lock"
+    with writing(lock), lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def _free(runs: Path, name: str) -> Path:
     path, number = runs / name, 2
     while path.exists():

@@ -23,7 +23,7 @@ from conf.compose import compose
 from conf.errors import CdcdaError
 from conf.schema import Config
 from sim.cloud_workers import cloud_of
-from sim.folders import RunFolder
+from sim.folders import RunFolder, served
 from sim.told_progress import FileProgress
 from strategy.experiment import run_experiment
 from strategy.progress import LoggedProgress
@@ -55,7 +55,8 @@ def run_prepared(grid: Grid, folder: RunFolder) -> None:
     telling = FileProgress(folder)
     try:
         inputs = server_inputs(folder)
-        run_experiment(grid, inputs, telling, telling.arm, cloud_of(inputs.config))
+        with served(folder):
+            run_experiment(grid, inputs, telling, telling.arm, cloud_of(inputs.config))
     except CdcdaError as error:
         telling.error(error)
         raise

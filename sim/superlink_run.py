@@ -26,6 +26,7 @@ from strategy.progress import Progress
 ROOT = Path(__file__).resolve().parent.parent
 ASK_S = 3.0
 NEWS_S = 0.2
+LOOK_S = 2.0
 FINISHED = "finished"
 
 
@@ -41,10 +42,10 @@ def run_on_superlink(
         RunError: If the SuperLink says anything but that the run was completed.
     """
     follower = Follower(folder, progress, on_arm)
-    with _superlink(folder, config) as control:
+    with _superlink(folder, config) as (control, look):
         run_id = control.submit(ROOT, run_config(folder, config), _federation(config))
         try:
-            status, details = _wait(control, run_id, follower)
+            status, details = _wait(control, run_id, follower, look)
         except BaseException:
             with suppress(RunError):
                 control.stop(run_id)
@@ -80,25 +81,33 @@ def _federation(config: Config) -> dict[str, Any]:
 
 
 @contextmanager
-def _superlink(folder: RunFolder, config: Config) -> Iterator[Control]:
-    """The SuperLink that is named, or one of our own that ends with the run."""
+def _superlink(folder: RunFolder, config: Config) -> Iterator[tuple[Control, Callable[[], None]]]:
+    """The SuperLink that is named, or one of our own that ends with the run.
+
+    What it starts has to be looked at now and then, so that all of it is found at the end.
+    """
     home, engine = folder.path / "flower", config.engine
     if engine.superlink:
         ca = Path(engine.root_certificates).absolute() if engine.root_certificates else None
-        yield Control(home, engine.superlink, ca)
+        yield Control(home, engine.superlink, ca), lambda: None
         return
     (port,) = free_ports(1)
     started = start_superlink(home, port, None, simulation=True)
     try:
-        yield Control(home, f"{LOOPBACK}:{port}", None)
+        yield Control(home, f"{LOOPBACK}:{port}", None), started.look
     finally:
         started.end()
 
 
-def _wait(control: Control, run_id: str, follower: Follower) -> tuple[str, str]:
+def _wait(
+    control: Control, run_id: str, follower: Follower, look: Callable[[], None]
+) -> tuple[str, str]:
     """Show progress until the SuperLink says that the run is finished."""
-    last_sign = time.monotonic()
+    last_sign = last_look = time.monotonic()
     while True:
+        if time.monotonic() - last_look > LOOK_S:
+            look()
+            last_look = time.monotonic()
         if follower.show_news():
             last_sign = time.monotonic()
         if time.monotonic() - last_sign > ASK_S:  # asking takes a second: not while news come in
