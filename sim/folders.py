@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import fcntl
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import IO
 
 from conf.errors import RunError
 from conf.schema import Config
 from storage.writing import writing
 
 SWEEP = "sweep.json"
+PREDECESSOR_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +149,30 @@ def served(folder: RunFolder) -> Iterator[None]:
     """Hold the run folder for a ServerApp that works on it.
 
     One whose driver was killed ends by itself; its successor waits here until it did.
+
+    Raises:
+        RunError: If it does not end.
     """
     lock = folder.path / ".server.lock"
+    end = time.monotonic() + PREDECESSOR_S
     with writing(lock), lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        while not _taken(file):
+            if time.monotonic() > end:
+                raise RunError(
+                    f"{folder.path.name}: an earlier ServerApp still works on this run; "
+                    "resume when it has ended"
+                )
+            time.sleep(1)
         yield
+
+
+def _taken(file: IO[str]) -> bool:
+    """Whether the lock could be taken."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _free(runs: Path, name: str) -> Path:
