@@ -23,6 +23,7 @@ from clients.folder import Device, Policy
 from clients.sensitivity import redacted, sensitivity
 from conf.errors import ProtocolError
 from lamp.records import Pair
+from lamp.splits import date_key
 from protocol.recipe import Recipe
 from protocol.settings import DeviceSettings
 
@@ -119,9 +120,14 @@ def _redact(pair: Pair, policy: Policy) -> tuple[Pair, int]:
 
 
 def _oldest(device: Device) -> Callable[[Pair], int]:
-    dates = {item.id: item.date or "" for item in device.history.profile}
+    dates = {item.id: _by_time(item.date or "") for item in device.history.profile}
     places = {date: place for place, date in enumerate(sorted(set(dates.values())))}
     return lambda pair: places[dates[pair.id]]
+
+
+def _by_time(date: str) -> tuple[tuple[int, ...], str]:
+    """Dates compare as numbers: as text 2017-2-3 would come after 2017-10-2."""
+    return date_key(date) or (), date
 
 
 def _recent(device: Device) -> Callable[[Pair], int]:

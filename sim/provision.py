@@ -21,6 +21,7 @@ from conf.errors import ConfigError, DataError
 from conf.schema import Config, DeviceProfile, DevicesConfig, PrivacyConfig
 from conf.seeds import derive_seed
 from lamp.records import UserHistory
+from lamp.splits import date_key
 from storage import atomic
 from strategy.methods import find_method
 
@@ -87,19 +88,20 @@ def permits_of(config: Config) -> tuple[Permit, ...]:
 
 
 def check_dates(users: Sequence[UserHistory], privacy: PrivacyConfig) -> None:
-    """Refuse an order by date where records have none.
+    """Refuse an order by date where records have none that can be read.
 
     Raises:
-        DataError: Naming the first record without a date.
+        DataError: Naming the first record without one.
     """
     if privacy.select not in ("recent", "oldest"):
         return
     for user in users:
         for item in user.profile:
-            if not item.date:
+            if not item.date or date_key(item.date) is None:
+                got = "one that cannot be read" if item.date else "none"
                 raise DataError(
                     f"user {user.user_id}, record {item.id}: privacy.select={privacy.select} needs "
-                    "a date in every record, got none; use random or sensitive"
+                    f"a date in every record, got {got}; use random or sensitive"
                 )
 
 

@@ -110,6 +110,16 @@ def test_recent_and_oldest_go_by_date():
     }
 
 
+def test_months_of_one_digit_come_before_october():
+    dates = ("2017-10-2", "2017-2-3", "2016-12-30", "2017-02-11 08:00:00")
+    items = tuple(ProfileItem(date, {}, date) for date in dates)
+    pairs = tuple(Pair(date, "x", "y") for date in dates)
+    history = UserHistory("u", items, pairs, ())
+    own = Device(Path(), history, Policy(1.0, select="oldest"), b"s" * 32)
+    expected = ["2016-12-30", "2017-2-3", "2017-02-11 08:00:00", "2017-10-2"]
+    assert [pair.id for pair in sharing_order(own)] == expected
+
+
 def test_the_most_sensitive_records_stay_at_home():
     shared = [pair.input[:-2] for pair in sharing_order(device(5, 1.0, select="sensitive"))]
     assert set(shared[:2]) == {"x", "a quiet film"}
