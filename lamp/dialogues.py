@@ -19,6 +19,7 @@ import csv
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +81,12 @@ def read_folder(path: Path) -> tuple[Dialogue, ...]:
             f"data '{path.name}': expected a file of dialogues or a folder with some "
             f"({', '.join(SUFFIXES)}), there is none; check `data`"
         )
-    found = [dialogue for each in paths for dialogue in read_file(each)]
+    stems = Counter(each.stem for each in paths)
+    found = [
+        dialogue
+        for each in paths
+        for dialogue in read_file(each, each.stem if stems[each.stem] == 1 else each.name)
+    ]
     if not found:
         raise DataError(
             f"data '{path.name}': expected dialogues, the files hold none; check `data`"
@@ -88,8 +94,8 @@ def read_folder(path: Path) -> tuple[Dialogue, ...]:
     return tuple(found)
 
 
-def read_file(path: Path) -> tuple[Dialogue, ...]:
-    """Read one file; the id of a dialogue is the file's stem and its place.
+def read_file(path: Path, name: str = "") -> tuple[Dialogue, ...]:
+    """Read one file; the id of a dialogue is ``name``, by default the stem, and its place.
 
     Raises:
         DataError: As :func:`read_folder`.
@@ -107,7 +113,7 @@ def read_file(path: Path) -> tuple[Dialogue, ...]:
             "correct or remove it"
         ) from error
     return tuple(
-        Dialogue(f"{path.stem}-{place}", question.strip(), answer.strip(), domain)
+        Dialogue(f"{name or path.stem}-{place}", question.strip(), answer.strip(), domain)
         for place, (question, answer, domain) in enumerate(read)
         if question.strip() and answer.strip()
     )
@@ -133,7 +139,9 @@ def _json_rows(text: str, path: Path) -> list[Row]:
     if text.lstrip().startswith("["):
         return _objects([(1, text)], path)
     return _objects(
-        [(n, line) for n, line in enumerate(text.splitlines(), start=1) if line.strip()], path
+        # not splitlines: JSON may hold U+2028 and its like as they are
+        [(n, line) for n, line in enumerate(text.split("\n"), start=1) if line.strip()],
+        path,
     )
 
 

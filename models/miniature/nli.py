@@ -82,7 +82,7 @@ def read_nli(path: Path) -> list[NliPair]:
         raise DataError(
             f"model.build.nli_data: expected a file of JSON lines, there is no {path.name}"
         )
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8").split("\n")  # JSON may hold U+2028 as it is
     pairs = [_nli_pair(path, n, line) for n, line in enumerate(lines, start=1) if line.strip()]
     if not pairs:
         raise DataError(f"{path.name}: expected NLI pairs, the file is empty")

@@ -136,6 +136,20 @@ def test_a_bad_file_is_refused_with_file_and_remedy(tmp_path, name, content, mes
         read_folder(tmp_path)
 
 
+def test_a_line_of_json_may_hold_any_other_line_separator(tmp_path):
+    row = {"question": "a\u2028b\x85c", "answer": "d\u2029e"}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n", "utf-8")
+    (found,) = read_folder(tmp_path)
+    assert (found.question, found.answer) == (row["question"], row["answer"])
+
+
+def test_files_of_one_stem_give_different_ids(tmp_path):
+    for name in ("a.json", "a.jsonl", "b.jsonl"):
+        row = json.dumps({"question": f"from {name}?", "answer": "yes"})
+        (tmp_path / name).write_text(f"[{row}]" if name == "a.json" else row)
+    assert [each.id for each in read_folder(tmp_path)] == ["a.json-0", "a.jsonl-0", "b-0"]
+
+
 def dialogues(**sizes: int) -> list[Dialogue]:
     return [
         Dialogue(f"{domain}-{n}", f"{domain} question {n}", f"answer {n}", domain)
