@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 
-from clients.folder import STALE, Device
+from clients.folder import STALE, Device, stored_adapters
 from conf.errors import ProtocolError, RunError
 from models import lora
 from storage import atomic
@@ -109,9 +109,7 @@ def _stored(device: Device, arm: str) -> Path:
 def mark_stale(device: Device, withdrawn: Collection[str]) -> list[str]:
     """Mark the adapters that saw what these records gave rise to, and name their arms."""
     stale = []
-    for folder in sorted((device.folder / "adapters").glob("*")):
-        if not atomic.is_complete(folder):
-            continue
+    for folder in stored_adapters(device.folder):
         facts = json.loads((folder / atomic.MARKER).read_text(encoding="utf-8"))
         seen = sorted(set(facts.get(SOURCES, ())) & set(withdrawn))
         if seen:

@@ -13,6 +13,7 @@ from pathlib import Path
 from clients import download, folder
 from clients.folder import Device
 from conf.errors import CdcdaError, ConfigError, RunError
+from lamp.tasks import SLOT, Task, task
 from protocol.settings import DeviceSettings, settings_from_json, settings_to_json
 from storage import atomic
 
@@ -56,12 +57,22 @@ def answer_with(
     """Answer ``query`` with the adapter of ``arm`` on the base in ``base_folder``."""
     from clients import base
     from clients.answering import answer_text
-    from lamp.tasks import task
 
     loaded = base.load(base_folder, settings.qlora, settings.torch_threads)
     kind = task(settings.task)
-    prompt = query if kind.query_before in query else kind.pair_prompt.replace("{x}", query)
-    return answer_text(device, loaded, arm, prompt, settings)
+    return answer_text(device, loaded, arm, whole_prompt(kind, query), settings)
+
+
+def whole_prompt(task: Task, query: str) -> str:
+    """A whole prompt as it is; round a bare text the wording that its records are trained with.
+
+    Where that has no place for a text, LaMP-7, the wording of the queries.
+    """
+    if task.query_before in query:
+        return query
+    if SLOT in task.pair_prompt:
+        return task.pair_prompt.replace(SLOT, query)
+    return f"{task.query_before}{query}{task.query_after}"
 
 
 def newest_adapter(device: Device, arm: str | None) -> tuple[str, str]:
@@ -71,11 +82,7 @@ def newest_adapter(device: Device, arm: str | None) -> tuple[str, str]:
         RunError: If there is none.
         ConfigError: If there is none of that name.
     """
-    complete = {
-        path.name: path
-        for path in sorted((device.folder / "adapters").glob("*"))
-        if atomic.is_complete(path)
-    }
+    complete = {path.name: path for path in folder.stored_adapters(device.folder)}
     if not complete:
         raise RunError(f"user {device.user_id}: no adapter; none was trained for this user yet")
     newest = max(complete, key=lambda name: complete[name].stat().st_mtime_ns)

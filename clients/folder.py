@@ -131,6 +131,12 @@ def read(folder: Path) -> Device:
     )
 
 
+def stored_adapters(folder: Path) -> list[Path]:
+    """The complete adapters of a device, by name; what a crash left under a hidden name is none."""
+    found = (folder / "adapters").glob("[!.]*")
+    return sorted(each for each in found if atomic.is_complete(each))
+
+
 def write_policy(folder: Path, policy: Policy) -> None:
     """Replace the policy of a device; only the user's own commands do."""
     atomic.write_json(folder / "policy.json", asdict(policy))

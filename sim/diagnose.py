@@ -62,12 +62,11 @@ def loss_gaps(run: RunFolder) -> Iterator[dict[str, Any]]:
     bases = bases_root(Path(config.paths.cache))
     for path in device_folder.device_folders(run.devices):
         device = device_folder.read(path)
-        for adapter in sorted((path / "adapters").glob("*")):
-            if atomic.is_complete(adapter):
-                marker = json.loads((adapter / atomic.MARKER).read_text(encoding="utf-8"))
-                folder = bases / str(marker["base_id"])
-                if losses := _losses(device, adapter.name, folder, settings):
-                    yield {"arm": adapter.name, "user": device.user_id, **losses}
+        for adapter in device_folder.stored_adapters(path):
+            marker = json.loads((adapter / atomic.MARKER).read_text(encoding="utf-8"))
+            folder = bases / str(marker["base_id"])
+            if losses := _losses(device, adapter.name, folder, settings):
+                yield {"arm": adapter.name, "user": device.user_id, **losses}
 
 
 def _losses(
