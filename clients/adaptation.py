@@ -18,7 +18,7 @@ from clients import adapters, consent
 from clients.base import Base
 from clients.folder import Device
 from clients.local_data import added_pairs
-from clients.room import require_room
+from clients.room import require_room, training_memory_bytes
 from clients.stream import adapt_to_stream
 from conf.seeds import derive_seed
 from lamp import tasks
@@ -27,7 +27,6 @@ from models.chat import Encoded, encode_pairs
 from models.cohort import CohortJob, CohortResult, train_cohort
 from models.distillation import distilled
 from models.private_training import Guarantee, train_privately
-from models.quantisation import device_memory_bytes
 from models.stacked import NotStackableError
 from protocol.codec import Arrays
 from protocol.messages import AdaptReply, AdaptRequest
@@ -158,7 +157,7 @@ def finish(
         losses=report.losses,
         tokens=report.tokens,
         seconds=report.seconds,
-        peak_memory_bytes=device_memory_bytes(base.model) + _optimizer_bytes(result),
+        peak_memory_bytes=training_memory_bytes(base),
         adapter_bytes=stored,
         weights=_numpy(result.state) if federated else {},
     )
@@ -168,11 +167,6 @@ def shared_sources(request: AdaptRequest) -> list[str]:
     """Ids of the shared records behind what the message brings; the device notes them."""
     written = {pair.id.rpartition("/")[0] for pair in request.kept}  # "<shared id>/<sample index>"
     return sorted(written | set(request.logits))
-
-
-def _optimizer_bytes(result: CohortResult) -> int:
-    """Gradients and AdamW's two moments of the adapter; activations are not counted."""
-    return 3 * sum(weight.numel() * weight.element_size() for weight in result.state.values())
 
 
 def _train(base: Base, what: Training) -> CohortResult:

@@ -29,10 +29,15 @@ def require_room(device: Device, base: Base, *, training: bool) -> None:
         ModelError: If memory or storage is too small.
     """
     held = device_memory_bytes(base.model)
-    numbers = sum(weight.numel() for weight in lora_parameters(base.model).values())
-    needed = held + (numbers * _PER_NUMBER if training else 0)
+    needed = training_memory_bytes(base) if training else held
     _require(device, "memory", device.limits.memory_bytes, needed)
     _require(device, "storage", device.limits.storage_bytes, held)
+
+
+def training_memory_bytes(base: Base) -> int:
+    """Return what training an adapter takes: weights, adapter, gradients and AdamW's moments."""
+    numbers = sum(weight.numel() for weight in lora_parameters(base.model).values())
+    return device_memory_bytes(base.model) + numbers * _PER_NUMBER
 
 
 def _require(device: Device, what: str, limit: float | None, needed: int) -> None:

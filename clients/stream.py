@@ -24,6 +24,7 @@ from clients.base import Base
 from clients.buffer import Buffer, Kept
 from clients.folder import Device
 from clients.replacement import RULES, Means
+from clients.room import require_room, training_memory_bytes
 from clients.scores import domain_score, dominant_domain, embedding_entropy
 from clients.self_synthesis import FATES, Fate, synthesise
 from conf.seeds import derive_seed
@@ -34,7 +35,6 @@ from models import lora, training
 from models.chat import encode_pairs
 from models.embedding import embed
 from models.generation import generate
-from models.quantisation import device_memory_bytes
 from models.training import TrainReport
 from protocol.answers import greedy, prompts
 from protocol.messages import AdaptReply, AdaptRequest
@@ -238,7 +238,12 @@ def describe(
 def adapt_to_stream(
     device: Device, base: Base, request: AdaptRequest, settings: DeviceSettings, stream: Stream
 ) -> AdaptReply:
-    """Send ``device`` through its stream, store the adapter and tell what it took."""
+    """Send ``device`` through its stream, store the adapter and tell what it took.
+
+    Raises:
+        ModelError: If the device has no room for it, or a loss is not finite.
+    """
+    require_room(device, base, training=True)
     on_the_way = StreamingDevice(device, base, stream, settings, request.seed)
     on_the_way.run()
     diary = on_the_way.diary
@@ -253,7 +258,7 @@ def adapt_to_stream(
         losses=tuple(loss for report in diary.reports for loss in report.losses),
         tokens=sum(report.tokens for report in diary.reports),
         seconds=sum(report.seconds for report in diary.reports),
-        peak_memory_bytes=device_memory_bytes(base.model),
+        peak_memory_bytes=training_memory_bytes(base),
         adapter_bytes=adapters.store(device, request.adapter_name, base.model, facts),
         curve_seen=tuple(diary.seen),
         curve=tuple(diary.curve),

@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 
 from clients.base import load
-from clients.folder import Device, Policy
+from clients.folder import Device, Limits, Policy
+from clients.room import training_memory_bytes
 from clients.stream import StreamingDevice, adapt_to_stream, describe
 from conf.compose import compose
+from conf.errors import ModelError
 from conf.schema import StreamConfig
 from lamp.lexicons import Lexicon
 from lamp.records import Pair, Query, UserHistory
+from models.quantisation import device_memory_bytes
 from protocol.messages import AdaptRequest
 from protocol.recipe import Stream
 from protocol.settings import settings_of
@@ -139,3 +142,17 @@ def test_more_sets_write_more_texts_and_leave_the_buffer_alone(tmp_path, base, s
     assert written == 2 * own.diary.annotations  # each kept record once, also when it left again
     off = walk(tmp_path, base, settings, keys=two, synthesis=False)
     assert not off.diary.fates
+
+
+def test_a_device_without_room_takes_no_stream_and_one_with_room_tells_what_it_took(
+    tmp_path, base, settings
+):
+    request = AdaptRequest(arm="dac24", base_id="b", settings="", seed=1, kept=(), extra_records=0)
+    stream = Stream(settings=SETTINGS, lexicons=LEXICONS)
+    needed = training_memory_bytes(base)
+    small = replace(device(tmp_path), limits=Limits(memory_bytes=needed - 1))
+    with pytest.raises(ModelError, match="user ana: does not fit: memory"):
+        adapt_to_stream(small, base, request, settings, stream)
+    enough = replace(device(tmp_path, PAIRS[:2]), limits=Limits(memory_bytes=needed))
+    reply = adapt_to_stream(enough, base, request, settings, stream)
+    assert reply.peak_memory_bytes == needed > device_memory_bytes(base.model)
