@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from conf.errors import ProtocolError
 from lamp.records import Pair
 from protocol.codec import Arrays, holds
 
@@ -316,6 +317,19 @@ class AnswerReply:
     tokens: int = holds("numbers")
     texts: tuple[str, ...] = holds("case studies")
     gold_texts: tuple[str, ...] = holds("case studies")
+
+    def __post_init__(self) -> None:
+        """Refuse columns that are not parallel."""
+        columns = (
+            self.query_ids, self.gold, self.predicted, self.errors, self.rouge1, self.rouge_l,
+            self.bertscore, self.parsed, self.texts, self.gold_texts,
+        )  # fmt: skip
+        given = () if self.sums else (self.query_ids, self.parsed)
+        if {len(column) for column in (*given, *filter(None, columns))} - {self.num_queries}:
+            raise ProtocolError(
+                f"{self.TYPE}: expected columns of {self.num_queries} queries, got others; "
+                "both sides must run the same version"
+            )
 
 
 DEVICE_TO_SERVER = {

@@ -1,7 +1,8 @@
 """A Grid that retries, accounts and reports: every message of the strategy goes through it.
 
 Replies come in completion order and error replies may name another node as their source, so a reply
-is matched by the message it answers. A message that fails is sent once more (``retries``). When a
+is matched by the message it answers. A message that fails, or gets a reply that cannot be read, is
+sent once more (``retries``). When a
 process died, nobody can tell whose message it was that killed it, so the messages that were lost
 with it get one more chance, each alone. What still fails is kept as a :class:`Failure` under the
 user's id, and the others' results are untouched. The clock that ends waiting starts with the last
@@ -20,8 +21,9 @@ from flwr.app import Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
-from protocol.codec import TEXTS, encode
-from protocol.messages import PROTOCOL_VERSION, HelloRequest
+from conf.errors import ProtocolError
+from protocol.codec import TEXTS, decode, encode
+from protocol.messages import DEVICE_TO_SERVER, PROTOCOL_VERSION, HelloRequest
 from strategy.ledger import DOWN, UP, Ledger
 
 POLL_S = 0.05
@@ -182,7 +184,8 @@ class AccountedGrid(Grid):
         while waiting:
             replies = list(self._grid.pull_messages(set(waiting)))  # a copy: the grid changes it
             answered = [(each, waiting.pop(each.metadata.reply_to_message_id)) for each in replies]
-            good += self._accept([pair for pair in answered if not pair[0].has_error()])
+            accepted, refused = self._accept([a for a in answered if not a[0].has_error()])
+            good, bad = good + accepted, bad + refused
             bad += [_Bad(out, _reason(each.error)) for each, out in answered if each.has_error()]
             now = time.monotonic()
             last_sign = now if replies else last_sign
@@ -198,15 +201,19 @@ class AccountedGrid(Grid):
             each.outgoing.was_lost |= each.died
         return good, bad
 
-    def _accept(self, answered: Sequence[tuple[Message, _Outgoing]]) -> list[Message]:
-        """Take good replies: into the ledger first, then to who waits for them."""
+    def _accept(
+        self, answered: Sequence[tuple[Message, _Outgoing]]
+    ) -> tuple[list[Message], list[_Bad]]:
+        """Take replies: into the ledger first, then, those that can be read, to who waits."""
         with self._ledger.together():
             for reply, outgoing in answered:
                 self._answered_by[reply.metadata.reply_to_message_id] = self._name(outgoing.node)
                 self._note_up(outgoing, reply.content)
-        for reply, _ in answered:
+        read = [(reply, _Bad(out, _unreadable(reply, out))) for reply, out in answered]
+        good = [reply for reply, bad in read if not bad.reason]
+        for reply in good:
             self.on_reply(reply)
-        return [reply for reply, _ in answered]
+        return good, [bad for _, bad in read if bad.reason]
 
     def _note_down(self, outgoing: _Outgoing) -> None:
         if outgoing.node not in self._users:
@@ -324,6 +331,17 @@ class _Bad:
     def died(self) -> bool:
         """Whether the process died, by this message or by another one."""
         return any(name in self.reason for name in _DEATHS)
+
+
+def _unreadable(reply: Message, outgoing: _Outgoing) -> str:
+    """Why a device's reply is none; "" for a good one. A device may run anything."""
+    try:
+        decode(DEVICE_TO_SERVER[outgoing.message_type], reply.content)
+    except ProtocolError as error:
+        return f"conf.errors.ProtocolError: {error}"
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        return f"conf.errors.ProtocolError: {outgoing.message_type}: {type(error).__name__}"
+    return ""
 
 
 def _reason(error: Error) -> str:

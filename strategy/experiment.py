@@ -11,6 +11,7 @@ from typing import TypeVar
 from flwr.app import ArrayRecord, Message
 from flwr.serverapp import Grid
 
+from conf.errors import ProtocolError
 from conf.schema import Config
 from conf.seeds import derive_seed
 from lamp import tasks
@@ -278,9 +279,13 @@ def _collect_shares(
     log.failures(grid.take_failures())
     shares: dict[str, dict[float, tuple[Pair, ...]]] = {}
     for reply in replies:
-        body = decode(ShareReply, reply.content)
-        log.share(grid.user_of(reply), len(body.pairs), sum(body.redactions))
-        shares[grid.user_of(reply)] = {
+        user, body = grid.user_of(reply), decode(ShareReply, reply.content)
+        if len(body.counts) != len(ratios):
+            reason = f"expected {len(ratios)} counts, got {len(body.counts)}"
+            log.failures([Failure("", user, ShareReply.TYPE, ProtocolError.__name__, reason)])
+            continue
+        log.share(user, len(body.pairs), sum(body.redactions))
+        shares[user] = {
             ratio: body.pairs[:count] for ratio, count in zip(ratios, body.counts, strict=True)
         }
     return shares

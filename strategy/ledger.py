@@ -8,7 +8,7 @@ be taken with and without it. Texts are never written, only their hash and bytes
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -151,7 +151,8 @@ class Ledger:
 
 
 def _arm(content: RecordDict) -> str:
-    return str(content.config_records[TEXTS].get("arm", ""))
+    texts: Mapping[str, Any] = content.config_records.get(TEXTS, {})  # a reply may lack it
+    return str(texts.get("arm", ""))
 
 
 def _num_pairs(content: RecordDict) -> int:

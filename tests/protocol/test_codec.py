@@ -74,10 +74,24 @@ def test_contents_leave_empty_fields_out():
 
 def test_whole_numbers_of_a_float_field_stay_numbers():
     fields = dict.fromkeys(AnswerReply.__dataclass_fields__, ())
-    values = {"user_id": "u", "arm": "a", "num_queries": 0, "seconds": 0.0, "tokens": 0}
+    values = {"user_id": "u", "arm": "a", "num_queries": 2, "seconds": 0.0, "tokens": 0}
+    values |= {"query_ids": ("1", "2"), "parsed": (1, 1)}
     del fields["TYPE"]
     reply = AnswerReply(**{**fields, **values, "rouge1": (1.0, 0.0)})
     assert decode(AnswerReply, encode(reply)).rouge1 == (1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [{"parsed": (1,)}, {"query_ids": ("1",)}, {"rouge1": (1.0,)}, {"texts": ("a", "b", "c")}],
+)
+def test_columns_that_are_not_parallel_are_refused(columns):
+    fields = dict.fromkeys(AnswerReply.__dataclass_fields__, ())
+    values = {"user_id": "u", "arm": "a", "num_queries": 2, "seconds": 0.0, "tokens": 0}
+    values |= {"query_ids": ("1", "2"), "parsed": (1, 1), **columns}
+    del fields["TYPE"]
+    with pytest.raises(ProtocolError, match="expected columns of 2 queries"):
+        AnswerReply(**{**fields, **values})
 
 
 def test_named_arrays_come_back_bit_for_bit():

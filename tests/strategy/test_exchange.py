@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from flwr.app import Context, Error, Message
+from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 
 from conf.errors import DataError, RunError
-from protocol.codec import decode, encode
-from protocol.messages import PROTOCOL_VERSION, HelloReply, HelloRequest
+from protocol.codec import TEXTS, decode, encode
+from protocol.messages import PROTOCOL_VERSION, AdaptReply, HelloReply, HelloRequest
 from sim.inline import InlineGrid
 from storage import jsonlines
 from strategy import exchange
@@ -18,6 +18,10 @@ from strategy.ledger import Ledger
 from strategy.roster import call_roll, wait_for_nodes
 
 REQUEST = HelloRequest(version=PROTOCOL_VERSION)
+ADAPTED = AdaptReply(
+    user_id="x", arm="a", steps=0, records=0, synthetic=0, losses=(), tokens=0, seconds=0.0,
+    peak_memory_bytes=0, adapter_bytes=0,
+)  # fmt: skip
 
 
 def make_app(behave) -> ClientApp:
@@ -225,7 +229,7 @@ def test_a_process_that_a_message_kills_takes_nobody_elses_message_with_it(
 
     @app.train("adapt")
     def adapt(message: Message, context: Context) -> Message:
-        return Message(encode(reply("x")), reply_to=message)
+        return Message(encode(ADAPTED), reply_to=message)
 
     inner = PoisonedGrid(app, 8, {}, killers=killers)
     accounted = AccountedGrid(inner, Ledger(tmp_path / "ledger.jsonl"), retries=1, stall_s=5)
@@ -235,3 +239,31 @@ def test_a_process_that_a_message_kills_takes_nobody_elses_message_with_it(
     failed = {failure.user for failure in accounted.take_failures()}
     assert failed == {f"u{node - 1000}" for node in killers}
     assert len(answered) == 8 - len(killers)
+
+
+@pytest.mark.parametrize("fault", ["records", "field", "type"])
+def test_a_reply_that_cannot_be_read_fails_its_user_alone(tmp_path, fault):
+    app = ClientApp()
+
+    @app.query("hello")
+    def hello(message: Message, context: Context) -> Message:
+        node = context.node_config["partition-id"]
+        content = encode(reply(f"user-{node}"))
+        if node == 1 and fault == "records":
+            content = RecordDict()
+        elif node == 1:
+            content[TEXTS] = ConfigRecord({"user_id": 7 if fault == "type" else "x", "held": []})
+        return Message(content, reply_to=message)
+
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    accounted = AccountedGrid(InlineGrid(app, 3, {}), ledger, retries=1, stall_s=5)
+    accounted.know({1000 + node: f"user-{node}" for node in range(3)})
+    heard = []
+    accounted.on_reply = heard.append
+    answered = accounted.send_and_receive(messages(accounted))
+    assert [accounted.user_of(each) for each in answered] == ["user-0", "user-2"]
+    (failure,) = accounted.take_failures()
+    assert (failure.user, failure.kind) == ("user-1", "ProtocolError")
+    assert heard.count(None) == 1
+    up = [row for row in jsonlines.read(tmp_path / "ledger.jsonl") if row["kind"] == REQUEST.TYPE]
+    assert sum(row["direction"] == "device -> server" for row in up) == 4  # the bad one twice
