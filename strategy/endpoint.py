@@ -25,6 +25,7 @@ import httpx2
 
 from conf.errors import ConfigError
 from conf.schema import AugmenterConfig, EndpointConfig
+from conf.seeds import derive_seed
 from storage.hashing import hash_json
 from strategy.augmentation import Lost, Reply
 
@@ -104,7 +105,7 @@ class EndpointWriter:
         """Send once; returns the outcome and how long to wait, None where it is no use."""
         import openai
 
-        wait_s = self._backoff(attempt)
+        wait_s = self._backoff(seed, attempt)
         try:
             async with asyncio.timeout(self._endpoint.timeout_s):
                 completion = await client.chat.completions.create(**self._request(prompt, seed))
@@ -161,10 +162,10 @@ class EndpointWriter:
             "extra_body": beyond or None,
         }
 
-    def _backoff(self, attempt: int) -> float:
+    def _backoff(self, seed: int, attempt: int) -> float:
         """Wait before the next attempt: doubled each time, spread so that not all come at once."""
         endpoint = self._endpoint
-        spread = random.Random(attempt).uniform(0.5, 1)
+        spread = random.Random(derive_seed(seed, "backoff", attempt)).uniform(0.5, 1)
         return float(min(endpoint.max_backoff_s, endpoint.backoff_s * 2**attempt * spread))
 
     def _client(self) -> AsyncOpenAI:

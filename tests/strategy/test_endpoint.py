@@ -201,3 +201,11 @@ def test_the_key_stands_in_no_part_of_the_configuration():
     asked = writer("http://127.0.0.1:9/v1")
     assert KEY not in str(vars(asked))
     assert KEY not in asked.identity
+
+
+def test_requests_that_failed_together_do_not_come_again_together():
+    asked = writer("http://127.0.0.1:9/v1", backoff_s=1.0)
+    waits = [asked._backoff(seed, 0) for seed in range(20)]
+    assert len(set(waits)) == 20
+    assert all(0.5 <= wait <= 1 for wait in waits)
+    assert asked._backoff(3, 2) == asked._backoff(3, 2) >= 2
