@@ -30,6 +30,7 @@ class ArmPlan:
         base_id: Content id of the model that is adapted and answers.
         kept: Per user the synthetic pairs that were chosen.
         logits: Per user the teacher's logits by shared pair.
+        taught: Per user the ids of the shared pairs whose logits the adapter is to see.
         recipe: What the devices do besides.
         retrieved: Records of the user's profile in each prompt.
         answers: Whether the devices answer after this round.
@@ -39,6 +40,7 @@ class ArmPlan:
     base_id: str
     kept: Mapping[str, Sequence[Pair]] = field(default_factory=dict)
     logits: Mapping[str, Arrays] = field(default_factory=dict)
+    taught: Mapping[str, Sequence[str]] = field(default_factory=dict)
     recipe: Recipe = PLAIN
     retrieved: int = 0
     answers: bool = True
@@ -51,7 +53,7 @@ class ArmPlan:
     def trained_from(self, user: str, standing: str) -> str:
         """What names the training of one user: everything that a request for it says.
 
-        The teacher's logits are left out: they follow from the shared pairs and the seed.
+        Of the teacher's logits only whose they are: the numbers follow from pair and seed.
 
         Args:
             user: Whose adapter.
@@ -59,7 +61,8 @@ class ArmPlan:
         """
         kept = [[pair.input, pair.response] for pair in self.kept.get(user, ())]
         facts = [self.base_id, kept, self.arm.method.matches_steps, asdict(self.recipe), standing]
-        return hash_json(facts)
+        taught = [list(self.taught.get(user, ()))] if self.arm.method.distils else []
+        return hash_json([*facts, *taught])
 
     def answered_from(self, trained: str) -> str:
         """What names the answers of one user: model, adapter and prompts."""
@@ -107,6 +110,7 @@ def plan_arm(
             base_id=base_id,
             kept=kept,
             logits=logits,
+            taught=_taught(arm, material) if arm.method.distils else {},
             recipe=recipe_of(arm, config, number, material.lexicons),
             retrieved=config.evaluation.rag_items if arm.method.retrieves else 0,
             answers=number == rounds - 1,
@@ -190,6 +194,13 @@ def _select(arm: Arm, candidates: Sequence[Candidate], config: Config, seed: int
     if arm.method.choice == "all":
         return select_readable(candidates)
     return select(candidates, filters)
+
+
+def _taught(arm: Arm, material: Material) -> dict[str, tuple[str, ...]]:
+    return {
+        user: tuple(pair.id for pair in by_ratio[arm.asked_ratio])
+        for user, by_ratio in material.shares.items()
+    }
 
 
 def _logits(arm: Arm, material: Material) -> dict[str, Arrays]:

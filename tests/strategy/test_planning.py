@@ -155,3 +155,13 @@ def test_the_largest_k_of_any_arm_is_written():
     arms = make_arms(["direct_ft", "cdcda"], None, [2, 7])
     assert largest_k(arms, CONFIG) == 7
     assert largest_k(make_arms(["direct_ft"], None), CONFIG) == 0
+
+
+def test_who_trained_without_the_teacher_is_not_taken_for_taught(plan, tmp_path):
+    (taught,) = plan("rkd_ft", 0.5)
+    lost = replace(MATERIAL, shares={}, logits={})  # ana's share did not come in
+    (alone,) = plan_arm(arm("rkd_ft", 0.5), "base", lost, CONFIG, RunLog(tmp_path))
+    assert taught.trained_from("ana", "s") != alone.trained_from("ana", "s")
+    untaught = replace(MATERIAL, logits={})  # before the teacher was asked
+    (before,) = plan_arm(arm("rkd_ft", 0.5), "base", untaught, CONFIG, RunLog(tmp_path))
+    assert before.trained_from("ana", "s") == taught.trained_from("ana", "s")
