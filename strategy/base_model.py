@@ -68,7 +68,7 @@ def ensure_base(config: Config, public: PublicUsers, progress: Progress) -> Base
 
 def ensure_untuned(config: Config) -> BaseModel:
     """Take the device model as it comes, in NF4, from the cache, or quantise and store it."""
-    base_id = hash_json({**_identity(config, config.model.device), "untuned": True})
+    base_id = hash_json({**_device_identity(config), "untuned": True})
     folder = bases_root(Path(config.paths.cache)) / base_id
     if not atomic.is_whole(folder):
         _build_untuned(config, folder)
@@ -101,10 +101,17 @@ def _identity(config: Config, model: CausalModelConfig) -> dict[str, Any]:
     }
 
 
+def _device_identity(config: Config) -> dict[str, Any]:
+    """What names the stored small model: weights are cast to the compute type, then quantised."""
+    model, computed = config.model.device, config.qlora.compute_dtype
+    cast = {} if computed == model.dtype else {"compute_dtype": computed}
+    return {**_identity(config, model), **cast}
+
+
 def _base_id(config: Config, public: PublicUsers) -> str:
     return hash_json(
         {
-            **_identity(config, config.model.device),
+            **_device_identity(config),
             "task": asdict(config.task),
             "public": public.content_hash,
             "seed": config.seed,
