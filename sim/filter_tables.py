@@ -8,12 +8,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from sim.run_records import ArmName, Augmentation, Run
 from sim.tables import NOT_AVAILABLE, Cell, Table, count, make_table, number, percent
 from strategy import filters, parsing
+from strategy.augmentation import NO_REPLY
 from strategy.methods import METHODS
 
 NOT_ASKED = "-"
 READING = "reading"  # the gate before the filters
 FILTER_TITLES = {filters.SEMANTIC: "SCF", filters.DIVERSITY: "TDF", filters.LENGTH: "LSF"}
 READING_TITLES = {
+    NO_REPLY: "no reply",
     parsing.NO_INPUT: "no input",
     parsing.NO_RESPONSE: "no response",
     parsing.EMPTY_INPUT: "empty input",

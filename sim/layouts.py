@@ -391,8 +391,8 @@ def _points(
 
 
 def _plain_arms(results: Results) -> list[ArmResult]:
-    """Arms without a k or thresholds of their own: those that a row of a table can hold."""
-    return [arm for arm in results.arms if arm.arm.k is None and not arm.arm.thresholds]
+    """Arms without k, thresholds or epsilon of their own: those that a row of a table can hold."""
+    return [arm for arm in results.arms if arm.arm.plain]
 
 
 def column_of(arm: ArmResult) -> Column:
@@ -454,7 +454,7 @@ def _rho(estimate: Estimate | None) -> Cell:
     if estimate is None:
         return Cell(NOT_AVAILABLE)
     if estimate.low is None or estimate.high is None:
-        return Cell(f"{signed(estimate.value)[:-1]}")
+        return Cell(f"{estimate.value:+.2f}")
     return Cell(f"{estimate.value:+.2f}", f"[{estimate.low:+.2f}, {estimate.high:+.2f}]")
 
 

@@ -2,7 +2,7 @@
 
 The policies' distribution is part of the simulation's configuration and is drawn here, before any
 server exists. The server never reads these folders; ``policies.csv`` is the simulator's own record,
-for plots.
+for plots. Secrets follow from the root seed, so that a run can be repeated; a real device's are its own.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def lower_policy(path: Path, user: str, ratio: float) -> None:
     """Write a user's lowered ratio into the simulator's own record, where there is one."""
     if not path.is_file():
         return
-    rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
+    rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline=""))
     preferences = {row["user_id"]: Preference(float(row["ratio"]), row["group"]) for row in rows}
     if user in preferences:
         preferences[user] = replace(preferences[user], ratio=ratio)
@@ -205,7 +205,8 @@ def _read_preferences(path: str | None, user_ids: Sequence[str]) -> dict[str, Pr
     if path is None:
         raise ConfigError("privacy.csv: expected a file with user_id,ratio for kind=per_user")
     try:
-        rows = list(csv.DictReader(Path(path).read_text(encoding="utf-8").splitlines()))
+        text = Path(path).read_text(encoding="utf-8-sig")
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
     except OSError as error:
         raise DataError(f"{Path(path).name}: {error.strerror}; set privacy.csv") from error
     ratios: dict[str, float] = {}

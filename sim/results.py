@@ -299,12 +299,11 @@ def ratio_curves(results: Results) -> list[Curve]:
     """Every method with at least :data:`FEWEST_RATIOS` share ratios, 0 included."""
     by_method: dict[str, dict[float, ArmResult]] = {}
     for arm in results.arms:
-        plain = arm.arm.k is None and not arm.arm.thresholds
-        if arm.arm.ratio is not None and plain and arm.users:
+        if arm.arm.ratio is not None and arm.arm.plain and arm.users:
             by_method.setdefault(arm.arm.method, {})[arm.arm.ratio] = arm
     curves = []
     for method, found in by_method.items():
-        nothing = results.arm("direct_ft_rag" if method.endswith("_rag") else "direct_ft")
+        nothing = results.arm(_without_sharing(method))
         points = {0.0: nothing, **found} if nothing and nothing.users else found
         if len(points) >= FEWEST_RATIOS:
             ratios = tuple(sorted(points))
@@ -313,6 +312,12 @@ def ratio_curves(results: Results) -> list[Curve]:
             rho = statistics.rank_correlation(ratios, sums, results.resampling)
             curves.append(Curve(method, arms, ratios, rho))
     return curves
+
+
+def _without_sharing(method: str) -> str:
+    """What a method is at share ratio 0: the one that trains on D_u alone in the same way."""
+    ending = next((each for each in ("_rag", "_dp") if method.endswith(each)), "")
+    return f"direct_ft{ending}"
 
 
 def common_sums(results: Results, names: Sequence[str]) -> list[statistics.UserSums]:
@@ -371,6 +376,7 @@ def as_line(results: Results, result: ArmResult) -> dict[str, Any]:
         "ratio": result.arm.ratio,
         "k": result.arm.k,
         "thresholds": dict(result.arm.thresholds),
+        "epsilon": result.arm.epsilon,
         "task": results.task.name,
         "seeds": [run.config.seed for run in results.runs],
         "users": result.users,

@@ -8,9 +8,10 @@ empty parts, so that a run that stopped half-way can be reported.
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -75,10 +76,11 @@ class Answer:
 
 @checked(frozen=True, slots=True, kw_only=True, config=LINE)
 class Adaptation:
-    """One line of adaptations.jsonl: what one adapter's training took."""
+    """What one adapter's training took: a line of adaptations.jsonl, or a federated one's sum."""
 
     arm: str
     user: str
+    round: int = 0  # of a federated training
     steps: int
     records: int
     synthetic: int
@@ -166,6 +168,7 @@ class ArmName:
         ratio: Share ratio that the server asked for; None: all that each user allows.
         k: Samples per shared record; None where the arm has no number of its own.
         thresholds: Filter thresholds of its own, by name.
+        epsilon: Privacy loss of its own under DP-SGD; None where the run has one at most.
     """
 
     name: str
@@ -173,6 +176,12 @@ class ArmName:
     ratio: float | None
     k: int | None = None
     thresholds: tuple[tuple[str, float], ...] = ()
+    epsilon: float | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether method and ratio say all of it: no k, thresholds or epsilon of its own."""
+        return self.k is None and not self.thresholds and self.epsilon is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +245,7 @@ def read_run(folder: Path) -> Run:
     config = _read_config(folder)
     manifest = _read_json(folder / "manifest.json", {})
     answers = _last(_lines(Answer, folder / "answers.jsonl"), lambda a: (a.arm, a.user, a.query))
-    adaptations = _last(_lines(Adaptation, folder / "adaptations.jsonl"), _arm_and_user)
+    adaptations = _over_rounds(_lines(Adaptation, folder / "adaptations.jsonl"))
     failures = _lines(Failure, folder / "failures.jsonl")
     named = [*(answer.arm for answer in answers.values()), *(arm for arm, _ in adaptations)]
     users = {user for _, user, _ in answers} | {user for _, user in adaptations}
@@ -306,7 +315,7 @@ def _read_roster(path: Path) -> tuple[str, ...]:
 def _read_preferences(path: Path) -> dict[str, Preference]:
     if not path.is_file():
         return {}
-    rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
+    rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline=""))
     try:
         return {row["user_id"]: Preference(float(row["ratio"]), row["group"]) for row in rows}
     except (KeyError, TypeError, ValueError) as error:
@@ -339,6 +348,26 @@ def _last(records: Iterable[T], key: Callable[[T], K]) -> dict[K, T]:
     return found
 
 
+def _over_rounds(lines: Iterable[Adaptation]) -> dict[tuple[str, str], Adaptation]:
+    """Add the rounds of each federated training up; of a round the last line counts."""
+    found: dict[tuple[str, str], Adaptation] = {}
+    rounds = _last(lines, lambda line: (line.arm, line.user, line.round)).values()
+    for line in sorted(rounds, key=lambda line: line.round):
+        earlier = found.get(_arm_and_user(line))
+        found[_arm_and_user(line)] = line if earlier is None else _added(earlier, line)
+    return found
+
+
+def _added(earlier: Adaptation, line: Adaptation) -> Adaptation:
+    return replace(
+        line,
+        steps=earlier.steps + line.steps,
+        losses=earlier.losses + line.losses,
+        seconds=earlier.seconds + line.seconds,
+        tokens=earlier.tokens + line.tokens,
+    )
+
+
 def _arm_and_user(line: Adaptation | Augmentation | LossGap) -> tuple[str, str]:
     return line.arm, line.user
 
@@ -365,7 +394,7 @@ def _arms(config: Config, named: Iterable[str]) -> tuple[ArmName, ...]:
 
 
 def _arm_name(arm: Arm) -> ArmName:
-    return ArmName(arm.name, arm.method.name, arm.ratio, arm.k, arm.own_thresholds)
+    return ArmName(arm.name, arm.method.name, arm.ratio, arm.k, arm.own_thresholds, arm.epsilon)
 
 
 def _ratio_of(name: str) -> float | None:

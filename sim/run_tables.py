@@ -19,7 +19,7 @@ from sim.tables import (
     signed,
     size,
 )
-from strategy.ledger import DEVICE_MODEL
+from strategy.ledger import DEVICE_MODEL, WITHDRAWAL
 from strategy.methods import METHODS
 
 ONE_TIME = (BASE_MODEL, DEVICE_MODEL)
@@ -101,8 +101,12 @@ def _synthetic(run: Run) -> tuple[str, list[Augmentation]]:
     arms = [arm for arm in run.arms if arm.method == "cdcda" and not arm.thresholds]
     if not arms:
         return "", []
-    name = max(arms, key=lambda arm: (arm.ratio or 1.0, arm.k or 0)).name
+    name = max(arms, key=_largest_share).name
     return name, [line for (each, _), line in run.augmentations.items() if each == name]
+
+
+def _largest_share(arm: ArmName) -> tuple[float, int]:
+    return 1.0 if arm.ratio is None else arm.ratio, arm.k or 0
 
 
 def _per_text(words: int, texts: int) -> str:
@@ -205,13 +209,19 @@ def time_table(run: Run) -> Table | None:
 
 
 def wire_table(run: Run) -> Table | None:
-    """Bytes and records that crossed the wire, per arm and direction."""
+    """Bytes and records that crossed the wire, per arm and direction.
+
+    What oracles read crosses no wire, and a tombstone is no message.
+    """
     groups: dict[str, list[Crossing]] = {}
-    for line in run.crossings:
+    crossed = [
+        line for line in run.crossings if line.direction in (UP, DOWN) and line.kind != WITHDRAWAL
+    ]
+    for line in crossed:
         title = "M_base, once" if line.kind in (BASE_MODEL, SENT_MODEL) else line.arm or "all arms"
         groups.setdefault(title, []).append(line)
     if len(groups) > 1:
-        groups["sum"] = list(run.crossings)
+        groups["sum"] = crossed
     head = ("Method", "Messages", "Device to server", "Records up", "Server to device")
     rows = [[title, *_wire_cells(lines)] for title, lines in groups.items()]
     return make_table((*head, "Records down", "Sent again"), rows) if rows else None

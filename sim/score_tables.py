@@ -149,7 +149,7 @@ Pair = tuple[ArmResult, ArmResult]
 
 
 def compared_pairs(results: Results) -> list[Pair]:
-    """Each arm against each reference, once; not where ratio, k or thresholds differ."""
+    """Each arm against each reference, once; not where ratio, k, thresholds or epsilon differ."""
     pairs: list[Pair] = []
     seen: set[frozenset[str]] = set()
     for method in REFERENCES:
@@ -163,9 +163,14 @@ def compared_pairs(results: Results) -> list[Pair]:
 
 
 def _comparable(first: ArmResult, second: ArmResult) -> bool:
-    """Whether no two ratios, numbers of samples or thresholds stand against each other."""
+    """Whether no two settings of one kind stand against each other."""
     one, other = first.arm, second.arm
-    settings = ({one.ratio, other.ratio}, {one.k, other.k}, {one.thresholds, other.thresholds})
+    settings: tuple[set[object], ...] = (
+        {one.ratio, other.ratio},
+        {one.k, other.k},
+        {one.thresholds, other.thresholds},
+        {one.epsilon, other.epsilon},
+    )
     return all(len(values - {None, ()}) < 2 for values in settings)
 
 

@@ -5,7 +5,6 @@ Where adapters were trained with DP-SGD too, a further panel shows their score a
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -78,9 +77,8 @@ def _private_arms(results: Results) -> dict[str, list[tuple[float, ArmResult]]]:
 
 
 def _epsilon(result: ArmResult, epsilons: Sequence[float]) -> float:
-    """The epsilon in the arm's name; the run's only one where the name has none."""
-    named = re.search(r"\+eps([0-9.e+-]+)", result.arm.name)
-    return float(named[1]) if named else epsilons[0]
+    """The arm's own epsilon, else the run's only one."""
+    return epsilons[0] if result.arm.epsilon is None else result.arm.epsilon
 
 
 def _draw_epsilons(

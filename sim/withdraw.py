@@ -59,7 +59,6 @@ def withdraw_user(folder: RunFolder, user: str, ratio: float) -> tuple[Withdrawa
         known = [device_folder.read(path).user_id for path in _devices(folder)[:5]]
         raise RunError(f"user={user}: not in this run; it has {', '.join(known)} ...")
     withdrawal = withdraw(device, ratio)
-    folder.finished.unlink(missing_ok=True)  # `resume` has something to do again
     folder.finished.unlink(missing_ok=True)  # what is stale now is left to do
     provision.lower_policy(folder.path / "policies.csv", user, ratio)
     return withdrawal, _forget(folder, withdrawal)

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from conf.errors import ConfigError, RunError
-from sim import cautions, filter_tables, report, score_tables
+from sim import cautions, filter_tables, report, run_tables, score_tables
 from sim.filter_tables import kept_table, rejections_table
 from sim.results import summarise
 from sim.run_records import read_run
@@ -217,3 +217,41 @@ def test_the_cloud_is_what_devices_are_held_against(make_run):
     assert [row[0].text for row in table.rows] == ["direct_ft", "cdcda"]
     assert table.head[-1] == "Not worse by more than 0.05"
     assert {row[2].text for row in table.rows} <= {"shown", "no, worse", "not resolved"}
+
+
+def test_candidates_without_a_reply_are_not_readable(make_run):
+    folder = make_run(users=2, methods=("device", "cdcda"))
+    line = next(jsonlines.read(folder / "augmentation.jsonl"))
+    lost = {**line, "shared": 2, "generated": 10, "kept": 0, "rejected": {"no_reply": 10}}
+    (folder / "augmentation.jsonl").unlink()
+    jsonlines.append(folder / "augmentation.jsonl", [lost])
+    run = read_run(folder)
+    table = kept_table(run)
+    cells = dict(zip(table.head, (cell.text for cell in table.rows[0]), strict=True))
+    assert cells["Readable"] == "0.0%"
+    assert "Pass no_reply" not in cells
+    assert [row[0].text for row in rejections_table(run).rows] == ["no reply"]
+
+
+def test_tombstones_and_what_oracles_read_are_no_messages(make_run):
+    folder = make_run(users=2, methods=("device", "cdcda"))
+    before = run_tables.wire_table(read_run(folder))
+    head = {"user": "user-000", "records": 9, "hash": "", "fields": [], "redelivery": False}
+    lines = [
+        {**head, "arm": "", "direction": "device -> server", "kind": "withdrawal", "bytes": 0},
+        {**head, "arm": "cloud", "direction": "all data in the cloud", "kind": "history",
+         "bytes": 700},
+    ]  # fmt: skip
+    jsonlines.append(folder / "ledger.jsonl", lines)
+    assert run_tables.wire_table(read_run(folder)) == before
+
+
+def test_a_ratio_of_zero_is_not_the_largest_share(make_run):
+    folder = make_run(users=2, methods=("cdcda",), ratios=(0.0, 0.5))
+    statistics = {"queries": 4, "records_per_user": 3.0, "input_words": 5.0, "response_words": 1.0}
+    (folder / "manifest.json").write_text(json.dumps({"data": {"statistics": statistics}}))
+    run = read_run(folder)
+    kept = sum(line.kept for (arm, _), line in run.augmentations.items() if arm == "cdcda@0.5")
+    table = run_tables.statistics_table([run])
+    assert kept > 0
+    assert table.rows[0][table.head.index("Kept")].text == f"{kept:,}"

@@ -11,9 +11,10 @@ from dataclasses import replace
 import pytest
 
 from conf.errors import RunError
+from conf.schema import BaselinesConfig
 from conf.seeds import derive_seed
 from lamp import metrics
-from sim.results import arm_numbers, as_line, summarise, write_results
+from sim.results import arm_numbers, as_line, ratio_curves, summarise, write_results
 from sim.run_records import read_run
 from sim.user_table import write_users
 from storage import jsonlines
@@ -168,3 +169,16 @@ def test_arm_numbers_for_trackers(make_run):
     found = arm_numbers(read_run(make_run(users=2)), "cdcda")
     assert {"cdcda/rouge1", "cdcda/seconds/adapt", "cdcda/last_loss"} <= set(found)
     assert json.dumps(found, allow_nan=False)
+
+
+def test_arms_of_several_epsilons_are_no_curve_and_one_epsilon_starts_at_its_own_kind(make_run):
+    methods, ratios = ("direct_ft", "direct_ft_dp", "cdcda_dp"), (0.5, 1.0)
+    one = BaselinesConfig(dp_epsilons=(8.0,))
+    run = read_run(make_run("one", users=3, methods=methods, ratios=ratios, baselines=one))
+    (curve,) = ratio_curves(summarise([run]))
+    assert [arm.arm.name for arm in curve.arms] == ["direct_ft_dp", "cdcda_dp@0.5", "cdcda_dp@1"]
+    two = BaselinesConfig(dp_epsilons=(1.0, 8.0))
+    run = read_run(make_run("two", users=3, methods=methods, ratios=ratios, baselines=two))
+    results = summarise([run])
+    assert ratio_curves(results) == []
+    assert as_line(results, results.arm("cdcda_dp@0.5+eps1"))["epsilon"] == 1.0

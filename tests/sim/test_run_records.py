@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from conf.errors import RunError
+from sim.provision import Preference, write_policies
 from sim.run_records import ArmName, read_run
 from storage import jsonlines
 
@@ -100,3 +101,26 @@ def test_damaged_file_is_named(make_run, name, content):
 def test_title_never_shows_where_the_data_lie(make_run):
     run = read_run(make_run(users=2, data="/somewhere/private/lamp"))
     assert run.world == "lamp"
+
+
+def test_the_rounds_of_a_federated_training_are_added_up(make_run):
+    folder = make_run(users=2, methods=("direct_ft", "fedavg"))
+    once = read_run(folder).adaptations["fedavg", "user-001"]
+    line = next(
+        line
+        for line in jsonlines.read(folder / "adaptations.jsonl")
+        if (line["arm"], line["user"]) == ("fedavg", "user-001")
+    )
+    again = [{**line, "round": 1, "steps": 7, "losses": [0.25]}] * 2  # told twice, after a restart
+    jsonlines.append(folder / "adaptations.jsonl", again)
+    found = read_run(folder).adaptations["fedavg", "user-001"]
+    assert found.steps == once.steps + 7
+    assert found.losses == (*once.losses, 0.25)
+    assert (found.seconds, found.tokens) == (2 * once.seconds, 2 * once.tokens)
+    assert found.records == once.records
+
+
+def test_a_user_id_may_hold_any_line_separator(make_run):
+    folder = make_run(users=1)
+    write_policies(folder / "policies.csv", {"a\u2028b\nc": Preference(0.5, "open")})
+    assert read_run(folder).preferences["a\u2028b\nc"].ratio == 0.5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 
-from conf.schema import BaselinesConfig
+from conf.schema import BaselinesConfig, ThresholdsConfig
 from sim.plots import save
 from sim.report import write_report
 from sim.results import summarise
@@ -91,6 +91,17 @@ def test_adapters_under_dp_sgd_get_a_panel_of_their_own(make_run):
     assert panel.get_xlabel().startswith("epsilon")
     (line,) = [line for line in panel.lines if line.get_label() == "direct_ft_dp"]
     assert list(line.get_xdata()) == [1.0, 8.0]
+
+
+def test_an_epsilon_beside_thresholds_of_an_arm_is_read_right(make_run):
+    folder = make_run(
+        users=3, methods=(*METHODS, "cdcda_dp"), ratios=RATIOS,
+        baselines=BaselinesConfig(dp_epsilons=(1.0, 8.0)),
+        thresholds=(ThresholdsConfig(eps_scf=0.5), ThresholdsConfig(eps_scf=0.9)),
+    )  # fmt: skip
+    figure = sharing_figure(summarise([read_run(folder)]))
+    (line,) = [line for line in figure.axes[-1].lines if line.get_label() == "cdcda_dp"]
+    assert set(line.get_xdata()) == {1.0, 8.0}
 
 
 def test_the_report_has_its_section(make_run):
