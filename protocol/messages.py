@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from conf.errors import ProtocolError
 from lamp.records import Pair
-from protocol.codec import Arrays, holds
+from protocol.codec import Arrays, WireMessage, holds
 
 PROTOCOL_VERSION = 3
 
@@ -332,7 +332,7 @@ class AnswerReply:
             )
 
 
-DEVICE_TO_SERVER = {
+DEVICE_TO_SERVER: dict[str, type[WireMessage]] = {
     "query.hello": HelloReply,
     "query.base": BaseReply,
     "query.share": ShareReply,
