@@ -5,8 +5,8 @@ weights: each step draws every record with probability q, clips the gradient of 
 norm C, adds normal noise of deviation sigma * C to their sum, and divides by the expected number of
 records. A record's gradient is that of all examples made from it, so what the cloud wrote from
 it is covered too: the adapter is (epsilon, delta)-private for adding or removing one record of D_u.
-Opacus's RDP accountant finds sigma. The number of records counts as public. The report of a training
-is exact, so its losses and token counts are not covered.
+Opacus's RDP accountant finds sigma. The number of records counts as public. The report of a
+training is exact: its losses and token counts are not covered.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 The policies' distribution is part of the simulation's configuration and is drawn here, before any
 server exists. The server never reads these folders; ``policies.csv`` is the simulator's own record,
-for plots. Secrets follow from the root seed, so that a run can be repeated; a real device's are its own.
+for plots. Secrets follow from the root seed, so that a run can be repeated; a real device has its
+own.
 """
 
 from __future__ import annotations
