@@ -14,7 +14,7 @@ from conf.errors import RunError
 from sim.folders import find_run
 from sim.words import read_words, required
 from storage import jsonlines
-from strategy.ledger import ORACLE, UP, WITHDRAWAL
+from strategy.ledger import ENDPOINT, ORACLE, UP, WITHDRAWAL
 
 USAGE = "usage: python -m sim ledger run=<folder or name> [user=<id>] [runs=<folder of runs>]"
 GROUPED = ("direction", "kind", "arm")
@@ -91,9 +91,12 @@ def _sent_table(entries: Sequence[dict[str, Any]]) -> Table:
 
 
 def _answer(user: str, entries: Sequence[dict[str, Any]]) -> str:
+    told = [_sent(user, entries)]
+    if any(entry["direction"] == ENDPOINT for entry in entries):
+        told.append("The server showed what was shared to the endpoint that writes the pairs.")
     if oracles := sorted({entry["arm"] for entry in entries if entry["direction"] == ORACLE}):
-        return f"{_sent(user, entries)} The oracles {', '.join(oracles)} read the whole history."
-    return _sent(user, entries)
+        told.append(f"The oracles {', '.join(oracles)} read the whole history.")
+    return " ".join(told)
 
 
 def _sent(user: str, entries: Sequence[dict[str, Any]]) -> str:

@@ -7,11 +7,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
 
 from conf.compose import compose
-from conf.schema import Config
+from conf.schema import CausalModelConfig, Config, NliModelConfig
 from lamp.dataset import LampData
 from sim import exit_status
 from sim.engine import set_environment, simulate
@@ -23,6 +24,9 @@ from storage import atomic, jsonlines
 
 SHOWN_USERS = 10  # in the terminal; the report names all
 
+S = TypeVar("S", str, str | None)
+M = TypeVar("M", CausalModelConfig, NliModelConfig)
+
 
 def main(overrides: Sequence[str], dry_run: bool = False) -> int:
     """Run one experiment; with ``dry_run`` only tell what would run.
@@ -31,7 +35,7 @@ def main(overrides: Sequence[str], dry_run: bool = False) -> int:
         The exit status: :mod:`sim.exit_status`.
     """
     console = Console()
-    config = _with_absolute_paths(compose(overrides))
+    config = with_absolute_paths(compose(overrides))
     data = check(config)
     if dry_run:
         from sim.estimate import print_estimate
@@ -123,11 +127,39 @@ def _headline(config: Config) -> str:
     )
 
 
-def _with_absolute_paths(config: Config) -> Config:
-    paths = replace(
-        config.paths,
-        cache=str(Path(config.paths.cache).expanduser().absolute()),
-        runs=str(Path(config.paths.runs).expanduser().absolute()),
+def with_absolute_paths(config: Config) -> Config:
+    """The configuration with every file and folder from the root: a resume may start elsewhere.
+
+    What is no file here (a hub name, "auto", "built") stays as it is.
+    """
+    model, build = config.model, config.model.build
+    models = {name: _from_root(getattr(model, name)) for name in ("cloud", "device", "nli")}
+    return replace(
+        config,
+        paths=replace(
+            config.paths, cache=_absolute(config.paths.cache), runs=_absolute(config.paths.runs)
+        ),
+        data=config.data if config.data == "miniature" else _absolute(config.data),
+        privacy=replace(config.privacy, csv=_found(config.privacy.csv)),
+        filters=replace(
+            config.filters, review=config.filters.review and _absolute(config.filters.review)
+        ),
+        stream=replace(config.stream, lexicons=_found(config.stream.lexicons)),
+        evaluation=replace(config.evaluation, bertscore=_found(config.evaluation.bertscore)),
+        augmenter=replace(config.augmenter, models=tuple(map(_from_root, config.augmenter.models))),
+        model=replace(
+            model, **models, build=build and replace(build, nli_data=_found(build.nli_data))
+        ),
     )
-    data = config.data if config.data == "miniature" else str(Path(config.data).absolute())
-    return replace(config, paths=paths, data=data)
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
+
+
+def _found(path: S) -> S:
+    return _absolute(path) if path and Path(path).expanduser().exists() else path
+
+
+def _from_root(model: M) -> M:
+    return replace(model, path=_found(model.path))

@@ -28,6 +28,9 @@ from strategy.progress import Progress
 NO_REPLY = "no_reply"
 GENERATE_CHUNK = 1024  # replies between two writes to the cache
 
+# Told before each chunk: whose turn it is to write, and each user's prompts.
+OnAsk = Callable[[int, Mapping[str, Sequence[str]]], None]
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -106,6 +109,7 @@ def augment(
     progress: Progress,
     counters: Counters,
     further: Sequence[Writer] = (),
+    on_ask: OnAsk = lambda _turn, _prompts: None,
 ) -> dict[str, tuple[Candidate, ...]]:
     """Write and score k candidates for every shared pair of every user.
 
@@ -122,7 +126,14 @@ def augment(
     unique = {job.key: job for user in sorted(jobs) for job in jobs[user]}
     for user, own in jobs.items():
         cache.hold(user, _keys_by_record(own, judge))
-    replies, lost = _replies(unique, writers, cache, progress, counters)
+    replies, lost = _replies(
+        unique,
+        writers,
+        cache,
+        progress,
+        counters,
+        lambda turn, chunk: on_ask(turn, _prompts_by_user(jobs, chunk)),
+    )
     parsed = {key: parse_reply(task, text) for key, text in replies.items()}
     scores = _scores(unique, parsed, judge, cache, progress, counters)
     for user, own in jobs.items():
@@ -180,6 +191,7 @@ def _replies(
     cache: Cache,
     progress: Progress,
     counters: Counters,
+    on_chunk: Callable[[int, Sequence[_Job]], None],
 ) -> tuple[dict[str, str], dict[str, str]]:
     """The texts that were written, and why others were not, by key."""
     lost: dict[str, str] = {}
@@ -187,6 +199,7 @@ def _replies(
     missing = [job for key, job in unique.items() if key not in found]
     with progress.phase("augment", len(missing)) as phase:
         for turn, chunk in _chunks(missing, len(writers)):
+            on_chunk(turn, chunk)
             replies = writers[turn].write(
                 [augmentation_prompt(job.pair) for job in chunk],
                 [job.seed for job in chunk],
@@ -200,6 +213,18 @@ def _replies(
             counters.generated_replies += len(good)
             counters.generated_tokens += sum(reply.tokens for reply in good.values())
     return found, lost
+
+
+def _prompts_by_user(
+    jobs: Mapping[str, Sequence[_Job]], chunk: Sequence[_Job]
+) -> dict[str, list[str]]:
+    """The prompts of a chunk by the users whose records they show; some are of several users."""
+    keys = {job.key for job in chunk}
+    prompts = {
+        user: [augmentation_prompt(job.pair) for job in own if job.key in keys]
+        for user, own in jobs.items()
+    }
+    return {user: own for user, own in prompts.items() if own}
 
 
 def _chunks(jobs: Sequence[_Job], writers: int) -> Iterator[tuple[int, list[_Job]]]:

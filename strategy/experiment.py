@@ -122,7 +122,7 @@ def run_experiment(
         log, "share", lambda: _collect_shares(accounted, nodes, arms, log, progress, scoring)
     )
     candidates = _timed(
-        log, "augment", lambda: _candidates(arms, shares, config, cloud, log, progress)
+        log, "augment", lambda: _candidates(arms, shares, config, cloud, log, progress, ledger)
     )
     large, standing = LargeModel(config, inputs.public, progress), _standing(config, nodes, ledger)
     oracle = Oracle(config, inputs.histories, large, bases.get(True), progress)
@@ -298,6 +298,7 @@ def _candidates(
     cloud: Cloud,
     log: RunLog,
     progress: Progress,
+    ledger: Ledger,
 ) -> Mapping[str, tuple[Candidate, ...]]:
     """Augment the largest shares that any arm needs, once for all arms."""
     ratios = {arm.asked_ratio for arm in arms if arm.method.needs_augmentation}
@@ -306,7 +307,7 @@ def _candidates(
     counters = Counters()
     shared = {user: by_ratio[max(ratios)] for user, by_ratio in shares.items()}
     try:
-        candidates = _written(shared, arms, config, cloud, progress, counters)
+        candidates = _written(shared, arms, config, cloud, progress, counters, ledger)
     finally:
         cloud.end()
     _note_lost(counters, cloud, log, progress)
@@ -330,7 +331,12 @@ def _written(
     cloud: Cloud,
     progress: Progress,
     counters: Counters,
+    ledger: Ledger,
 ) -> dict[str, tuple[Candidate, ...]]:
+    def on_ask(turn: int, prompts: Mapping[str, Sequence[str]]) -> None:
+        if turn == 0 and isinstance(cloud.writer, EndpointWriter):  # the further ones run here
+            ledger.endpoint(prompts)
+
     return augment(
         shared,
         task=tasks.task(config.task),
@@ -342,6 +348,7 @@ def _written(
         progress=progress,
         counters=counters,
         further=cloud.further,
+        on_ask=on_ask,
     )
 
 

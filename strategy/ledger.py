@@ -23,10 +23,12 @@ from storage.hashing import hash_bytes
 
 UP = "device -> server"
 DOWN = "server -> device"
+ENDPOINT = "server -> endpoint"  # a cloud model that somebody else runs
 ORACLE = "all data in the cloud"  # no message: the simulation hands the histories over
 HISTORY = "history"
 M_BASE = "M_base"
 DEVICE_MODEL = "device model"
+AUGMENT = "augment"
 WITHDRAWAL = "withdrawal"  # a tombstone: what these records gave rise to was deleted
 _ONE_TIME = (M_BASE, DEVICE_MODEL)
 
@@ -37,7 +39,7 @@ class Entry:
 
     Attributes:
         user: User id; the node id as text while the node has not said whose it is.
-        direction: :data:`UP`, :data:`DOWN` or :data:`ORACLE`.
+        direction: :data:`UP`, :data:`DOWN`, :data:`ENDPOINT` or :data:`ORACLE`.
         kind: Message type, e.g. "query.share".
         arm: Arm, or "" where a message serves all arms.
         records: Pairs in the message.
@@ -113,6 +115,18 @@ class Ledger:
         with self.together():
             for user in users:
                 self._append(user, DOWN, kind, "", 0, ("weights",), size, base_id)
+
+    def endpoint(self, prompts: Mapping[str, Sequence[str]]) -> None:
+        """Record, before they leave, the prompts with each user's shared records for an endpoint.
+
+        What the endpoint fails to answer is sent again within its budget; that is counted apart.
+        """
+        with self.together():
+            for user, own in sorted(prompts.items()):
+                sent = [prompt.encode("utf-8", "replace") for prompt in own]
+                records, digest = len(set(own)), hash_bytes(b"\0".join(sorted(sent)))
+                size = sum(map(len, sent))
+                self._append(user, ENDPOINT, AUGMENT, "", records, ("prompt",), size, digest)
 
     def oracle(self, arm: str, user: str, history: bytes, records: int) -> None:
         """Record that an oracle read the whole history of ``user``, queries included."""

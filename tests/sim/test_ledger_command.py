@@ -38,6 +38,11 @@ def test_oracles_are_named():
     assert told.endswith("The oracles cloud, unified read the whole history.")
 
 
+def test_an_endpoint_is_named():
+    told = _answer("ana", [*SHARED, entry("server -> endpoint", "augment", records=4)])
+    assert told.endswith("to the endpoint that writes the pairs.")
+
+
 def test_an_unknown_user_is_refused():
     with pytest.raises(RunError, match="user=ben: not in this ledger; it has ana"):
         entries_of(SHARED, "ben")

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
 from conf.compose import compose
 from conf.errors import ConfigError
 from conf.schema import AugmenterConfig, EndpointConfig, SamplingConfig, TaskConfig
+from lamp.prompts import augmentation_prompt
 from lamp.records import Pair
 from lamp.tasks import task
+from storage import jsonlines
 from strategy.augmentation import Counters, Lost, Reply, augment
 from strategy.cache import Cache
 from strategy.endpoint import EndpointWriter, key_of
 from strategy.filters import select_readable
+from strategy.ledger import ENDPOINT, Ledger
 from strategy.progress import LoggedProgress
 from tests.faults.endpoint import MODEL, serve, similar
 
@@ -140,7 +143,7 @@ def test_strange_texts_are_replies_and_never_end_the_run(fault, tmp_path):
         assert candidate.pair.input == "half ? a character"
 
 
-def run(address: str, folder, shared, **changes):
+def run(address: str, folder, shared, on_ask=lambda _turn, _prompts: None, **changes):
     class Judge:
         identity = "judge"
 
@@ -158,6 +161,7 @@ def run(address: str, folder, shared, **changes):
         cache=Cache(folder / "cache.sqlite"),
         progress=LoggedProgress(),
         counters=counters,
+        on_ask=on_ask,
     )
     return candidates, counters
 
@@ -177,6 +181,25 @@ def test_a_user_without_a_reply_goes_on_without_augmentation_and_is_asked_again_
         assert counters.lost == {}
     assert counters.generated_replies == 1  # the others came from the cache
     assert len(select_readable(candidates["ana"]).kept) == 2
+
+
+def test_the_ledger_has_what_an_endpoint_is_shown_before_it_is_shown(tmp_path):
+    pair, own = Pair("1", "both have it", "y"), Pair("2", "hers alone", "y")
+    ledger, seen = Ledger(tmp_path / "ledger.jsonl"), []
+
+    def behave(text, _):
+        seen.append(len(list(jsonlines.read(tmp_path / "ledger.jsonl"))))
+        return "good"
+
+    shared = {"ana": (pair, own), "ben": (replace(pair, id="9"),)}
+    with serve(behave) as endpoint:
+        run(endpoint.address, tmp_path, shared, lambda _, prompts: ledger.endpoint(prompts))
+        run(endpoint.address, tmp_path, shared, lambda _, prompts: ledger.endpoint(prompts))
+    assert set(seen) == {2}
+    lines = list(jsonlines.read(tmp_path / "ledger.jsonl"))  # the second run asks for nothing
+    assert [(line["user"], line["records"]) for line in lines] == [("ana", 2), ("ben", 1)]
+    assert {(line["direction"], line["kind"]) for line in lines} == {(ENDPOINT, "augment")}
+    assert lines[1]["bytes"] == len(augmentation_prompt(pair).encode())
 
 
 def test_without_a_key_the_run_is_refused_before_it_begins(monkeypatch):
