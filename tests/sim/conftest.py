@@ -7,8 +7,9 @@ come back under every seed, with other noise. Nothing is trained.
 from __future__ import annotations
 
 import csv
+import gc
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -196,3 +197,23 @@ def make_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., P
         return write_run(tmp_path / "runs" / name, **settings)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def ray_up() -> Iterator[Any]:
+    """Ray in this process, with two CPUs and two GPUs that it only counts."""
+    import ray
+
+    with pytest.MonkeyPatch.context() as environment:
+        for name in ("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "RAY_USAGE_STATS_ENABLED"):
+            environment.setenv(name, "0")
+        ray.init(
+            address="local",
+            num_cpus=2,
+            num_gpus=2,
+            include_dashboard=False,
+            object_store_memory=100_000_000,
+        )
+        yield ray
+        ray.shutdown()
+    gc.collect()  # what Ray left open is told now, while it is not held against us

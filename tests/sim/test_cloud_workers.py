@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import sqlite3
@@ -102,23 +101,6 @@ def alone(config):
         return cloud.writer.write(PROMPTS, SEEDS, lambda _: None), cloud.judge.both_ways(PAIRS)
     finally:
         torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def ray_up():
-    """Ray with two GPUs that it only counts."""
-    import ray
-
-    ray.init(
-        address="local",
-        num_cpus=2,
-        num_gpus=2,
-        include_dashboard=False,
-        object_store_memory=100_000_000,
-    )
-    yield ray
-    ray.shutdown()
-    gc.collect()  # what Ray left open is told now, while it is not held against us
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 
@@ -21,16 +20,6 @@ class Device:
         if message == "raise":
             raise ValueError("a device's own")
         return cid, os.getpid(), context
-
-
-@pytest.fixture(scope="module")
-def ray_up():
-    import ray
-
-    ray.init(address="local", num_cpus=2, include_dashboard=False, object_store_memory=100_000_000)
-    yield ray
-    ray.shutdown()
-    gc.collect()  # what Ray left open is told now, while it is not held against us
 
 
 @pytest.fixture
