@@ -25,6 +25,7 @@ from strategy.progress import Progress
 
 ROOT = Path(__file__).resolve().parent.parent
 ASK_S = 3.0
+ASK_PAUSES = 4.0  # asking starts a program: it may take a fifth of the time at most
 NEWS_S = 0.2
 LOOK_S = 2.0
 FINISHED = "finished"
@@ -104,15 +105,18 @@ def _wait(
 ) -> tuple[str, str]:
     """Show progress until the SuperLink says that the run is finished."""
     last_sign = last_look = time.monotonic()
+    pause_s = ASK_S
     while True:
         if time.monotonic() - last_look > LOOK_S:
             look()
             last_look = time.monotonic()
         if follower.show_news():
             last_sign = time.monotonic()
-        if time.monotonic() - last_sign > ASK_S:  # asking takes a second: not while news come in
+        asked = time.monotonic()
+        if asked - last_sign > pause_s:  # not while news come in
             status, details = control.status(run_id)
             if status.startswith(FINISHED):
                 return status, details
             last_sign = time.monotonic()
+            pause_s = max(ASK_S, ASK_PAUSES * (last_sign - asked))
         time.sleep(NEWS_S)

@@ -30,7 +30,8 @@ MULTI = ["resources=multi_gpu", "resources.num_gpus=2", "resources.client_gpus=0
 def on_ray(test):
     """Ray starts in this process and leaves files open, which is not for us to mend."""
     ignored = ("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-    return pytest.mark.slow(pytest.mark.filterwarnings(*ignored)(test))
+    test = pytest.mark.filterwarnings(*ignored)(test)
+    return pytest.mark.slow(pytest.mark.cluster(test))
 
 
 def node(name: str, cpus: int = 1, gpus: int = 0, up: bool = True) -> dict[str, object]:
@@ -176,6 +177,7 @@ class Device:
 
 
 @pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.timeout(600)
 def test_a_run_without_ray_brings_it_for_its_workers(qwen2_folder, tmp_path):
     here, spread = (
