@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from storage import jsonlines
 from tests.plugins.small_runs import wait_for_adaptation, words
 
 ROOT = Path(__file__).resolve().parents[2]
+ENDING_S = 30
 LIMIT_S = 240
 
 pytestmark = pytest.mark.slow
@@ -75,8 +77,18 @@ def test_ctrl_c_ends_the_run_and_everything_it_started(qwen2_folder, tmp_path):
     assert process.returncode == 130
     assert output.endswith("interrupted\n")
     assert "Traceback" not in output
-    left = [pid for pid in started if Path(f"/proc/{pid}").exists()]
-    assert not any(b"ray::" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in left)
+    end = time.monotonic() + ENDING_S
+    while (left := [pid for pid in started if is_rays(pid)]) and time.monotonic() < end:
+        time.sleep(0.2)
+    assert left == []
+
+
+def is_rays(pid: int) -> bool:
+    """Whether a process of Ray's still has this pid."""
+    try:
+        return b"ray::" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def device_process(driver: int) -> int:
