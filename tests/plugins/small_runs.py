@@ -20,6 +20,7 @@ def words(model: Path, folder: Path, *more: str) -> list[str]:
         "task.max_new_tokens=4",
         "qlora.base_max_records=32",
         "qlora.epochs=1",
+        "qlora.compute_dtype=float32",
         "augmenter.k=1",
         "augmenter.sampling.max_new_tokens=4",
         f"paths.cache={folder / 'cache'}",

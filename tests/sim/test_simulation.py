@@ -71,7 +71,7 @@ def test_ctrl_c_ends_the_run_and_everything_it_started(qwen2_folder, tmp_path):
         wait_for_adaptation(process.poll, tmp_path / "runs" / "run" / "ledger.jsonl", LIMIT_S)
         started = descendants(process.pid)
         os.killpg(process.pid, signal.SIGINT)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=LIMIT_S)
     finally:
         process.kill()
     assert process.returncode == 130
