@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
-from clients.asking import main
+
+def main(argv: Sequence[str]) -> int:
+    """Start a device's trainer, or ask a device."""
+    if argv[:1] == ["trainer"]:
+        from clients.trainer import main as train  # loads no library before it listens
+
+        return train(argv[1:])
+    from clients.asking import main as ask
+
+    return ask(argv)
+
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

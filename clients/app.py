@@ -2,38 +2,26 @@
 
 Which user a node is comes from where the node's folder lies, never from the server: a real device
 is started with ``device-folder`` in its node config; a virtual client takes the folder of its
-partition.
+partition. What needs the base model goes to the real device's trainer, which keeps it in memory
+(``trainer-idle-s`` in the node config; 0 for none): Flower starts a process per message there.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from clients import asking, consent, download, folder, places, usefulness
+from clients import download, folder, handlers, places, trainer_client
 from clients.folder import Device
-from clients.watchdog import watchdog
-from conf.errors import ProtocolError, RunError
+from clients.handlers import HANDLERS, Place
+from clients.watchdog import LIMIT_KEY, watchdog
+from conf.errors import ConfigError, ProtocolError, RunError
 from protocol.codec import WireMessage, decode, encode
-from protocol.messages import (
-    PROTOCOL_VERSION,
-    AdaptRequest,
-    AnswerRequest,
-    BaseRequest,
-    CollectRequest,
-    HelloReply,
-    QueueRequest,
-    ShareReply,
-    ShareRequest,
-)
-from protocol.recipe import recipe_from_json
-from protocol.settings import DeviceSettings, settings_from_json
+from protocol.messages import PROTOCOL_VERSION, BaseRequest, HelloReply
 
-if TYPE_CHECKING:
-    from clients.base import Base
+IDLE_KEY = "trainer-idle-s"
 
 app = ClientApp(mods=[watchdog])
 
@@ -64,69 +52,54 @@ def base(message: Message, context: Context) -> Message:
 @app.query("share")
 def share(message: Message, context: Context) -> Message:
     """Send the records that the user's consent covers, no more."""
-    device, request = _device(context), decode(ShareRequest, message.content)
-    stream = recipe_from_json(request.recipe).stream
-    if device.policy.select == "dac24" and stream is not None:
-        settings = settings_from_json(request.settings)
-        base = _base(context, request.base_id, settings)
-        usefulness.keep_order(device, base, stream, settings)
-    granted = consent.grant(device, request.ratios)
-    return _reply(
-        message,
-        ShareReply(
-            user_id=device.user_id,
-            pairs=granted.pairs,
-            counts=granted.counts,
-            redactions=granted.redactions,
-        ),
-    )
+    return _handled(message, context)
 
 
 @app.train("adapt")
 def adapt(message: Message, context: Context) -> Message:
     """Train the private adapter of one arm and keep it here."""
-    from clients.adaptation import adapt as run  # heavy imports stay out of the driver
-
-    request = decode(AdaptRequest, message.content)
-    settings = settings_from_json(request.settings)
-    base = _base(context, request.base_id, settings)
-    return _reply(message, run(_device(context), base, request, settings))
+    return _handled(message, context)
 
 
 @app.train("queue")
 def queue(message: Message, context: Context) -> Message:
     """Keep what an adapter is to be trained on until it is collected."""
-    from clients.cohorts import queue as run
-
-    request = decode(QueueRequest, message.content)
-    settings = settings_from_json(request.settings)
-    return _reply(message, run(_device(context), _cohort(context, settings), request))
+    return _handled(message, context)
 
 
 @app.train("collect")
 def collect(message: Message, context: Context) -> Message:
     """Train what was queued, on a simulation's device together with its cohort."""
-    from clients.cohorts import collect as run
-
-    request = decode(CollectRequest, message.content)
-    settings = settings_from_json(request.settings)
-    base, mates = _base(context, request.base_id, settings), _cohort(context, settings)
-    return _reply(message, run(_device(context), mates, base, request, settings))
+    return _handled(message, context)
 
 
 @app.evaluate("answer")
 def answer(message: Message, context: Context) -> Message:
     """Answer the user's own queries offline and report numbers."""
-    from clients.cohorts import answer as run
+    return _handled(message, context)
 
-    request = decode(AnswerRequest, message.content)
-    settings = settings_from_json(request.settings)
-    base, mates = _base(context, request.base_id, settings), _cohort(context, settings)
-    return _reply(message, run(_device(context), mates, base, request, settings))
+
+def _handled(message: Message, context: Context) -> Message:
+    """Let the trainer of a real device do the work, or do it in this process."""
+    place, kind = _place(context), message.metadata.message_type
+    idle_s = trainer_idle_s(context) if place.real else 0.0
+    if idle_s and handlers.needs_model(place, kind, message.content):
+        limit_s = float(context.run_config[LIMIT_KEY])
+        reply = trainer_client.ask(place.own, kind, message.content, idle_s, limit_s)
+        if reply is not None:
+            return Message(reply, reply_to=message)
+    return _reply(message, HANDLERS[kind](place, message.content))
+
+
+def _place(context: Context) -> Place:
+    if own := real_folder(context):
+        return Place((own,), 0, download.bases_folder(own), real=True)
+    folders, index = _virtual(context)
+    return Place(folders, index, places.bases_root(context), real=False)
 
 
 def _device(context: Context) -> Device:
-    return folder.read(_own_folder(context))
+    return folder.read(_place(context).own)
 
 
 def real_folder(context: Context) -> Path | None:
@@ -135,21 +108,19 @@ def real_folder(context: Context) -> Path | None:
     return Path(str(own)) if own else None
 
 
-def _own_folder(context: Context) -> Path:
-    if own := real_folder(context):
-        return own
-    folders, index = _virtual(context)
-    return folders[index]
+def trainer_idle_s(context: Context) -> float:
+    """Seconds without work after which a real device's trainer ends; 0 for no trainer.
 
-
-def _cohort(context: Context, settings: DeviceSettings) -> tuple[Path, ...]:
-    """The folders of the devices that this one works with: on a real device only its own."""
-    size = settings.qlora.cohort
-    if real_folder(context) or size == "auto":
-        return (_own_folder(context),)
-    folders, index = _virtual(context)
-    start = index - index % size
-    return folders[start : start + size]
+    Raises:
+        ConfigError: If it is no such number.
+    """
+    value = context.node_config.get(IDLE_KEY, trainer_client.IDLE_S)
+    try:
+        return max(0.0, float(value))
+    except ValueError as error:
+        raise ConfigError(
+            f"node config {IDLE_KEY}: expected seconds, got {value!r}; 0 is no trainer"
+        ) from error
 
 
 def _virtual(context: Context) -> tuple[tuple[Path, ...], int]:
@@ -161,19 +132,6 @@ def _virtual(context: Context) -> tuple[tuple[Path, ...], int]:
             f"node {index}: there are only {len(folders)} devices; start as many nodes as users"
         )
     return folders, index
-
-
-def _base(context: Context, base_id: str, settings: DeviceSettings) -> Base:
-    from clients.base import load
-
-    if not base_id.isalnum():  # it becomes a path: a server must not choose one
-        raise ProtocolError(f"base_id: expected letters and digits, got {base_id[:40]!r}")
-    own = real_folder(context)
-    root = download.bases_folder(own) if own else places.bases_root(context)
-    loaded = load(root / base_id, settings.qlora, settings.torch_threads)
-    if own:
-        asking.remember(own, settings)
-    return loaded
 
 
 def _reply(message: Message, body: WireMessage) -> Message:

@@ -19,8 +19,11 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from flwr.app import RecordDict
-from flwr.common.serde import recorddict_to_proto
+from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
+from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+from conf.errors import ProtocolError
 from protocol.codec import WireMessage, encode
 
 ALWAYS = frozenset({"identity", "settings", "numbers"})
@@ -89,6 +92,18 @@ def serialise(content: RecordDict) -> bytes:
     """The bytes that Flower's deployment engine would post for ``content``."""
     serialised: bytes = recorddict_to_proto(content).SerializeToString(deterministic=True)
     return serialised
+
+
+def deserialise(content: bytes) -> RecordDict:
+    """Read what :func:`serialise` wrote.
+
+    Raises:
+        ProtocolError: If it is no such thing.
+    """
+    try:
+        return recorddict_from_proto(ProtoRecordDict.FromString(content))
+    except DecodeError as error:
+        raise ProtocolError("expected the bytes of a message's content, got others") from error
 
 
 def serialised_message(message: WireMessage) -> bytes:

@@ -1,0 +1,154 @@
+"""What a device does with a message, apart from how the message came.
+
+The same functions run in Flower's process of one message and in a real device's long-lived trainer
+(:mod:`clients.trainer`). They read policy and history from the device's own folder every time, so
+neither the server nor whoever hands a message on can widen what the user allows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flwr.app import RecordDict
+
+from clients import asking, consent, folder, usefulness
+from conf.errors import ProtocolError
+from protocol.codec import WireMessage, decode
+from protocol.messages import (
+    AdaptReply,
+    AdaptRequest,
+    AnswerReply,
+    AnswerRequest,
+    CollectRequest,
+    QueueReply,
+    QueueRequest,
+    ShareReply,
+    ShareRequest,
+)
+from protocol.recipe import Stream, recipe_from_json
+from protocol.settings import DeviceSettings, settings_from_json
+
+if TYPE_CHECKING:
+    from clients.base import Base
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a device works.
+
+    Attributes:
+        folders: Folders of the devices of one simulation; a real device's own alone.
+        index: Which of them is this device's.
+        bases: Folder of base models by their ids.
+        real: Whether it is a real device, which must answer without a server later.
+    """
+
+    folders: tuple[Path, ...]
+    index: int
+    bases: Path
+    real: bool
+
+    @property
+    def own(self) -> Path:
+        """This device's folder."""
+        return self.folders[self.index]
+
+    def mates(self, settings: DeviceSettings) -> tuple[Path, ...]:
+        """The folders of the devices that this one works with."""
+        size = settings.qlora.cohort
+        if self.real or size == "auto":
+            return (self.own,)
+        start = self.index - self.index % size
+        return self.folders[start : start + size]
+
+
+def share(place: Place, content: RecordDict) -> ShareReply:
+    """Send the records that the user's consent covers, no more."""
+    device, request = folder.read(place.own), decode(ShareRequest, content)
+    stream = _stream_to_score_by(device, request)
+    if stream is not None:
+        settings = settings_from_json(request.settings)
+        base = _base(place, request.base_id, settings)
+        usefulness.keep_order(device, base, stream, settings)
+    granted = consent.grant(device, request.ratios)
+    return ShareReply(
+        user_id=device.user_id,
+        pairs=granted.pairs,
+        counts=granted.counts,
+        redactions=granted.redactions,
+    )
+
+
+def adapt(place: Place, content: RecordDict) -> AdaptReply:
+    """Train the private adapter of one arm and keep it here."""
+    from clients.adaptation import adapt as run  # heavy imports stay out of the driver
+
+    request = decode(AdaptRequest, content)
+    settings = settings_from_json(request.settings)
+    base = _base(place, request.base_id, settings)
+    return run(folder.read(place.own), base, request, settings)
+
+
+def queue(place: Place, content: RecordDict) -> QueueReply:
+    """Keep what an adapter is to be trained on until it is collected."""
+    from clients.cohorts import queue as run
+
+    request = decode(QueueRequest, content)
+    settings = settings_from_json(request.settings)
+    return run(folder.read(place.own), place.mates(settings), request)
+
+
+def collect(place: Place, content: RecordDict) -> AdaptReply:
+    """Train what was queued, on a simulation's device together with its cohort."""
+    from clients.cohorts import collect as run
+
+    request = decode(CollectRequest, content)
+    settings = settings_from_json(request.settings)
+    base = _base(place, request.base_id, settings)
+    return run(folder.read(place.own), place.mates(settings), base, request, settings)
+
+
+def answer(place: Place, content: RecordDict) -> AnswerReply:
+    """Answer the user's own queries offline and report numbers."""
+    from clients.cohorts import answer as run
+
+    request = decode(AnswerRequest, content)
+    settings = settings_from_json(request.settings)
+    base = _base(place, request.base_id, settings)
+    return run(folder.read(place.own), place.mates(settings), base, request, settings)
+
+
+HANDLERS: dict[str, Callable[[Place, RecordDict], WireMessage]] = {
+    ShareRequest.TYPE: share,
+    AdaptRequest.TYPE: adapt,
+    QueueRequest.TYPE: queue,
+    CollectRequest.TYPE: collect,
+    AnswerRequest.TYPE: answer,
+}
+
+
+def needs_model(place: Place, kind: str, content: RecordDict) -> bool:
+    """Whether the message takes a language model or its libraries; most shares take none."""
+    if kind != ShareRequest.TYPE:
+        return True
+    request = decode(ShareRequest, content)
+    return _stream_to_score_by(folder.read(place.own), request) is not None
+
+
+def _stream_to_score_by(device: folder.Device, request: ShareRequest) -> Stream | None:
+    """How to score the records, where the user shares by the DAC'24 scores."""
+    return recipe_from_json(request.recipe).stream if device.policy.select == "dac24" else None
+
+
+def _base(place: Place, base_id: str, settings: DeviceSettings) -> Base:
+    from clients.base import load
+
+    if not base_id.isalnum():  # it becomes a path: a server must not choose one
+        raise ProtocolError(f"base_id: expected letters and digits, got {base_id[:40]!r}")
+    loaded = load(place.bases / base_id, settings.qlora, settings.torch_threads)
+    if place.real:
+        asking.remember(place.own, settings)
+    return loaded
