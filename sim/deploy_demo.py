@@ -10,12 +10,13 @@ Everything happens on loopback and below one folder; what was started is ended b
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -24,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from clients import folder as device_folder
+from clients import private_socket
 from conf.compose import compose, from_json, to_json
 from conf.errors import RunError
 from conf.schema import Config, EngineConfig
@@ -40,6 +42,7 @@ from sim.flower_processes import (
     start_supernode,
 )
 from sim.folders import RunFolder
+from sim.processes import alive, title
 from sim.words import read_words
 from storage import atomic, jsonlines
 from strategy import public
@@ -71,6 +74,7 @@ WORDS = (
 OWN_FILES = ("history.json", "policy.json", "secret.bin", "limits.json")
 ONLINE_S = 180.0
 RUN_S = 900.0
+TRAINERS_S = 15.0  # a trainer looks every second whether its SuperNode is there
 POLL_S = 0.3
 USAGE = "usage: python -m sim deploy-demo [folder=<where to work>] [cache=<cache of models>]"
 
@@ -83,18 +87,25 @@ class Demo:
         root: Where everything lies.
         console: Where it speaks.
         started: What it started, to be ended.
+        trainers: Ids of the devices' trainers; each ends by itself when its SuperNode is gone.
         began: When it began.
     """
 
     root: Path
     console: Console
     started: list[Started] = field(default_factory=list)
+    trainers: set[int] = field(default_factory=set)
     began: float = field(default_factory=time.monotonic)
 
     def say(self, text: str) -> None:
         """Say one line with the time since the beginning."""
         seconds = time.monotonic() - self.began
         self.console.print(f"{seconds:5.0f} s  {text}", highlight=False, markup=False)
+
+    def look_for_trainers(self, devices: Mapping[str, Path]) -> None:
+        """Remember the trainers that run now; they are no children of their SuperNodes."""
+        found = {private_socket.written_pid(own) for own in devices.values()}
+        self.trainers |= {pid for pid in found if pid is not None and b"trainer" in title(pid)}
 
     def own(self, started: Started) -> Started:
         """Remember a process that must be ended."""
@@ -143,9 +154,10 @@ def _demonstrate(demo: Demo, cache: Path) -> list[Check]:
     demo.say(f"three devices online; the server runs {', '.join(ARMS)}")
     users = sorted(devices)
     lost = users[-1]
-    status = _run_with_a_loss(demo, deployed, nodes[lost], users)
+    status = _run_with_a_loss(demo, deployed, nodes, devices)
     demo.say(f"the run ended with exit status {status}")
     refused = [_refused(each) for each in intruders]
+    demo.look_for_trainers(devices)
     for each in (*nodes.values(), superlink):
         each.end()
     sides = Sides(simulated, deployed, devices, lost, ARMS[-1])
@@ -153,7 +165,8 @@ def _demonstrate(demo: Demo, cache: Path) -> list[Check]:
         "exit status", "0", f"{status} (some users failed)", status == exit_status.PARTIAL
     )
     demo.say("everything is stopped; a device answers alone")
-    return [*compare(sides), partial, *refused, _ask_alone(demo, sides, users[0])]
+    alone = _ask_alone(demo, sides, users[0])
+    return [*compare(sides), partial, *refused, _trainers_ended(demo), alone]
 
 
 def _simulate(demo: Demo, cache: Path) -> RunFolder:
@@ -260,8 +273,11 @@ def _intrude(demo: Demo, address: str, tls: Tls) -> list[Started]:
     return intruders
 
 
-def _run_with_a_loss(demo: Demo, deployed: RunFolder, victim: Started, users: list[str]) -> int:
+def _run_with_a_loss(
+    demo: Demo, deployed: RunFolder, nodes: Mapping[str, Started], devices: Mapping[str, Path]
+) -> int:
     """Run the server's side; kill one device as soon as all have answered in the first arm."""
+    victim = nodes[max(nodes)]
     server = _sim(demo, "server", ["resume", f"run={deployed.path}"])
     answers = deployed.path / "answers.jsonl"
 
@@ -269,9 +285,10 @@ def _run_with_a_loss(demo: Demo, deployed: RunFolder, victim: Started, users: li
         if server.process.poll() is not None:
             raise RunError(f"server: it ended too early: {server.tail()}")
         rows = [row for row in jsonlines.read(answers) if row["arm"] == ARMS[0]]
-        return {row["user"] for row in rows} == set(users)
+        return {row["user"] for row in rows} == set(devices)
 
     _until(first_arm_is_answered, RUN_S, "answers of all devices in the first arm")
+    demo.look_for_trainers(devices)
     victim.kill()
     demo.say(f"all answered in {ARMS[0]}; {victim.name} was killed (SIGKILL)")
     return _wait(server)
@@ -318,9 +335,22 @@ def _ask_alone(demo: Demo, sides: Sides, user: str) -> Check:
     )
 
 
+def _trainers_ended(demo: Demo) -> Check:
+    """Nobody ends the trainers: they see that their SuperNodes are gone, killed or stopped."""
+    end = time.monotonic() + TRAINERS_S
+    while (left := _trainers_left(demo)) and time.monotonic() < end:
+        time.sleep(POLL_S)
+    said = f"{len(demo.trainers)}, of them {len(left)} left"
+    return Check("local trainers", "-", said, len(demo.trainers) >= USERS and not left)
+
+
+def _trainers_left(demo: Demo) -> list[int]:
+    return sorted(pid for pid in demo.trainers if alive(pid) and b"trainer" in title(pid))
+
+
 def _nothing_left(demo: Demo) -> Check:
-    left = sorted(pid for each in demo.started for pid in each.left())
-    count = sum(1 + len(each.seen) for each in demo.started)
+    left = [*(pid for each in demo.started for pid in each.left()), *_trainers_left(demo)]
+    count = sum(1 + len(each.seen) for each in demo.started) + len(demo.trainers)
     return Check("processes left", "-", f"{len(left)} of {count} that were started", not left)
 
 
@@ -371,3 +401,6 @@ def _ended(demo: Demo) -> Iterator[None]:
         for each in reversed(demo.started):
             if each.left():
                 each.end()
+        for pid in _trainers_left(demo):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
