@@ -246,9 +246,14 @@ def _outcome(own: Path, job: Job) -> Outcome:
         reply = encode(handle(place, deserialise(job.content)))
         return Outcome("done", content=serialise(reply))
     except CdcdaError as error:
-        return Outcome("refused", type(error).__name__, str(error))
+        return Outcome("refused", _known_class(error), str(error))
     except Exception as error:  # a library's: the state of this process is unknown now
         return Outcome("failed", type(error).__name__)
+
+
+def _known_class(error: CdcdaError) -> str:
+    """The nearest class of the error that :mod:`conf.errors` has; the server knows those."""
+    return next(each.__name__ for each in type(error).__mro__ if each.__module__ == "conf.errors")
 
 
 def _report_ready(log: Path) -> None:

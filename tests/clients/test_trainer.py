@@ -258,7 +258,7 @@ def test_it_ends_when_idle_and_leaves_no_socket(device, start):
     assert private_socket.connect(device, 1) is None
 
 
-def test_it_ends_with_the_process_that_it_belongs_to_and_with_its_folder(device):
+def test_it_ends_with_the_process_that_it_belongs_to(device):
     owner = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     words = [f"folder={device}", f"owner={owner.pid}", "detached=yes"]
     command = [sys.executable, "-m", "clients", "trainer", *words]
@@ -291,6 +291,22 @@ def test_who_leaves_takes_the_work_along(trained, start):
         at_work(trained)
     assert ended(pid)
     assert not (trained / "adapters").exists()
+
+
+def test_a_message_that_overruns_takes_the_trainer_along():
+    trainer = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    script = (
+        "import sys\nfrom clients import watchdog\n"
+        "with watchdog.ended_together(int(sys.argv[1])):\n"
+        "    watchdog._exit('train.adapt', 1.0)\n"
+    )
+    command = [sys.executable, "-c", script, str(trainer.pid)]
+    try:
+        done = subprocess.run(command, cwd=TREE, capture_output=True, check=False)
+        assert done.returncode == watchdog.EXIT_OVERRUN
+        assert trainer.wait(LONG_S) == -signal.SIGKILL
+    finally:
+        trainer.kill()
 
 
 def test_a_trainer_of_other_code_makes_room(device, start):
