@@ -44,16 +44,18 @@ LONG_S = 120.0  # of patience: the machine may be busy
 
 
 @pytest.fixture
-def device(tmp_path: Path) -> Iterator[Path]:
-    """A device's folder; a trainer that a test leaves behind is ended by its id."""
+def device() -> Iterator[Path]:
+    """A device's folder of a short name; a trainer that a test leaves behind is ended by its id."""
+    root = Path(tempfile.mkdtemp())  # pytest's own may be too long for a socket
     pairs = tuple(Pair(f"p{n}", f"text {n} about a bridge", f"title {n}") for n in range(3))
     question = "Generate a headline for the following article: a text"
     history = UserHistory("ana", (), pairs, (Query("q", question, "a title"),))
-    own = folder.create(tmp_path / "d", history, Policy(1.0), b"k" * 32)
+    own = folder.create(root / "d", history, Policy(1.0), b"k" * 32)
     yield own
     pid = private_socket.written_pid(own)
     if pid is not None and b"trainer" in command_line(pid):
         os.kill(pid, signal.SIGKILL)
+    shutil.rmtree(root)
 
 
 def command_line(pid: int) -> bytes:
@@ -145,6 +147,7 @@ def timeless(reply: AdaptReply | AnswerReply) -> AdaptReply | AnswerReply:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_replies_and_adapter_are_those_of_a_process_per_message(trained, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(trained, other)
@@ -162,6 +165,7 @@ def test_replies_and_adapter_are_those_of_a_process_per_message(trained, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_an_error_keeps_its_class_and_its_words(trained):
     (trained / "limits.json").write_text('{"memory_bytes": 1}')
     with pytest.raises(ModelError, match="user ana: does not fit: memory"):
@@ -174,6 +178,7 @@ def test_an_error_keeps_its_class_and_its_words(trained):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_a_killed_trainer_is_replaced(trained, start):
     first = start()
     os.kill(first, signal.SIGKILL)
@@ -183,6 +188,7 @@ def test_a_killed_trainer_is_replaced(trained, start):
     assert second not in (None, first)
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_what_kills_the_trainer_at_work_is_done_in_the_messages_own_process(trained, start):
     pid = start()
@@ -279,6 +285,7 @@ def test_it_ends_with_its_folder(device, start):
     assert ended(pid)
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_who_leaves_takes_the_work_along(trained, start):
     pid = start()
