@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.measure import append
 
-NAMES = ("adaptation", "answering", "generation", "nli")
+NAMES = ("adaptation", "answering", "device_start", "generation", "nli")
 
 
 def main(argv: Sequence[str]) -> int:

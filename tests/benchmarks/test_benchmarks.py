@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import adaptation, answering, generation, measure, nli
+from benchmarks import adaptation, answering, device_start, generation, measure, nli
 from conf.schema import TransformerSize
 
 TINY = TransformerSize(layers=1, width=64, heads=2, feed_forward=64)
@@ -78,3 +78,17 @@ def test_unknown_name_is_refused(capsys):
     with pytest.raises(SystemExit):
         command.main(["adaptatoin"])
     assert "no benchmark 'adaptatoin'; known: adaptation" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_running_trainer_spares_a_message_the_libraries_and_the_base():
+    (sheet,) = device_start.run(size=TINY, records=3, queries=1)
+    assert [row[:2] for row in sheet.rows] == [
+        ("train.adapt", "own process"),
+        ("evaluate.answer", "own process"),
+        ("train.adapt", "trainer, started by it"),
+        ("train.adapt", "trainer, there"),
+        ("evaluate.answer", "trainer, there"),
+    ]
+    seconds = [float(row[6]) for row in sheet.rows]
+    assert max(seconds[3:]) < min(seconds[:3])  # processor time: a busy machine changes nothing
