@@ -41,6 +41,7 @@ from models.training import (
     learning_rates,
     peak_memory,
     require_finite,
+    require_finite_weights,
 )
 
 BETAS = (0.9, 0.999)  # AdamW's, as torch has them
@@ -231,6 +232,7 @@ class _Run:
         error = self.error
         try:
             require_finite(losses, self.job.schedule)
+            require_finite_weights(self.state.values(), self.job.schedule)
         except ModelError as found:
             error = found
         report = TrainReport(losses, len(losses), self.tokens, seconds, peak)

@@ -29,6 +29,7 @@ from models.training import (
     learning_rates,
     peak_memory,
     require_finite,
+    require_finite_weights,
     training_mode,
 )
 
@@ -126,6 +127,7 @@ def train_privately(
             tokens += sum(len(example.input_ids) for record in drawn for example in record)
     optimizer.zero_grad(set_to_none=True)
     require_finite(losses, schedule)
+    require_finite_weights(trained, schedule)
     seconds = time.perf_counter() - started
     return TrainReport(tuple(losses), len(losses), tokens, seconds, peak_memory(model.device))
 

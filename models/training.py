@@ -10,7 +10,7 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -144,6 +144,7 @@ def train(
             model, tokenizer_pad_id, examples, schedule, seed, on_step, objective or _plain
         )
     require_finite(losses, schedule)
+    require_finite_weights((w for w in model.parameters() if w.requires_grad), schedule)
     seconds = time.perf_counter() - started
     return TrainReport(losses, len(losses), tokens, seconds, peak_memory(model.device))
 
@@ -287,6 +288,19 @@ def require_finite(losses: Sequence[float], schedule: Schedule) -> None:
                 f"training: expected a finite loss, got {loss} at step {step} of {schedule.steps}; "
                 f"lower the learning rate ({schedule.learning_rate:g})"
             )
+
+
+def require_finite_weights(weights: Iterable[torch.Tensor], schedule: Schedule) -> None:
+    """Check what a training leaves: the last step's update comes after the last loss.
+
+    Raises:
+        ModelError: If a weight is not finite.
+    """
+    if not all(bool(torch.isfinite(weight).all()) for weight in weights):
+        raise ModelError(
+            f"training: expected finite weights after {schedule.steps} steps, got others; "
+            f"lower the learning rate ({schedule.learning_rate:g})"
+        )
 
 
 def _padded(rows: Sequence[Sequence[int]], width: int, fill: int) -> torch.Tensor:

@@ -205,6 +205,16 @@ def test_one_users_failure_is_that_users_alone(slot, jobs):
         assert largest_difference(result.state, single.state) < 1e-5
 
 
+def test_an_update_that_breaks_the_last_step_is_told_for_that_user(slot, jobs):
+    last = replace(jobs[1].schedule, steps=1, learning_rate=math.inf)
+    good, broken = train_cohort(slot(PLAIN), [jobs[0], replace(jobs[1], schedule=last)])
+    assert good.error is None
+    assert isinstance(broken.error, ModelError)
+    assert "finite weights after 1 steps" in str(broken.error)
+    with pytest.raises(ModelError, match="finite weights"):
+        alone(slot(PLAIN), replace(jobs[1], schedule=last))
+
+
 def test_shares_of_the_wall_time_add_up(slot, jobs):
     results = train_cohort(slot(PLAIN), jobs)
     seconds = [result.report.seconds for result in results]
