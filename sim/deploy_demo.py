@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -76,6 +77,8 @@ ONLINE_S = 180.0
 RUN_S = 900.0
 TRAINERS_S = 15.0  # a trainer looks every second whether its SuperNode is there
 POLL_S = 0.3
+REFUSALS = ("CERTIFICATE", "certificate verify", "uthenticat", "denied", "Failed to activate")
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 USAGE = "usage: python -m sim deploy-demo [folder=<where to work>] [cache=<cache of models>]"
 
 
@@ -302,14 +305,12 @@ def _refused(intruder: Started) -> Check:
         (
             line.split("]")[-1].strip(" |")
             for line in log.splitlines()
-            if any(
-                word in line
-                for word in ("CERTIFICATE", "certificate verify", "uthenticat", "denied")
-            )
+            if any(word in line for word in REFUSALS)
         ),
         intruder.tail(1),
     )
-    said = f"refused, exit status {ended}: {reason[:90]}" if ended else "was let in"
+    plain = COLOURS.sub("", reason)[:90]
+    said = f"refused, exit status {ended}: {plain}" if ended else "was let in"
     return Check(intruder.name, "-", said, bool(ended))
 
 
