@@ -34,7 +34,7 @@ from tests.faults import endpoint, runs
 from tests.faults.app import ALWAYS, FOLDER
 
 USERS = 20
-LIMIT_S = 600.0
+LIMIT_S = 1500.0
 LEAST_LIMIT_S = 15.0
 START_UPS = 1.5
 METHODS = "methods=[device,direct_ft,cdcda]"
