@@ -122,5 +122,5 @@ def _filter_warnings(run: Run) -> Iterator[str]:
 
 def _nli_warnings(run: Run) -> Iterator[str]:
     accuracy = nli_accuracy(run)
-    if accuracy is not None and accuracy < WEAK_NLI:
+    if run.augmentations and accuracy is not None and accuracy < WEAK_NLI:
         yield f"The NLI model is right on {percent(accuracy, 1)} of held-out pairs only."

@@ -259,7 +259,7 @@ def show(results: Results, console: Console) -> None:
         _print_layout(layout, console)
     for line in _kept_lines(run):
         console.print(escape(line), highlight=False)
-    if (accuracy := run_tables.nli_accuracy(run)) is not None:
+    if run.augmentations and (accuracy := run_tables.nli_accuracy(run)) is not None:
         console.print(f"NLI model on held-out pairs: {percent(accuracy, 1)} right", highlight=False)
     for warning in cautions.warnings(results):
         console.print(f"[bold yellow]![/bold yellow] {escape(warning)}", highlight=False)
