@@ -10,7 +10,7 @@ CODE := $(if $(wildcard benchmarks/*.py),benchmarks) clients conf lamp models pr
 test unit: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo deploy-demo test quality cluster chaos crash check unit fmt lint types imports bench bench-scale bench-deps clean
+.PHONY: help install demo deploy-demo test quality long chaos crash check unit fmt lint types imports bench bench-scale bench-deps clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,13 +33,13 @@ deploy-demo: $(STAMP) ## Real devices on loopback (TLS, keys) beside the simulat
 
 # One process per core for the fast tests; the slow ones start processes of their own.
 test: check unit ## Every check: format, lint, types, import contracts, all tests
-	$(BIN)/pytest -q -m "slow and not quality and not faults and not cluster"
+	$(BIN)/pytest -q -m "slow and not quality and not faults and not long"
 
 quality: $(STAMP) ## Build the miniatures at full size and check what they learned (minutes)
 	$(BIN)/pytest -q -m quality
 
-cluster: $(STAMP) ## Cloud workers and lost nodes on Ray clusters of this machine (minutes)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -m cluster
+long: $(STAMP) ## Ray clusters, cloud workers, local trainers, drift: whole runs (minutes)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -m long
 
 chaos: export OMP_NUM_THREADS ?= 1
 chaos: $(STAMP) ## Every fault at once over 20 users; prints what was injected, survived and lost

@@ -81,6 +81,7 @@ def test_unknown_name_is_refused(capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_running_trainer_spares_a_message_the_libraries_and_the_base():
     (sheet,) = device_start.run(size=TINY, records=3, queries=1)
     assert [row[:2] for row in sheet.rows] == [

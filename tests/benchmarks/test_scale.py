@@ -98,6 +98,7 @@ def test_sizes_below_one_are_refused(capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_sizes_on_ray_give_a_table_and_a_picture(tmp_path):
     results = tmp_path / "RESULTS.md"
     started = time.perf_counter()

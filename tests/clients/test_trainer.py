@@ -147,7 +147,7 @@ def timeless(reply: AdaptReply | AnswerReply) -> AdaptReply | AnswerReply:
 
 
 @pytest.mark.slow
-@pytest.mark.slow
+@pytest.mark.long
 def test_replies_and_adapter_are_those_of_a_process_per_message(trained, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(trained, other)
@@ -165,7 +165,7 @@ def test_replies_and_adapter_are_those_of_a_process_per_message(trained, tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_error_keeps_its_class_and_its_words(trained):
     (trained / "limits.json").write_text('{"memory_bytes": 1}')
     with pytest.raises(ModelError, match="user ana: does not fit: memory"):
@@ -178,7 +178,7 @@ def test_an_error_keeps_its_class_and_its_words(trained):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_trainer_is_replaced(trained, start):
     first = start()
     os.kill(first, signal.SIGKILL)
@@ -189,7 +189,7 @@ def test_a_killed_trainer_is_replaced(trained, start):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_kills_the_trainer_at_work_is_done_in_the_messages_own_process(trained, start):
     pid = start()
 
@@ -286,7 +286,7 @@ def test_it_ends_with_its_folder(device, start):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
+@pytest.mark.long
 def test_who_leaves_takes_the_work_along(trained, start):
     pid = start()
     job = Job(code_version(), "train.adapt", b"")

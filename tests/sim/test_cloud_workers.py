@@ -31,7 +31,7 @@ def on_ray(test):
     """Ray starts in this process and leaves files open, which is not for us to mend."""
     ignored = ("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
     test = pytest.mark.filterwarnings(*ignored)(test)
-    return pytest.mark.slow(pytest.mark.cluster(test))
+    return pytest.mark.slow(pytest.mark.long(test))
 
 
 def node(name: str, cpus: int = 1, gpus: int = 0, up: bool = True) -> dict[str, object]:
@@ -177,7 +177,7 @@ class Device:
 
 
 @pytest.mark.slow
-@pytest.mark.cluster
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_run_without_ray_brings_it_for_its_workers(qwen2_folder, tmp_path):
     here, spread = (

@@ -133,7 +133,7 @@ def test_two_raylets_give_the_results_of_one_machine(qwen2_folder, tmp_path, two
 
 
 @pytest.mark.slow
-@pytest.mark.cluster
+@pytest.mark.long
 @pytest.mark.timeout(1500)
 def test_a_node_that_is_lost_in_mid_run_costs_nobody_a_result(
     qwen2_folder, tmp_path, two_raylets, alone

@@ -127,6 +127,7 @@ def test_the_layout_has_a_row_per_age_and_a_dashed_line_from_the_same_start(drif
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_one_command_trains_once_and_anew_and_prints_both_by_age(qwen2_folder, tmp_path):
     words = [
         "experiment=drift",

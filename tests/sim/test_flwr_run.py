@@ -33,7 +33,7 @@ def test_the_public_route_goes_from_data_to_report_and_cleans_up(qwen2_folder, t
 
 
 @pytest.mark.slow
-@pytest.mark.cluster
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_the_public_route_resumes_tells_the_truth_and_cleans_up(qwen2_folder, tmp_path):
     more = ("engine=flwr_run", "methods=[direct_ft,cdcda]", "resources.num_cpus=2")
