@@ -22,6 +22,11 @@ LIMIT_S = 240
 pytestmark = pytest.mark.slow
 
 
+def as_at_a_keyboard() -> None:
+    """Take Ctrl-C, also where the tests run in the background, which ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(arguments: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "sim", *arguments],
@@ -31,6 +36,7 @@ def start(arguments: list[str]) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        preexec_fn=as_at_a_keyboard,
     )
 
 
