@@ -109,7 +109,7 @@ def augment(
     progress: Progress,
     counters: Counters,
     further: Sequence[Writer] = (),
-    on_ask: OnAsk = lambda _turn, _prompts: None,
+    on_ask: OnAsk | None = None,
 ) -> dict[str, tuple[Candidate, ...]]:
     """Write and score k candidates for every shared pair of every user.
 
@@ -126,14 +126,12 @@ def augment(
     unique = {job.key: job for user in sorted(jobs) for job in jobs[user]}
     for user, own in jobs.items():
         cache.hold(user, _keys_by_record(own, judge))
-    replies, lost = _replies(
-        unique,
-        writers,
-        cache,
-        progress,
-        counters,
-        lambda turn, chunk: on_ask(turn, _prompts_by_user(jobs, chunk)),
-    )
+
+    def on_chunk(turn: int, chunk: Sequence[_Job]) -> None:
+        if on_ask is not None:
+            on_ask(turn, _prompts_by_user(jobs, chunk))
+
+    replies, lost = _replies(unique, writers, cache, progress, counters, on_chunk)
     parsed = {key: parse_reply(task, text) for key, text in replies.items()}
     scores = _scores(unique, parsed, judge, cache, progress, counters)
     for user, own in jobs.items():

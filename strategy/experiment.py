@@ -334,7 +334,7 @@ def _written(
     ledger: Ledger,
 ) -> dict[str, tuple[Candidate, ...]]:
     def on_ask(turn: int, prompts: Mapping[str, Sequence[str]]) -> None:
-        if turn == 0 and isinstance(cloud.writer, EndpointWriter):  # the further ones run here
+        if turn == 0:  # the further writers run here
             ledger.endpoint(prompts)
 
     return augment(
@@ -348,7 +348,7 @@ def _written(
         progress=progress,
         counters=counters,
         further=cloud.further,
-        on_ask=on_ask,
+        on_ask=on_ask if isinstance(cloud.writer, EndpointWriter) else None,
     )
 
 

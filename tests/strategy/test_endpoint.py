@@ -143,7 +143,7 @@ def test_strange_texts_are_replies_and_never_end_the_run(fault, tmp_path):
         assert candidate.pair.input == "half ? a character"
 
 
-def run(address: str, folder, shared, on_ask=lambda _turn, _prompts: None, **changes):
+def run(address: str, folder, shared, on_ask=None, **changes):
     class Judge:
         identity = "judge"
 
