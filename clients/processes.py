@@ -25,15 +25,16 @@ class Process:
         """Whether it runs still; one that ended and was not waited for does not."""
         if not self.began:
             return _exists(self.pid)
-        return _began(self.pid) == self.began
+        return began(self.pid) == self.began
 
 
 def of(pid: int) -> Process:
     """The process that has the id ``pid`` now."""
-    return Process(pid, _began(pid))
+    return Process(pid, began(pid))
 
 
-def _began(pid: int) -> str:
+def began(pid: int) -> str:
+    """When the process ``pid`` began; "" for a zombie, and where none is there or told of."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -21,9 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from clients.processes import began
 from conf.errors import RunError
 from sim.credentials import LOOPBACK, NodeKey, Tls
-from sim.processes import alive, born, descendants
+from sim.processes import alive, descendants
 
 ENDING_S = 15.0
 STARTING_S = 120.0
@@ -59,7 +60,7 @@ class Started:
     def look(self) -> None:
         """Remember what it started in the meantime: an orphan cannot be found later."""
         for pid in descendants(self.pid):
-            self.seen[pid] = born(pid)
+            self.seen[pid] = began(pid)
 
     def end(self) -> None:
         """End it and what it started, politely first."""
@@ -78,7 +79,7 @@ class Started:
 
     def left(self) -> set[int]:
         """Ids of what is still there."""
-        seen = {pid for pid, then in self.seen.items() if alive(pid) and born(pid) == then}
+        seen = {pid for pid, then in self.seen.items() if then and began(pid) == then}
         return seen | ({self.pid} if alive(self.pid) else set())
 
     def tail(self, lines: int = 3) -> str:

@@ -135,12 +135,10 @@ def locked(folder: RunFolder) -> Iterator[None]:
     """
     lock = folder.path / ".lock"
     with writing(lock), lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not _taken(file):
             raise RunError(
                 f"{folder.path.name}: another process works on this run; wait for it to end"
-            ) from error
+            )
         yield
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from clients.processes import began
+
 
 def descendants(pid: int) -> list[int]:
     """The processes that ``pid`` started, and theirs."""
@@ -27,18 +29,4 @@ def title(pid: int) -> bytes:
 
 def alive(pid: int) -> bool:
     """Whether ``pid`` is there and no zombie."""
-    return (_stat(pid) or ["Z"])[0] != "Z"
-
-
-def born(pid: int) -> str:
-    """When ``pid`` started, in the kernel's ticks: ids are used again. Empty when it is gone."""
-    stat = _stat(pid)
-    return stat[19] if stat else ""
-
-
-def _stat(pid: int) -> list[str]:
-    """What the kernel tells of ``pid`` behind its name."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return []
+    return began(pid) != ""
