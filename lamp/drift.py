@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from conf.errors import ConfigError, DataError
+from conf.errors import ConfigError
 from conf.schema import DriftConfig
 from lamp.metrics import is_answer
 from lamp.records import Pair, ProfileItem, Query, UserHistory
-from lamp.splits import date_key
+from lamp.splits import date_key, date_of
 from lamp.tasks import Task, training_prompt
 
 DAY = (1, 1)  # month and day, where a date does not tell them
@@ -68,7 +68,8 @@ def cut_history(
     Raises:
         DataError: If a record has no readable date.
     """
-    keys = [_key(user, item) for item in user.profile]
+    owner, remedy = f"user '{user.user_id}'", "take files of the time split, or leave drift.cut out"
+    keys = [date_of(item, owner, "a date for drift.cut", remedy) for item in user.profile]
     cut = date_key(settings.cut or "") or ()
     order = sorted(range(len(keys)), key=lambda place: (keys[place], place))
     ages = [_whole_years(keys[place], cut) for place in order]
@@ -118,17 +119,6 @@ def notes(settings: DriftConfig, targets: Sequence[CutHistory], left_out: int) -
         yield f"later records that are no query (repeated, or without a usable answer): {unusable}"
     if left_out:
         yield f"users without a record before {settings.cut}, who are left out: {left_out}"
-
-
-def _key(user: UserHistory, item: ProfileItem) -> Key:
-    key = None if item.date is None else date_key(item.date)
-    if key is None:
-        got = "there is none" if item.date is None else "it cannot be read"
-        raise DataError(
-            f"user '{user.user_id}', profile item '{item.id}', field 'date': expected a date for "
-            f"drift.cut, {got}; take files of the time split, or leave drift.cut out"
-        )
-    return key
 
 
 def _whole_years(key: Key, cut: Key) -> int:

@@ -72,6 +72,27 @@ def date_key(date: str) -> tuple[int, ...] | None:
     return tuple(int(number) for group in match.groups("") for number in re.findall(r"\d+", group))
 
 
+def date_of(item: ProfileItem, owner: str, expected: str, remedy: str) -> tuple[int, ...]:
+    """Read the date of an item as :func:`date_key` does.
+
+    Args:
+        item: The item.
+        owner: Whose it is, for the error.
+        expected: What its date has to be, for the error.
+        remedy: What to do, for the error.
+
+    Raises:
+        DataError: If there is none, or it cannot be read.
+    """
+    key = None if item.date is None else date_key(item.date)
+    if key is None:
+        got = "there is none" if item.date is None else "it cannot be read"
+        raise DataError(
+            f"{owner}, profile item '{item.id}', field 'date': expected {expected}, {got}; {remedy}"
+        )
+    return key
+
+
 def _has_time(questions: Iterable[Question]) -> bool:
     return all(
         question.user_id is not None and all(item.date is not None for item in question.profile)
@@ -137,15 +158,9 @@ def _group(
 
 def _dated(question: Question, where: str) -> list[tuple[int, ...]]:
     """Return the date of each profile item, in file order."""
-    keys = []
-    for item in question.profile:
-        key = None if item.date is None else date_key(item.date)
-        if key is None:
-            got = "there is none" if item.date is None else "it cannot be read"
-            raise DataError(
-                f"{where}, question '{question.id}', profile item '{item.id}', field 'date': "
-                f"expected a year, ISO date or time for split=time, {got}; "
-                "write dates as YYYY-MM-DD, or set split=user"
-            )
-        keys.append(key)
-    return keys
+    owner = f"{where}, question '{question.id}'"
+    remedy = "write dates as YYYY-MM-DD, or set split=user"
+    return [
+        date_of(item, owner, "a year, ISO date or time for split=time", remedy)
+        for item in question.profile
+    ]
