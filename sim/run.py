@@ -158,7 +158,9 @@ def _absolute(path: str) -> str:
 
 
 def _found(path: S) -> S:
-    return _absolute(path) if path and Path(path).expanduser().exists() else path
+    if not path or path in ("auto", "built"):  # words of ours, whatever lies here
+        return path
+    return _absolute(path) if Path(path).expanduser().exists() else path
 
 
 def _from_root(model: M) -> M:

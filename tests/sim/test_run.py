@@ -13,7 +13,7 @@ def test_files_are_noted_from_the_root_and_names_stay(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("shares.csv", "words.json", "nli.jsonl"):
         Path(name).touch()
-    for name in ("cloud", "scorer", "data"):
+    for name in ("cloud", "scorer", "data", "built", "auto"):
         Path(name).mkdir()
     config = with_absolute_paths(
         compose(
@@ -42,4 +42,5 @@ def test_files_are_noted_from_the_root_and_names_stay(tmp_path, monkeypatch):
     )
     assert all(os.path.isabs(path) for path in named)  # noqa: PTH117
     assert config.model.device.path == "built"
+    assert with_absolute_paths(compose([])).stream.lexicons == "auto"
     assert with_absolute_paths(compose(["model=qwen2.5"])).model.cloud.path.startswith("Qwen/")
