@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from storage import jsonlines
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def words(model: Path, folder: Path, *more: str) -> list[str]:
@@ -28,6 +34,19 @@ def words(model: Path, folder: Path, *more: str) -> list[str]:
         "name=run",
         *more,
     ]
+
+
+def start(arguments: list[str], **options: Any) -> subprocess.Popen[str]:
+    """Start ``python -m sim`` in a process with one thread; ``options`` are Popen's."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "sim", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **options,
+    )
 
 
 def wait_for_adaptation(is_over: Callable[[], object], ledger: Path, limit_s: float) -> None:

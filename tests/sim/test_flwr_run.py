@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,7 +13,7 @@ import pytest
 from sim import exit_status
 from sim.processes import alive, descendants, title
 from storage import jsonlines
-from tests.plugins.small_runs import wait_for_adaptation, words
+from tests.plugins.small_runs import start, wait_for_adaptation, words
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 300
@@ -59,17 +57,6 @@ def test_the_public_route_resumes_tells_the_truth_and_cleans_up(qwen2_folder, tm
     answers = jsonlines.read(run / "answers.jsonl")
     assert len({(row["arm"], row["user"]) for row in answers}) == 2 * 4
     assert victims <= {json.loads(whole)["user_id"]}
-
-
-def start(arguments: list[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "sim", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
 
 
 def resumed(run: Path) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from storage import jsonlines
+from tests.plugins import small_runs
 from tests.plugins.small_runs import wait_for_adaptation, words
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,16 +29,7 @@ def as_at_a_keyboard() -> None:
 
 
 def start(arguments: list[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "sim", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        preexec_fn=as_at_a_keyboard,
-    )
+    return small_runs.start(arguments, start_new_session=True, preexec_fn=as_at_a_keyboard)
 
 
 def test_a_run_goes_from_data_to_report(qwen2_folder, tmp_path):
