@@ -257,9 +257,12 @@ def _known_class(error: CdcdaError) -> str:
 
 
 def _report_ready(log: Path) -> None:
-    """Tell who started this process, then keep no output of its open."""
-    os.write(1, READY)
+    """Tell who started this process and keep no output of its open.
+
+    The log is there before: who is told may remove the folder at once, and nothing may come after.
+    """
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.write(1, READY)
     for number in (1, 2):
         os.dup2(output, number)
     os.close(output)
