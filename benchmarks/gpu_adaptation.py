@@ -23,7 +23,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,13 +46,14 @@ from models.loading import load_causal, load_device_base
 QLORA = QLoraConfig(learning_rate=1e-4, epochs=1, batch_size=16)
 NF4 = replace(QLORA, dequantise_once=False)  # what a device computes with
 COHORTS = (1, 8, 32)
+LARGE_COHORTS = (1, 8)
 PEER_USERS = adaptation.PEER_USERS
 RECORDS = 64
 LENGTHS = (64, 128)  # tokens of a record, as long as a headline or a tag and its text are
 RESPONSE = 16  # of them, scored
 TOKENIZER_FROM = TransformerSize(layers=1, width=64, heads=2, feed_forward=64)
-GREEDY = SamplingConfig(temperature=0.0, max_new_tokens=128)
-ANSWERS = 4
+GREEDY = SamplingConfig(temperature=0.0, max_new_tokens=64)
+ANSWERS = 2
 CONTEXT = 32_768
 GIB = 1 << 30
 PAPER_GIB = 24  # one RTX A5000
@@ -110,7 +111,8 @@ class Load:
     """How much work there is.
 
     Attributes:
-        cohorts: Users at once, one row each.
+        cohorts: Users at once on the small network, one row each.
+        large_cohorts: The same on the large one.
         records: Of each user.
         matrix: Rows of the square matrices that the peak is measured with.
         rounds: How often everything is measured.
@@ -118,17 +120,18 @@ class Load:
     """
 
     cohorts: tuple[int, ...] = COHORTS
+    large_cohorts: tuple[int, ...] = LARGE_COHORTS
     records: int = RECORDS
     matrix: int = 8192
-    rounds: int = 3
+    rounds: int = 2
     sampling: SamplingConfig = GREEDY
 
 
-TINY_LOAD = Load((1, 2), 4, 256, 1, replace(GREEDY, max_new_tokens=4))
+TINY_LOAD = Load((1, 2), (1, 2), 4, 256, 1, replace(GREEDY, max_new_tokens=4))
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run, print and append to RESULTS.md."""
+    """Run; print each table and append it to RESULTS.md as soon as it is measured."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_adaptation")
     parser.add_argument("--shape", choices=sorted(SHAPES), default="qwen2.5")
     parser.add_argument("--results", type=Path, default=RESULTS, help="Markdown file to append to")
@@ -140,23 +143,29 @@ def main(argv: Sequence[str]) -> int:
             "with a GPU, or take --shape tiny, which runs the same code on a CPU"
         )
     load = Load() if arguments.shape != "tiny" else TINY_LOAD
-    sheets = run(SHAPES[arguments.shape], "cuda" if on_gpu else "cpu", load)
-    print(append("gpu_adaptation", sheets, arguments.results), flush=True)
+    for sheet in run(SHAPES[arguments.shape], "cuda" if on_gpu else "cpu", load):
+        print(append("gpu_adaptation", [sheet], arguments.results), flush=True)
     return 0
 
 
-def run(shapes: tuple[Shape, Shape], device: str, load: Load) -> list[Sheet]:
-    """Measure adaptation of both shapes, and decoding of the small one against the large one."""
-    with tempfile.TemporaryDirectory() as name, adaptation.quiet():
+def run(shapes: tuple[Shape, Shape], device: str, load: Load) -> Iterator[Sheet]:
+    """Measure adaptation of the small shape, decoding of both, and adaptation of the large one."""
+    small, large = shapes
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        world = make(folder, TOKENIZER_FROM, users=1, records=ANSWERS)
-        peak = matmul_peak(device, load.matrix)
-        materials = [with_network(world, shape, folder, device) for shape in shapes]
-        sheets = [
-            _adaptation(shape, material, device, load, peak)
-            for shape, material in zip(shapes, materials, strict=True)
-        ]
-        return [*sheets, _decoding(shapes, materials, device, load)]
+        with adaptation.quiet():
+            world = make(folder, TOKENIZER_FROM, users=1, records=ANSWERS)
+            peak = matmul_peak(device, load.matrix)
+            materials = [with_network(world, shape, folder, device) for shape in shapes]
+        parts = (
+            lambda: _adaptation(small, materials[0], device, load, load.cohorts, peak),
+            lambda: _decoding(shapes, materials, device, load),
+            lambda: _adaptation(large, materials[1], device, load, load.large_cohorts, peak),
+        )
+        for part in parts:
+            with adaptation.quiet():
+                sheet = part()
+            yield sheet
 
 
 def with_network(world: Material, shape: Shape, folder: Path, device: str) -> Material:
@@ -273,8 +282,15 @@ class _Memory:
         return int(torch.cuda.memory_allocated()) if self._on_gpu else 0
 
 
-def _adaptation(shape: Shape, material: Material, device: str, load: Load, peak: float) -> Sheet:
-    users = drawn_users(shape, max(*load.cohorts, PEER_USERS), load.records)
+def _adaptation(
+    shape: Shape,
+    material: Material,
+    device: str,
+    load: Load,
+    cohorts: Sequence[int],
+    peak: float,
+) -> Sheet:
+    users = drawn_users(shape, max(*cohorts, PEER_USERS), load.records)
     bench = Bench(material, users, QLORA, material.plain.parent, device)
     memory = _Memory(device)
     base, base_bytes = memory.loaded(lambda: adaptation.oppu_base(bench))
@@ -295,7 +311,7 @@ def _adaptation(shape: Shape, material: Material, device: str, load: Load, peak:
         memory.way("unsloth: SFTTrainer", lambda: unsloth(bench), seen[PEER_USERS]),
         *(
             memory.way(name, _ours(bench, slot, count, at_once), seen[count], slot_bytes)
-            for count in load.cohorts
+            for count in cohorts
             for at_once in [min(count, _fitting(slot))]
             for name in [_name(count, at_once)]
         ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -100,6 +101,11 @@ def measure(ways: Sequence[Way], rounds: int) -> tuple[Row, ...]:
     for number in range(rounds):
         for way in ways:
             row = _timed(way)
+            print(
+                f"{way.name}: {_seconds(row)} s each, round {number + 1}",
+                file=sys.stderr,
+                flush=True,
+            )
             known = best.get(way.name)
             if known is None or number == 1 or (row.seconds or 0.0) < (known.seconds or 0.0):
                 best[way.name] = row

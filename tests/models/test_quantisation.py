@@ -26,7 +26,8 @@ def adapted(base, seed: int = 3):
     generator = torch.Generator().manual_seed(seed)
     for name, weight in lora.lora_parameters(model).items():
         if ".lora_B." in name:
-            weight.data = torch.randn(weight.shape, generator=generator) * 0.1
+            drawn = torch.randn(weight.shape, generator=generator) * 0.1
+            weight.data = drawn.to(weight.device)  # the same on any device
     return model
 
 
