@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from io import StringIO
@@ -160,8 +160,18 @@ def oppu(bench: Bench, base: PreTrainedModel) -> str:
     return mean(losses)
 
 
-def ours(bench: Bench, slot: PeftModel, cohort: int, users: int) -> str:
-    """Users in cohorts on the dequantised base of this process."""
+def ours(
+    bench: Bench, slot: PeftModel, cohort: int, users: int, saw_peak: Callable[[int], object] = id
+) -> str:
+    """Users in cohorts on the dequantised base of this process.
+
+    Args:
+        bench: What all ways share.
+        slot: Base with its slot.
+        cohort: Users at once.
+        users: Users in all.
+        saw_peak: Called with the peak memory of each cohort in bytes; each counts anew.
+    """
     jobs = [
         CohortJob(
             examples=examples,
@@ -173,7 +183,9 @@ def ours(bench: Bench, slot: PeftModel, cohort: int, users: int) -> str:
     ]
     losses: list[float] = []
     for start in range(0, users, cohort):
-        for number, result in enumerate(train_cohort(slot, jobs[start : start + cohort])):
+        results = train_cohort(slot, jobs[start : start + cohort])
+        saw_peak(max(result.report.peak_memory_bytes for result in results))
+        for number, result in enumerate(results):
             lora.save_state(slot, result.state, bench.out / f"ours-{start + number}")
             losses.append(sum(result.report.losses) / result.report.steps)
     return mean(losses)

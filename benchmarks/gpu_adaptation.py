@@ -157,7 +157,7 @@ def run(shapes: tuple[Shape, Shape], device: str, load: Load) -> Iterator[Sheet]
             world = make(folder, TOKENIZER_FROM, users=1, records=ANSWERS)
             peak = matmul_peak(device, load.matrix)
             materials = [with_network(world, shape, folder, device) for shape in shapes]
-        parts = (
+        parts: tuple[Callable[[], Sheet], ...] = (
             lambda: _adaptation(small, materials[0], device, load, load.cohorts, peak),
             lambda: _decoding(shapes, materials, device, load),
             lambda: _adaptation(large, materials[1], device, load, load.large_cohorts, peak),
@@ -251,6 +251,11 @@ class _Memory:
     def __init__(self, device: str) -> None:
         self._on_gpu = device != "cpu"
         self._bytes: dict[str, int] = {}
+        self._seen = 0
+
+    def saw(self, peak: int) -> None:
+        """Note a peak that was read in the middle of a way, before it was counted anew."""
+        self._seen = max(self._seen, peak)
 
     def loaded(self, load: Callable[[], Any]) -> tuple[Any, int]:
         """Load a model; returns it and the bytes that it holds."""
@@ -262,13 +267,14 @@ class _Memory:
         """Make a way whose peak is noted; ``own`` are the bytes of the model that it finds."""
 
         def watched() -> str:
-            before = self._held()
+            before, self._seen = self._held(), 0
             if self._on_gpu:
                 torch.cuda.reset_peak_memory_stats()
             result = run()
             if self._on_gpu:
                 torch.cuda.synchronize()
-                self._bytes[name] = torch.cuda.max_memory_allocated() - before + own
+                self.saw(torch.cuda.max_memory_allocated())
+                self._bytes[name] = self._seen - before + own
             return result
 
         return Way(name, watched, units)
@@ -310,7 +316,7 @@ def _adaptation(
         ),
         memory.way("unsloth: SFTTrainer", lambda: unsloth(bench), seen[PEER_USERS]),
         *(
-            memory.way(name, _ours(bench, slot, count, at_once), seen[count], slot_bytes)
+            memory.way(name, _ours(bench, slot, count, at_once, memory), seen[count], slot_bytes)
             for count in cohorts
             for at_once in [min(count, _fitting(slot))]
             for name in [_name(count, at_once)]
@@ -396,8 +402,10 @@ def _decoding(
     return Sheet(setting, heads, cells)
 
 
-def _ours(bench: Bench, slot: PeftModel, users: int, at_once: int) -> Callable[[], str]:
-    return lambda: adaptation.ours(bench, slot, at_once, users)
+def _ours(
+    bench: Bench, slot: PeftModel, users: int, at_once: int, memory: _Memory
+) -> Callable[[], str]:
+    return lambda: adaptation.ours(bench, slot, at_once, users, memory.saw)
 
 
 def _name(users: int, at_once: int) -> str:

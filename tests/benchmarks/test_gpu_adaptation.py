@@ -117,6 +117,25 @@ def test_drawn_records_begin_differently_and_score_their_end():
     assert all(set(record.labels[:-16]) == {IGNORED} for record in user)
 
 
+def test_the_peak_is_that_of_the_largest_part(monkeypatch):
+    """Each cohort counts anew: what the last one of two users took is not the way's peak."""
+    memory = gpu_adaptation._Memory("cuda")
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 1 << 30)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 3 << 30)
+
+    def run() -> str:
+        memory.saw(8 << 30)
+        memory.saw(2 << 30)
+        return "done"
+
+    memory.way("a way", run, 1, own=1 << 30).run()
+    assert memory.cell("a way") == "8.0"
+    memory.way("a way", lambda: "done", 1).run()
+    assert memory.cell("a way") == "2.0"
+
+
 def test_out_of_memory_is_a_row_that_says_so():
     def greedy() -> str:
         raise torch.OutOfMemoryError("CUDA out of memory")
