@@ -77,7 +77,7 @@ def score_query(
         target = float(gold)
         error = (worst_stars(target) if stars is None else stars) - target
         return QueryScore(stars is not None, error=error)
-    rouge = _rouge_scorer().score(target=gold, prediction=prediction)
+    rouge = _scorer("rouge1", "rougeL").score(target=gold, prediction=prediction)
     return QueryScore(
         bool(prediction),
         rouge1=float(rouge["rouge1"].fmeasure),
@@ -88,7 +88,12 @@ def score_query(
 
 def rouge1(text: str, other: str) -> float:
     """Return the ROUGE-1 F-measure of two texts, without stemming."""
-    return float(_rouge_scorer().score(target=other, prediction=text)["rouge1"].fmeasure)
+    return float(_scorer("rouge1").score(target=other, prediction=text)["rouge1"].fmeasure)
+
+
+def rouge_l(text: str, other: str) -> float:
+    """Return the ROUGE-L F-measure of two texts, without stemming."""
+    return float(_scorer("rougeL").score(target=other, prediction=text)["rougeL"].fmeasure)
 
 
 def label_index(task: Task, answer: str) -> int:
@@ -274,7 +279,7 @@ def _summands(num_labels: int, score: QueryScore) -> list[float]:
 
 
 @cache
-def _rouge_scorer() -> RougeScorer:
-    from rouge_score.rouge_scorer import RougeScorer
+def _scorer(*kinds: str) -> RougeScorer:
+    from rouge_score.rouge_scorer import RougeScorer  # brings nltk, scikit-learn and pandas
 
-    return RougeScorer(["rouge1", "rougeL"], use_stemmer=False)
+    return RougeScorer(kinds, use_stemmer=False)

@@ -46,7 +46,6 @@ from models.training import (
 
 BETAS = (0.9, 0.999)  # AdamW's, as torch has them
 EPSILON = 1e-8
-_SMALL_WIDTH = 256
 _MULTIPLE = 32  # in bfloat16, oneDNN takes half a millisecond for a product of a new size
 _FEED_FORWARD = re.compile(r"\.layers\.\d+\.mlp$")
 
@@ -153,22 +152,6 @@ def answer_cohort(
         )
     answered = iter(answers)
     return [[next(answered) for _ in own] for own in prompts]
-
-
-def suited_size(width: int, on_gpu: bool) -> int:
-    """Return how many users at most train at once where ``qlora.cohort`` is "auto".
-
-    On a CPU a cohort saves operations, not arithmetic: it pays for small networks, and beyond eight
-    users what they add falls out of the processor's caches (docs/LOG.md). On a GPU the memory is
-    the bound, which :func:`fitting_size` knows.
-
-    Args:
-        width: Hidden size of the base model.
-        on_gpu: Whether the devices train on a GPU.
-    """
-    if on_gpu:
-        return 32
-    return 8 if width <= _SMALL_WIDTH else 1
 
 
 def fitting_size(model: PeftModel, tokens: int) -> int:

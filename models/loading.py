@@ -52,16 +52,7 @@ def vocabulary_rows(path: str | Path, revision: str | None = None) -> int:
     Raises:
         ModelError: If there is no such checkpoint.
     """
-    return int(_config(path, revision).vocab_size)
-
-
-def hidden_size(path: str | Path, revision: str | None = None) -> int:
-    """Return the width of a checkpoint's network.
-
-    Raises:
-        ModelError: If there is no such checkpoint.
-    """
-    return int(_config(path, revision).hidden_size)
+    return int(config_of(path, revision).vocab_size)
 
 
 def context_size(path: str | Path, revision: str | None = None) -> int:
@@ -70,10 +61,15 @@ def context_size(path: str | Path, revision: str | None = None) -> int:
     Raises:
         ModelError: If there is no such checkpoint.
     """
-    return int(_config(path, revision).max_position_embeddings)
+    return int(config_of(path, revision).max_position_embeddings)
 
 
-def _config(path: str | Path, revision: str | None) -> Any:
+def config_of(path: str | Path, revision: str | None = None) -> Any:
+    """Return the configuration of a checkpoint's network.
+
+    Raises:
+        ModelError: If there is no such checkpoint.
+    """
     source = local_or_hub(path)
     return attempt(
         source, "a config.json", lambda: AutoConfig.from_pretrained(source, revision=revision)

@@ -8,8 +8,9 @@ another node works again, one that fits nowhere rests to the end, and the others
 
 from __future__ import annotations
 
+import importlib
 import time
-from threading import Lock
+from threading import Lock, Thread
 from typing import Any
 
 import ray
@@ -21,12 +22,18 @@ POLL_S = 0.2
 NOBODY_S = 300.0  # a lost node is noticed within seconds, a process comes back within a minute
 
 
+def get_ready() -> None:
+    """Import in the background what every device needs; a first message would wait for it."""
+    Thread(target=importlib.import_module, args=("clients.cohorts",), daemon=True).start()
+
+
 class LivingPool(BasicActorPool):
     """Stands in for Flower's own pool."""
 
-    def __init__(self, *arguments: Any, **settings: Any) -> None:
-        """Make a pool as Flower does."""
-        super().__init__(*arguments, **settings)
+    def __init__(self, *, actor_kwargs: dict[str, Any] | None = None, **settings: Any) -> None:
+        """Make a pool as Flower does, of actors that get ready while the server does."""
+        kwargs = {"on_actor_init_fn": get_ready, **(actor_kwargs or {})}
+        super().__init__(actor_kwargs=kwargs, **settings)
         self._lock = Lock()
         self._resting: dict[Any, Any] = {}  # the reply that would tell of an actor's life -> actor
         self._lost: set[Any] = set()

@@ -33,7 +33,17 @@ COMPLETED = "finished:completed"
 PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "RAY_TMPDIR", "CUDA_VISIBLE_DEVICES")
-_PREFIXES = ("FLWR_", "RAY_", "OMP_", "HF_", "TOKENIZERS_", "CDCDA_", "NO_PROXY", "SSL_")
+_PREFIXES = (
+    "FLWR_",
+    "RAY_",
+    "OMP_",
+    "HF_",
+    "TOKENIZERS_",
+    "TORCHDYNAMO_",
+    "CDCDA_",
+    "NO_PROXY",
+    "SSL_",
+)
 
 
 @dataclass(slots=True)

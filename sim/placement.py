@@ -7,7 +7,10 @@ import os
 from dataclasses import replace
 
 from conf.schema import Config, ResourcesConfig
+from models.checkpoint import hidden_size
 from sim import cluster
+
+SMALL_WIDTH = 256  # hidden size up to which training together pays on a CPU
 
 
 def with_cohort(config: Config) -> Config:
@@ -23,15 +26,28 @@ def with_cohort(config: Config) -> Config:
         return config
     if config.engine.name == "deployment":  # a real device is a cohort of itself
         return replace(config, qlora=replace(config.qlora, cohort=1))
-    from models.cohort import suited_size  # heavy, and refusals come before it
-    from models.loading import hidden_size
-
     device = config.model.device
     most = suited_size(
         hidden_size(device.path, device.revision), on_gpu=config.resources.client_gpus > 0
     )
     size = even_size(config.users, actors(config.resources), most)
     return replace(config, qlora=replace(config.qlora, cohort=size))
+
+
+def suited_size(width: int, on_gpu: bool) -> int:
+    """Return how many users at most train at once where ``qlora.cohort`` is "auto".
+
+    On a CPU a cohort saves operations, not arithmetic: it pays for small networks, and beyond eight
+    users what they add falls out of the processor's caches (docs/LOG.md). On a GPU the memory is
+    the bound, which :func:`models.cohort.fitting_size` knows.
+
+    Args:
+        width: Hidden size of the base model.
+        on_gpu: Whether the devices train on a GPU.
+    """
+    if on_gpu:
+        return 32
+    return 8 if width <= SMALL_WIDTH else 1
 
 
 def actors(resources: ResourcesConfig) -> int:

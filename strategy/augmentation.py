@@ -12,10 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
-from rouge_score.rouge_scorer import RougeScorer
-
 from conf.schema import AugmenterConfig
 from conf.seeds import derive_seed
+from lamp.metrics import rouge_l
 from lamp.prompts import augmentation_prompt
 from lamp.records import Pair
 from lamp.tasks import Task
@@ -252,14 +251,13 @@ def _scores(
         if score_key in cached
     }
     missing = [key for key in readable if key not in found]
-    rouge = RougeScorer(["rougeL"], use_stemmer=False)
     with progress.phase("score", len(missing)) as phase:
         for start in range(0, len(missing), GENERATE_CHUNK):
             chunk = missing[start : start + GENERATE_CHUNK]
             texts = [(readable[key].pair.input, parsed[key].input) for key in chunk]
             entailments = judge.both_ways(texts)
             new = {
-                key: _score(rouge, *pair, *entailment)
+                key: _score(*pair, *entailment)
                 for key, pair, entailment in zip(chunk, texts, entailments, strict=True)
             }
             cache.put({score_keys[key]: asdict(scores) for key, scores in new.items()})
@@ -269,13 +267,11 @@ def _scores(
     return found
 
 
-def _score(
-    rouge: RougeScorer, original: str, written: str, entails: float, entailed: float
-) -> Scores:
+def _score(original: str, written: str, entails: float, entailed: float) -> Scores:
     return Scores(
         entails=entails,
         entailed=entailed,
-        rouge_l=float(rouge.score(original, written)["rougeL"].fmeasure),
+        rouge_l=rouge_l(written, original),
         length_ratio_characters=length_ratio(len(original), len(written)),
         length_ratio_words=length_ratio(len(original.split()), len(written.split())),
     )

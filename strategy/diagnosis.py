@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean
 
-from rouge_score.rouge_scorer import RougeScorer
-
+from lamp.metrics import rouge_l
 from lamp.records import Pair
 from strategy.filters import Candidate, Selection
 
@@ -140,8 +139,7 @@ def _self_rouge(texts: Mapping[str, Sequence[str]], seed: int) -> float | None:
     pairs = [pair for own in texts.values() for pair in combinations(own[:MOST_PAIRS], 2)]
     if len(pairs) > MOST_PAIRS:
         pairs = random.Random(seed).sample(pairs, MOST_PAIRS)
-    rouge = RougeScorer(["rougeL"], use_stemmer=False)
-    return _mean([rouge.score(*pair)["rougeL"].fmeasure for pair in pairs])
+    return _mean([rouge_l(*pair) for pair in pairs])
 
 
 def _against_sources(

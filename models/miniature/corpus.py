@@ -13,8 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from conf.errors import ConfigError, DataError
 from conf.schema import BuildConfig
@@ -28,6 +27,9 @@ from lamp.prompts import (
 from lamp.records import Pair, Query, UserHistory
 from lamp.tasks import Task, training_prompt
 from models.chat import Encoded, encode_example
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # One corpus user in so many is kept for the figures of the build's report.
 HELD_OUT_EVERY = 20

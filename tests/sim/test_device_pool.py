@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -14,11 +16,16 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings(*ignored)]  # Ray lea
 class Device:
     """What Flower's actor does, without an app."""
 
+    def __init__(self, on_actor_init_fn):
+        self.getting_ready = on_actor_init_fn.__name__
+
     def run(self, app, message, cid, context):
         if message == "die":
             os.kill(os.getpid(), signal.SIGKILL)
         if message == "raise":
             raise ValueError("a device's own")
+        if message == "how do you start?":
+            return cid, self.getting_ready, context
         return cid, os.getpid(), context
 
 
@@ -29,7 +36,8 @@ def make_pool(ray_up):
     made = []
 
     def make(**options):
-        pool = LivingPool(ray_up.remote(Device), {"num_cpus": 1, **options}, {})
+        resources = {"num_cpus": 1, **options}
+        pool = LivingPool(actor_type=ray_up.remote(Device), client_resources=resources)
         pool.add_actors_to_pool(pool.actors_capacity)
         made.extend(pool.pool)
         return pool
@@ -74,3 +82,21 @@ def test_a_device_that_raises_stays_at_work(make_pool):
     with pytest.raises(ValueError, match="a device's own"):
         ask(pool, "raise")
     assert len(pool.pool) == 2
+
+
+def test_a_device_process_gets_ready_before_its_first_message(make_pool):
+    assert ask(make_pool(), "how do you start?") == "get_ready"
+
+
+def test_getting_ready_imports_what_handlers_need():
+    """In a process of its own, where nothing is imported yet."""
+    script = (
+        "import sys, time\n"
+        "from sim.device_pool import get_ready\n"
+        "get_ready()\n"
+        "end = time.monotonic() + 120\n"
+        "while 'clients.cohorts' not in sys.modules and time.monotonic() < end:\n"
+        "    time.sleep(0.1)\n"
+        "assert 'clients.cohorts' in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=150)
