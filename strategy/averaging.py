@@ -10,9 +10,11 @@ ended half-way through a round goes on with the users that are left.
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg
 from safetensors import SafetensorError, safe_open
@@ -27,6 +29,7 @@ from storage.hashing import hash_bytes
 WEIGHT = "num-examples"
 SUFFIX = ".safetensors"
 Training = tuple[str, int]  # name of the adapter, federated round
+Part = tuple[str, int, Arrays]  # user, records, weights
 
 
 class Averages:
@@ -47,17 +50,26 @@ class Averages:
         content = save(dict(reply.weights), metadata=facts)
         atomic.write_bytes(self._parts(training) / name, content)
 
-    def close(self, training: Training) -> ArrayRecord | None:
-        """Average what came in, in the order of the users; None without any weights."""
+    def close(self, training: Training) -> tuple[ArrayRecord | None, tuple[str, ...]]:
+        """Average what came in, in the order of the users.
+
+        Returns:
+            The average, None without any weights; and the users whose weights were left out
+            because they are no finite numbers or of other names and shapes than those of most.
+        """
+        left_out: tuple[str, ...] = ()
         if not self.has(training):
             parts = [_read(path) for path in self._parts(training).glob(f"*{SUFFIX}")]
-            if not parts:
-                return None
             parts.sort(key=lambda part: part[0])  # sums are the same in every run
-            averaged = average(training[1], [(records, weights) for _, records, weights in parts])
+            fitting = _fitting(parts)
+            if not fitting:
+                return None, tuple(part[0] for part in parts)
+            taken = {part[0] for part in fitting}
+            left_out = tuple(part[0] for part in parts if part[0] not in taken)
+            averaged = average(training[1], [(records, weights) for _, records, weights in fitting])
             atomic.write_bytes(self._average(training), save(dict(arrays_of(averaged))))
         shutil.rmtree(self._parts(training), ignore_errors=True)
-        return _record(_read(self._average(training))[2])
+        return _record(_read(self._average(training))[2]), left_out
 
     def _parts(self, training: Training) -> Path:
         adapter, number = training
@@ -84,6 +96,19 @@ def arrays_of(record: ArrayRecord) -> Arrays:
     return {name: array.numpy() for name, array in record.items()}
 
 
+def _fitting(parts: Sequence[Part]) -> list[Part]:
+    """Those that can be averaged with most of the others: one device must not end a round."""
+    finite = [part for part in parts if all(np.isfinite(each).all() for each in part[2].values())]
+    shapes = [
+        tuple(sorted((name, each.shape, each.dtype.str) for name, each in weights.items()))
+        for _, _, weights in finite
+    ]
+    if not shapes:
+        return []
+    (usual, _) = Counter(shapes).most_common(1)[0]  # of equally many the first user's
+    return [part for part, shape in zip(finite, shapes, strict=True) if shape == usual]
+
+
 def _as_flower_has_it(records: int, weights: Arrays) -> RecordDict:
     metrics = MetricRecord({WEIGHT: float(records)})
     return RecordDict({"arrays": _record(weights), "metrics": metrics})
@@ -93,7 +118,7 @@ def _record(weights: Arrays) -> ArrayRecord:
     return ArrayRecord({name: Array(each) for name, each in weights.items()})
 
 
-def _read(path: Path) -> tuple[str, int, Arrays]:
+def _read(path: Path) -> Part:
     """User, records and weights of one file; an average has no user."""
     try:
         with safe_open(path, framework="numpy") as file:

@@ -144,7 +144,7 @@ class CdcdaPlm(Strategy):
         )
         self._close(plan, "adapt", users=len(adapted))
         losses = [reply.losses[-1] for reply in adapted if reply.losses]
-        averaged = self._averages.close(plan.training) if plan.recipe.federated else None
+        averaged = self._average(plan) if plan.recipe.federated else None
         return averaged, MetricRecord({"users": len(adapted), "last-loss": _mean(losses)})
 
     @override
@@ -181,6 +181,12 @@ class CdcdaPlm(Strategy):
         return MetricRecord(
             {"users": len(answered), "queries": sum(reply.num_queries for reply in answered)}
         )
+
+    def _average(self, plan: ArmPlan) -> ArrayRecord | None:
+        """Close a federated round; whose weights fit nobody else's failed in it."""
+        averaged, left_out = self._averages.close(plan.training)
+        self._log.failures([_unfit(plan, user) for user in left_out])
+        return averaged
 
     def _must_train(self, plan: ArmPlan) -> bool:
         return plan.arm.method.adapts and plan.training not in self._trained
@@ -305,6 +311,12 @@ def _missed(plan: ArmPlan, user: str) -> Failure:
     """A user who failed in a federated round that an earlier process finished without them."""
     reason = f"missed round {plan.recipe.round + 1}, which is over"
     return Failure(plan.arm.name, user, AdaptRequest.TYPE, "MissedRound", reason)
+
+
+def _unfit(plan: ArmPlan, user: str) -> Failure:
+    """A user whose weights cannot be averaged with those of most others."""
+    reason = f"weights of round {plan.recipe.round + 1} have other names or shapes, or no numbers"
+    return Failure(plan.arm.name, user, AdaptRequest.TYPE, "UnfitWeights", reason)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from flwr.clientapp import ClientApp
@@ -51,7 +53,7 @@ def test_one_user_keeps_its_weights():
 
 
 def test_without_weights_there_is_nothing_to_average(tmp_path):
-    assert Averages(tmp_path).close(ROUND) is None
+    assert Averages(tmp_path).close(ROUND) == (None, ())
     with pytest.raises(RunError, match="expected weights of at least one user"):
         average(1, [])
 
@@ -60,14 +62,41 @@ def test_a_round_goes_on_in_another_process_and_its_average_stays(tmp_path):
     Averages(tmp_path).add(ROUND, "../ben", reply("../ben", 3, 5.0))
     Averages(tmp_path).add(ROUND, "ana", reply("ana", 1, 1.0))
     assert not Averages(tmp_path).has(ROUND)
-    first = Averages(tmp_path).close(ROUND)
+    first, _ = Averages(tmp_path).close(ROUND)
     assert Averages(tmp_path).has(ROUND)
-    again = Averages(tmp_path).close(ROUND)
+    again, _ = Averages(tmp_path).close(ROUND)
     assert first is not None
     assert again is not None
     assert arrays_of(again)["a"].tolist() == arrays_of(first)["a"].tolist() == [[4.0] * 3] * 2
     assert [path.name for path in tmp_path.rglob("*.safetensors")] == ["0.safetensors"]
     assert not list(tmp_path.parent.glob("*ben*"))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"a": np.ones((3, 2), dtype=np.float32)},
+        {"a": np.ones((2, 3), dtype=np.float64)},
+        {"b": np.ones((2, 3), dtype=np.float32)},
+        {"a": np.full((2, 3), np.nan, dtype=np.float32)},
+        {},
+    ],
+)
+def test_weights_that_fit_nobody_elses_are_left_out_and_named(tmp_path, wrong):
+    averages = Averages(tmp_path)
+    averages.add(ROUND, "a hostile one", replace(reply("a hostile one", 9, 0.0), weights=wrong))
+    averages.add(ROUND, "ana", reply("ana", 1, 1.0))
+    averages.add(ROUND, "ben", reply("ben", 3, 5.0))
+    averaged, left_out = averages.close(ROUND)
+    assert averaged is not None
+    assert arrays_of(averaged)["a"].tolist() == [[4.0] * 3] * 2
+    assert left_out == ("a hostile one",)
+
+
+def test_without_any_numbers_nobody_is_averaged(tmp_path):
+    averages = Averages(tmp_path)
+    averages.add(ROUND, "ana", reply("ana", 1, np.nan))
+    assert averages.close(ROUND) == (None, ("ana",))
 
 
 def test_a_damaged_weight_file_is_told_with_the_remedy(tmp_path):
