@@ -143,7 +143,7 @@ def _train_together(
 ) -> None:
     ready = [work for device in devices if (work := _work(device, base, name, settings))]
     longest = max((len(e.input_ids) for *_, what in ready for e in what.job.examples), default=1)
-    size = fitting_size(base.model, longest * settings.qlora.batch_size)
+    size = fitting_size(base.model, longest * settings.qlora.batch_size, settings.gpu_share)
     for start in range(0, len(ready), size):
         part = ready[start : start + size]
         results = train_cohort(base.model, [what.job for *_, what in part])

@@ -154,7 +154,7 @@ def answer_cohort(
     return [[next(answered) for _ in own] for own in prompts]
 
 
-def fitting_size(model: PeftModel, tokens: int) -> int:
+def fitting_size(model: PeftModel, tokens: int, share: float = 1.0) -> int:
     """Return how many users half of the free memory of the model's GPU holds, at least one.
 
     A CPU's memory is not looked at.
@@ -162,13 +162,15 @@ def fitting_size(model: PeftModel, tokens: int) -> int:
     Args:
         model: Frozen base with an adapter slot.
         tokens: Tokens of one user's largest batch.
+        share: Part of the GPU that this process may take; others may start at the same moment.
     """
     if model.device.type != "cuda":
         return sys.maxsize
     layers = adapted_layers(model)
     per_token = sum(2 * layer.in_features + 2 * layer.out_features for layer in layers)
-    free, _ = torch.cuda.mem_get_info(model.device)
-    return max(1, int(free // 2 // max(1, per_token * tokens * model.dtype.itemsize)))
+    free, whole = torch.cuda.mem_get_info(model.device)
+    own = min(free, int(share * whole))
+    return max(1, int(own // 2 // max(1, per_token * tokens * model.dtype.itemsize)))
 
 
 class _Run:

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from conf.errors import ProtocolError
-from conf.schema import STRICT, Config, EvaluationConfig, QLoraConfig, TaskConfig
+from conf.schema import STRICT, Config, EvaluationConfig, QLoraConfig, ResourcesConfig, TaskConfig
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -28,6 +28,7 @@ class DeviceSettings:
         evaluation: How queries are answered and what of it is disclosed.
         system_prompt: System turn of the device model; None leaves it to the chat template.
         torch_threads: Threads of the device's process.
+        gpu_share: Part of a GPU's memory that the device's process may count on.
     """
 
     task: TaskConfig
@@ -35,6 +36,7 @@ class DeviceSettings:
     evaluation: EvaluationConfig
     system_prompt: str | None = None
     torch_threads: int = 1
+    gpu_share: float = 1.0
 
 
 def settings_of(config: Config) -> DeviceSettings:
@@ -45,7 +47,14 @@ def settings_of(config: Config) -> DeviceSettings:
         evaluation=config.evaluation,
         system_prompt=config.model.device.system_prompt,
         torch_threads=config.resources.torch_threads,
+        gpu_share=_gpu_share(config.resources),
     )
+
+
+def _gpu_share(resources: ResourcesConfig) -> float:
+    """Devices of one GPU side by side have a part of it each; one after the other, all of it."""
+    beside = resources.backend == "ray" and 0 < resources.client_gpus < 1
+    return resources.client_gpus if beside else 1.0
 
 
 def settings_to_json(settings: DeviceSettings) -> str:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from conf.errors import ModelError
 from conf.schema import QLoraConfig, SamplingConfig
 from models import lora
 from models.chat import encode_example
-from models.cohort import CohortJob, answer_cohort, train_cohort
+from models.cohort import CohortJob, answer_cohort, fitting_size, train_cohort
 from models.generation import generate
 from models.loading import load_device_base, load_tokenizer
 from models.training import Schedule, train
@@ -256,3 +258,19 @@ def test_users_answered_together_get_their_own_answers(slot, qwen2_folder, batch
         lora.fill(model, adapter, "of a test")
         assert answers == generate(model, tokenizer, own, [0] * len(own), sampling, 64)
     assert together[0][1] != together[1][0]  # one prompt, two users, two answers
+
+
+@pytest.mark.parametrize(
+    ("free_gib", "share", "users"), [(80, 1.0, 40), (60, 1.0, 30), (80, 0.25, 10), (8, 0.25, 4)]
+)
+def test_a_gpu_holds_half_of_what_is_free_or_of_its_share(monkeypatch, free_gib, share, users):
+    """One layer of 1,024 to 1,024 in bfloat16 takes 8 KiB a token, so 128 Ki tokens take 1 GiB."""
+    layer = SimpleNamespace(in_features=1024, out_features=1024)
+    model = SimpleNamespace(device=torch.device("cuda"), dtype=torch.bfloat16)
+    monkeypatch.setattr("models.cohort.adapted_layers", lambda _: [layer])
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free_gib << 30, 80 << 30))
+    assert fitting_size(model, 1 << 17, share) == users
+
+
+def test_a_processor_holds_any_number_of_users(slot):
+    assert fitting_size(slot(PLAIN), 1 << 40) == sys.maxsize
