@@ -6,8 +6,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CODE := $(if $(wildcard benchmarks/*.py),benchmarks) clients conf lamp models protocol sim storage strategy
 
-# Tests are many small computations: more threads only get in each other's way.
+# Tests are many small computations: more threads only get in each other's way. Nothing in them is
+# compiled, and the import of what would do it takes seconds in each process.
 test unit: export OMP_NUM_THREADS ?= 1
+test unit: export TORCHDYNAMO_DISABLE ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo deploy-demo test quality long chaos crash check unit fmt lint types imports bench bench-scale bench-deps clean
