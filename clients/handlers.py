@@ -7,6 +7,7 @@ neither the server nor whoever hands a message on can widen what the user allows
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,12 +58,16 @@ class Place:
         return self.folders[self.index]
 
     def mates(self, settings: DeviceSettings) -> tuple[Path, ...]:
-        """The folders of the devices that this one works with."""
+        """The folders of the devices that this one works with: every so many-th of all.
+
+        Flower asks nodes in their order, whatever the server's. Neighbours must be of different
+        cohorts, else the second process waits for the first to work for both.
+        """
         size = settings.qlora.cohort
         if self.real or size == "auto":
             return (self.own,)
-        start = self.index - self.index % size
-        return self.folders[start : start + size]
+        cohorts = math.ceil(len(self.folders) / size)
+        return self.folders[self.index % cohorts :: cohorts]
 
 
 def share(place: Place, content: RecordDict) -> ShareReply:

@@ -2,11 +2,10 @@
 
 A round sends train.adapt to every user of the arm (kept pairs down, numbers up) and then
 evaluate.answer to those that adapted. Where devices train in cohorts, train.queue brings the pairs
-to all of them first, and train.collect fetches the numbers; the cohorts' first members are asked
-first. Shares were collected and augmented before the first round,
-for all arms at once, so an arm differs from another only in a small record. An adapter that serves
-several arms is trained once. A federated arm takes several rounds; between them Flower's FedAvg
-averages the adapters.
+to all of them first, and train.collect fetches the numbers. Shares were collected and augmented
+before the first round, for all arms at once, so an arm differs from another only in a small record.
+An adapter that serves several arms is trained once. A federated arm takes several rounds; between
+them Flower's FedAvg averages the adapters.
 
 Reference: Zhong et al., arXiv 2508.21313 (CDCDA-PLM).
 """
@@ -252,7 +251,7 @@ class CdcdaPlm(Strategy):
     def _open(
         self, plan: ArmPlan, phase: str, grid: Grid, requests: Mapping[str, WireMessage]
     ) -> list[Message]:
-        """Start a phase: cohorts' first members first, each reply advances the progress.
+        """Start a phase; each reply advances the progress.
 
         A list, never a generator: the deployment engine goes through it twice.
         """
@@ -269,10 +268,7 @@ class CdcdaPlm(Strategy):
                 running.advance()
 
             grid.on_reply = on_reply
-        return [
-            self._message(plan, user, requests[user])
-            for user in leaders_first(list(requests), self._standing.cohort)
-        ]
+        return [self._message(plan, user, request) for user, request in requests.items()]
 
     def _message(self, plan: ArmPlan, user: str, body: WireMessage) -> Message:
         return Message(
@@ -292,15 +288,6 @@ class CdcdaPlm(Strategy):
         if self._grid is None:
             raise RuntimeError("CdcdaPlm needs an AccountedGrid")
         return self._grid.user_of(reply)
-
-
-def leaders_first(users: Sequence[str], cohort: int) -> list[str]:
-    """Order users so that each cohort's first member is asked before any second one.
-
-    Who is asked first works for the whole cohort; the others would only wait for it.
-    """
-    places = sorted(range(len(users)), key=lambda place: (place % cohort, place))
-    return [users[place] for place in places]
 
 
 def _fields(body: AdaptRequest) -> dict[str, Any]:

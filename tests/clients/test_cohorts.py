@@ -10,6 +10,7 @@ from clients import cohorts, folder
 from clients.adapters import fingerprint
 from clients.base import Base
 from clients.folder import Policy
+from clients.handlers import Place
 from conf.compose import compose
 from conf.errors import ModelError, ProtocolError, RunError
 from lamp.records import Pair, Query, UserHistory
@@ -214,3 +215,22 @@ def test_what_was_not_queued_cannot_be_collected(devices, base, settings):
 def test_a_name_that_is_no_file_name_is_refused(devices, settings):
     with pytest.raises(ProtocolError, match="plain name"):
         queue(devices, settings, adapter="../x")
+
+
+@pytest.mark.parametrize(("users", "size"), [(20, 5), (7, 3), (100, 8), (3, 1), (2, 8)])
+def test_neighbours_are_of_different_cohorts(settings, users, size, tmp_path):
+    """Flower asks nodes in their order: the first ones must not wait for each other."""
+    folders = tuple(tmp_path / f"{number:03}" for number in range(users))
+    asked = replace(settings, qlora=replace(settings.qlora, cohort=size))
+    cohorts = [Place(folders, n, tmp_path, real=False).mates(asked) for n in range(users)]
+    different = list(dict.fromkeys(cohorts))
+    assert cohorts[: len(different)] == different
+    assert all(len(cohort) <= size for cohort in different)
+    assert sorted(path for cohort in different for path in cohort) == list(folders)
+    assert all(folders[n] in cohort for n, cohort in enumerate(cohorts))
+
+
+def test_a_real_device_is_a_cohort_of_itself(settings, tmp_path):
+    own = (tmp_path,)
+    asked = replace(settings, qlora=replace(settings.qlora, cohort=8))
+    assert Place(own, 0, tmp_path, real=True).mates(asked) == own

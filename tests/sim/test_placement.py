@@ -8,7 +8,6 @@ import pytest
 
 from conf.compose import compose
 from sim.placement import actors, even_size, with_cohort
-from strategy.cdcda import leaders_first
 
 
 @pytest.mark.parametrize(
@@ -25,11 +24,6 @@ from strategy.cdcda import leaders_first
 )
 def test_actors_get_equally_many_cohorts(users, actors, most, size):
     assert even_size(users, actors, most) == size
-
-
-def test_leaders_come_first():
-    assert leaders_first(list("abcdefg"), 3) == list("adgbecf")
-    assert leaders_first(list("abc"), 1) == list("abc")
 
 
 def test_actors_follow_from_what_a_device_takes():
