@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -177,7 +178,8 @@ def _seconds(row: Row) -> str:
     return "–" if row.seconds is None else f"{row.seconds:.4g}"
 
 
-def _commit() -> str:
+@cache
+def _commit() -> str:  # once, before the first table makes the tree another one
     try:
         done = subprocess.run(
             ["git", "describe", "--always", "--dirty"],
