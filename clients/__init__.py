@@ -1,1 +1,6 @@
 """The device: consent, private adaptation, offline answering. One LaMP user is one device."""
+
+import os
+
+# Nothing here needs torch.compile; bitsandbytes would import its machinery, two seconds a process.
+os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")

@@ -7,6 +7,7 @@ neither the server nor whoever hands a message on can widen what the user allows
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -149,6 +150,7 @@ def _stream_to_score_by(device: folder.Device, request: ShareRequest) -> Stream 
 
 
 def _base(place: Place, base_id: str, settings: DeviceSettings) -> Base:
+    importlib.import_module("clients.cohorts")  # as a whole, where a thread is at it already
     from clients.base import load
 
     if not base_id.isalnum():  # it becomes a path: a server must not choose one

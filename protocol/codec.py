@@ -165,7 +165,11 @@ def _encode_arrays(name: str, arrays: Arrays) -> dict[str, ArrayRecord]:
 def _decode_arrays(name: str, records: RecordDict) -> Arrays:
     if name not in records.array_records:
         return {}
-    return {key: array.numpy() for key, array in records.array_records[name].items()}
+    arrays = {key: array.numpy() for key, array in records.array_records[name].items()}
+    for key, array in arrays.items():
+        if array.dtype.kind not in "fiu":
+            raise ProtocolError(f"field {name!r}, {key!r}: expected numbers, got {array.dtype}")
+    return arrays
 
 
 def _clean(value: Any) -> Any:

@@ -58,8 +58,15 @@ def _gpu_share(resources: ResourcesConfig) -> float:
 
 
 def settings_to_json(settings: DeviceSettings) -> str:
-    """Write the settings as compact JSON with sorted keys."""
-    return json.dumps(asdict(settings), sort_keys=True, separators=(",", ":"))
+    """Write the settings as compact JSON with sorted keys.
+
+    A whole GPU is what a device counts on unless it is told otherwise, so it is not written: the
+    text names trainings, and those from before the key stay valid.
+    """
+    given = asdict(settings)
+    if settings.gpu_share == 1.0:
+        del given["gpu_share"]
+    return json.dumps(given, sort_keys=True, separators=(",", ":"))
 
 
 @lru_cache(maxsize=64)

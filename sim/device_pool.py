@@ -22,17 +22,24 @@ POLL_S = 0.2
 NOBODY_S = 300.0  # a lost node is noticed within seconds, a process comes back within a minute
 
 
-def get_ready() -> None:
+def get_ready() -> Thread:
     """Import in the background what every device needs; a first message would wait for it."""
-    Thread(target=importlib.import_module, args=("clients.cohorts",), daemon=True).start()
+    thread = Thread(target=importlib.import_module, args=("clients.cohorts",), daemon=True)
+    thread.start()
+    return thread
 
 
 class LivingPool(BasicActorPool):
     """Stands in for Flower's own pool."""
 
     def __init__(self, *, actor_kwargs: dict[str, Any] | None = None, **settings: Any) -> None:
-        """Make a pool as Flower does, of actors that get ready while the server does."""
-        kwargs = {"on_actor_init_fn": get_ready, **(actor_kwargs or {})}
+        """Make a pool as Flower does, of actors that get ready while the server does.
+
+        Not on a GPU: bitsandbytes would take memory of it while the cloud model has it.
+        """
+        kwargs = dict(actor_kwargs or {})
+        if not settings["client_resources"].get("num_gpus"):
+            kwargs["on_actor_init_fn"] = get_ready
         super().__init__(actor_kwargs=kwargs, **settings)
         self._lock = Lock()
         self._resting: dict[Any, Any] = {}  # the reply that would tell of an actor's life -> actor

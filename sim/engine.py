@@ -42,7 +42,6 @@ ENVIRONMENT = {
     "RAY_ADDRESS": "local",  # else Ray joins any cluster that runs on this host
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TOKENIZERS_PARALLELISM": "false",
-    "TORCHDYNAMO_DISABLE": "1",  # nothing here compiles; its import takes each process two seconds
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # transformers' own bars would cut through ours
     "NO_PROXY": "127.0.0.1,localhost",

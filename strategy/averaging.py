@@ -9,6 +9,7 @@ ended half-way through a round goes on with the users that are left.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ from storage.hashing import hash_bytes
 
 WEIGHT = "num-examples"
 SUFFIX = ".safetensors"
+LEFT_OUT = "left out"
 Training = tuple[str, int]  # name of the adapter, federated round
 Part = tuple[str, int, Arrays]  # user, records, weights
 
@@ -55,9 +57,9 @@ class Averages:
 
         Returns:
             The average, None without any weights; and the users whose weights were left out
-            because they are no finite numbers or of other names and shapes than those of most.
+            because they are no finite numbers, of no records, or of other names and shapes than
+            those of most. A round that is over tells the same every time.
         """
-        left_out: tuple[str, ...] = ()
         if not self.has(training):
             parts = [_read(path) for path in self._parts(training).glob(f"*{SUFFIX}")]
             parts.sort(key=lambda part: part[0])  # sums are the same in every run
@@ -65,11 +67,13 @@ class Averages:
             if not fitting:
                 return None, tuple(part[0] for part in parts)
             taken = {part[0] for part in fitting}
-            left_out = tuple(part[0] for part in parts if part[0] not in taken)
+            left_out = [part[0] for part in parts if part[0] not in taken]
             averaged = average(training[1], [(records, weights) for _, records, weights in fitting])
-            atomic.write_bytes(self._average(training), save(dict(arrays_of(averaged))))
+            content = save(dict(arrays_of(averaged)), metadata={LEFT_OUT: json.dumps(left_out)})
+            atomic.write_bytes(self._average(training), content)
         shutil.rmtree(self._parts(training), ignore_errors=True)
-        return _record(_read(self._average(training))[2]), left_out
+        path = self._average(training)
+        return _record(_read(path)[2]), _left_out(path)
 
     def _parts(self, training: Training) -> Path:
         adapter, number = training
@@ -98,7 +102,7 @@ def arrays_of(record: ArrayRecord) -> Arrays:
 
 def _fitting(parts: Sequence[Part]) -> list[Part]:
     """Those that can be averaged with most of the others: one device must not end a round."""
-    finite = [part for part in parts if all(np.isfinite(each).all() for each in part[2].values())]
+    finite = [part for part in parts if part[1] > 0 and _is_finite(part[2])]
     shapes = [
         tuple(sorted((name, each.shape, each.dtype.str) for name, each in weights.items()))
         for _, _, weights in finite
@@ -107,6 +111,15 @@ def _fitting(parts: Sequence[Part]) -> list[Part]:
         return []
     (usual, _) = Counter(shapes).most_common(1)[0]  # of equally many the first user's
     return [part for part, shape in zip(finite, shapes, strict=True) if shape == usual]
+
+
+def _is_finite(weights: Arrays) -> bool:
+    return bool(weights) and all(np.isfinite(each).all() for each in weights.values())
+
+
+def _left_out(path: Path) -> tuple[str, ...]:
+    with safe_open(path, framework="numpy") as file:
+        return tuple(json.loads((file.metadata() or {}).get(LEFT_OUT, "[]")))
 
 
 def _as_flower_has_it(records: int, weights: Arrays) -> RecordDict:

@@ -153,8 +153,9 @@ class CdcdaPlm(Strategy):
         """One evaluate.answer per user whose adapter is ready."""
         self._started = time.perf_counter()
         plan = self._plans[server_round - 1]
-        if not plan.answers:
-            return []
+        averaged = arrays_of(arrays) if plan.recipe.federated else {}
+        if not plan.answers or (plan.recipe.federated and not averaged):
+            return []  # without an average a device would answer with its own adapter
         request = AnswerRequest(
             arm=plan.arm.name,
             base_id=plan.base_id,
@@ -162,7 +163,7 @@ class CdcdaPlm(Strategy):
             adapted=plan.arm.method.adapts,
             adapter=plan.arm.adapter,
             retrieved=plan.retrieved,
-            weights=arrays_of(arrays) if plan.recipe.federated else {},
+            weights=averaged,
         )
         users = [user for user in self._standing.nodes if self._can_answer(plan, user)]
         return self._open(plan, "answer", grid, dict.fromkeys(users, request))

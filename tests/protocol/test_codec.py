@@ -113,6 +113,14 @@ def test_a_message_without_arrays_has_no_array_record():
     assert decode(AnswerRequest, encode(request)) == request
 
 
+@pytest.mark.parametrize("wrong", [np.array(["text"]), np.zeros(2, dtype="M8[s]"), np.ones(2, "?")])
+def test_arrays_of_anything_but_numbers_are_refused(wrong):
+    records = encode(AnswerRequest(arm="a", base_id="b", settings="{}", adapted=True))
+    records["weights"] = ArrayRecord({"a": Array(wrong)})
+    with pytest.raises(ProtocolError, match="'weights', 'a': expected numbers"):
+        decode(AnswerRequest, records)
+
+
 def test_unknown_arrays_are_refused():
     records = encode(HelloReply(user_id="u", version=1))
     records["more"] = ArrayRecord({"a": Array(np.ones(1))})

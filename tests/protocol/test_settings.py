@@ -15,16 +15,22 @@ def test_settings_come_back_from_json():
 
 
 def test_an_unknown_key_is_refused():
-    text = settings_to_json(settings_of(compose(["task=lamp_4"])))
+    text = settings_to_json(settings_of(compose(["task=lamp_4", "resources=gpu"])))
     with pytest.raises(ProtocolError, match="expected DeviceSettings"):
         settings_from_json(text.replace('"gpu_share"', '"ratio"'))
+
+
+def test_a_whole_gpu_is_not_written():
+    settings = settings_of(compose(["task=lamp_4"]))
+    assert "gpu_share" not in settings_to_json(settings)
+    assert settings_from_json(settings_to_json(settings)).gpu_share == 1.0
 
 
 @pytest.mark.parametrize(
     ("words", "share"),
     [
         ([], 1.0),
-        (["resources=gpu"], 0.25),
+        (["resources=gpu"], 0.5),
         (["resources=gpu", "resources.num_gpus=2", "resources.client_gpus=2"], 1.0),
         (["resources=gpu", "resources.backend=inline"], 1.0),
     ],

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flwr.app import Context, Message
 
 from clients import folder
 from clients.folder import Policy
 from conf.compose import compose, to_json
 from conf.errors import RunError
 from lamp.records import Pair, Query, UserHistory
+from protocol.codec import decode, encode
+from protocol.messages import AdaptReply
 from sim import exit_status, resume, run
 from sim.engine import client_run_config
 from sim.folders import RunFolder, find_run, locked, new_run_folder
@@ -115,10 +118,11 @@ def make(tmp_path_factory, qwen2_folder):
     return make_inputs
 
 
-def simulate(inputs: ServerInputs, made: RunFolder, at: int = -1) -> None:
-    from clients.app import app
+def simulate(inputs: ServerInputs, made: RunFolder, at: int = -1, app: Any = None) -> None:
+    from clients.app import app as honest
 
-    grid = CrashingGrid(app, len(USERS), client_run_config(inputs.config, made), at=at)
+    run_config = client_run_config(inputs.config, made)
+    grid = CrashingGrid(app or honest, len(USERS), run_config, at=at)
     run_experiment(grid, inputs, LoggedProgress(), cloud=Cloud(Writer(), Judge()))
 
 
@@ -214,6 +218,31 @@ def test_a_user_who_failed_is_tried_again_and_then_no_longer_counts_as_failed(ma
         ("fedavg", "MissedRound")  # two rounds went on without ben
     }
     assert {row["user"] for row in rows(made, "answers") if row["arm"] == "cdcda"} == set(USERS)
+
+
+def test_weights_that_cannot_be_averaged_cost_their_user_the_round_and_nobody_else(make):
+    """Also when the run is taken up again: the round is over, and what came of it is known."""
+    from clients.app import app
+
+    def lying(message: Message, context: Context) -> Message:
+        reply = app(message, context)
+        if message.metadata.message_type != AdaptReply.TYPE:
+            return reply
+        body = decode(AdaptReply, reply.content)
+        if body.user_id == "ben" and body.weights:
+            wrong = {name: array[:1] for name, array in body.weights.items()}
+            reply.content = encode(replace(body, weights=wrong))
+        return reply
+
+    inputs, made = make("lying")
+    for _ in range(2):
+        simulate(inputs, made, app=lying)
+        failed = {(row["arm"], row["user"], row["kind"]) for row in rows(made, "failures")}
+        assert failed == {("fedavg", "ben", "UnfitWeights")}
+        assert run.status_of(made) == exit_status.PARTIAL
+    answered = [(row["arm"], row["user"]) for row in rows(made, "answers")]
+    assert {user for arm, user in answered if arm == "fedavg"} >= {"ana", "eve"}
+    assert len(answered) == len(set(answered))
 
 
 def test_a_second_process_is_refused_with_the_reason(make):

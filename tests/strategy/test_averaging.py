@@ -87,10 +87,30 @@ def test_weights_that_fit_nobody_elses_are_left_out_and_named(tmp_path, wrong):
     averages.add(ROUND, "a hostile one", replace(reply("a hostile one", 9, 0.0), weights=wrong))
     averages.add(ROUND, "ana", reply("ana", 1, 1.0))
     averages.add(ROUND, "ben", reply("ben", 3, 5.0))
+    for _ in range(2):  # a resumed run is told the same
+        averaged, left_out = averages.close(ROUND)
+        assert averaged is not None
+        assert arrays_of(averaged)["a"].tolist() == [[4.0] * 3] * 2
+        assert left_out == ("a hostile one",)
+
+
+@pytest.mark.parametrize("records", [0, -4])
+def test_weights_of_no_records_are_left_out(tmp_path, records):
+    averages = Averages(tmp_path)
+    averages.add(ROUND, "a hostile one", replace(reply("a hostile one", 1, 9.0), records=records))
+    assert averages.close(ROUND) == (None, ("a hostile one",))
+    averages.add(ROUND, "ana", reply("ana", 1, 1.0))
     averaged, left_out = averages.close(ROUND)
     assert averaged is not None
-    assert arrays_of(averaged)["a"].tolist() == [[4.0] * 3] * 2
+    assert arrays_of(averaged)["a"].tolist() == [[1.0] * 3] * 2
     assert left_out == ("a hostile one",)
+
+
+def test_one_of_two_cannot_outvote_the_other_with_nothing(tmp_path):
+    averages = Averages(tmp_path)
+    averages.add(ROUND, "a hostile one", replace(reply("a hostile one", 9, 0.0), weights={}))
+    averages.add(ROUND, "ana", reply("ana", 1, 1.0))
+    assert averages.close(ROUND)[1] == ("a hostile one",)
 
 
 def test_without_any_numbers_nobody_is_averaged(tmp_path):
