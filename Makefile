@@ -54,7 +54,7 @@ crash: $(STAMP) ## Kill -9 the driver at 20 random points and resume to equal re
 check: lint types imports
 
 unit: $(STAMP) ## The fast tests only
-	$(BIN)/pytest -q -n auto -m "not slow and not quality"
+	$(BIN)/pytest -q -n auto --dist loadgroup -m "not slow and not quality"
 
 fmt: $(STAMP) ## Format the code and mend what lint can mend
 	$(BIN)/ruff format .

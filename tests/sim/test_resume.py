@@ -28,6 +28,9 @@ from strategy.cloud_models import Cloud
 from strategy.experiment import ServerInputs, run_experiment
 from strategy.progress import LoggedProgress
 
+# One process for all of them: each would simulate the whole run anew.
+pytestmark = pytest.mark.xdist_group("resume")
+
 USERS = ("ana", "ben", "eve")
 METHODS = ("device", "direct_ft", "cdcda", "rkd_ft", "fedavg", "unified")
 

@@ -34,6 +34,9 @@ from strategy.experiment import ServerInputs, run_experiment
 from strategy.progress import LoggedProgress
 from tests.plugins.stand_ins import Judge, Writer
 
+# One process for all of them: each would simulate the whole run anew.
+pytestmark = pytest.mark.xdist_group("wire")
+
 USERS = ("ana", "ben", "eve")
 RATIOS = {"ana": 0.5, "ben": 0.0, "eve": 1.0}
 METHODS = tuple(WIRE_TABLE)
