@@ -46,6 +46,8 @@ class Answer:
     arm: str
     user: str
     query: str | None
+    made_from: str = ""  # names adapter, model and prompts
+    of: int | None = None  # lines that the user's answers have
     parsed: bool | None = None
     gold: int | None = None
     prediction: int | None = None
@@ -244,11 +246,11 @@ def read_run(folder: Path) -> Run:
     """
     config = _read_config(folder)
     manifest = _read_json(folder / "manifest.json", {})
-    answers = _last(_lines(Answer, folder / "answers.jsonl"), lambda a: (a.arm, a.user, a.query))
+    answers = _whole(_lines(Answer, folder / "answers.jsonl"))
     adaptations = _over_rounds(_lines(Adaptation, folder / "adaptations.jsonl"))
     failures = _lines(Failure, folder / "failures.jsonl")
-    named = [*(answer.arm for answer in answers.values()), *(arm for arm, _ in adaptations)]
-    users = {user for _, user, _ in answers} | {user for _, user in adaptations}
+    named = [*(answer.arm for answer in answers), *(arm for arm, _ in adaptations)]
+    users = {answer.user for answer in answers} | {user for _, user in adaptations}
     return Run(
         folder=folder,
         config=config,
@@ -256,7 +258,7 @@ def read_run(folder: Path) -> Run:
         manifest=manifest,
         arms=_arms(config, named),
         roster=_read_roster(folder / "roster.json") or tuple(sorted(users)),
-        answers=_by_arm(answers.values(), manifest.get("gold_order", ())),
+        answers=_by_arm(answers, manifest.get("gold_order", ())),
         adaptations=adaptations,
         augmentations=_last(_lines(Augmentation, folder / "augmentation.jsonl"), _arm_and_user),
         failures=tuple(_last(failures, lambda f: (f.arm, f.user, f.phase)).values()),
@@ -346,6 +348,22 @@ def _last(records: Iterable[T], key: Callable[[T], K]) -> dict[K, T]:
     for record in records:
         found[key(record)] = record
     return found
+
+
+def _whole(lines: Iterable[Answer]) -> list[Answer]:
+    """Keep each user's last complete answers in each arm.
+
+    A crash may leave the first of a user's lines behind; a resumed run gives them anew, and until
+    then they count as nothing.
+    """
+    given: dict[tuple[str, str, str], dict[str | None, Answer]] = {}
+    complete: dict[tuple[str, str], list[Answer]] = {}
+    for line in lines:
+        own = given.setdefault((line.arm, line.user, line.made_from), {})
+        own[line.query] = line
+        if line.of is None or len(own) == line.of:
+            complete[line.arm, line.user] = list(own.values())
+    return [answer for own in complete.values() for answer in own]
 
 
 def _over_rounds(lines: Iterable[Adaptation]) -> dict[tuple[str, str], Adaptation]:

@@ -124,3 +124,21 @@ def test_a_user_id_may_hold_any_line_separator(make_run):
     folder = make_run(users=1)
     write_policies(folder / "policies.csv", {"a\u2028b\nc": Preference(0.5, "open")})
     assert read_run(folder).preferences["a\u2028b\nc"].ratio == 0.5
+
+
+def test_a_users_answers_count_once_all_of_them_are_there(make_run):
+    folder = make_run(users=2, methods=("device",), queries=3)
+    path = folder / "answers.jsonl"
+    rows = [{**row, "of": 3, "made_from": "first"} for row in jsonlines.read(path)]
+    path.unlink()
+    jsonlines.append(path, rows[:-1])  # the crash took the last line of the last user
+    (first, second) = {row["user"]: None for row in rows}
+    assert {each.user for each in read_run(folder).answers["device"]} == {first}
+    jsonlines.append(path, rows[3:])  # resumed: that user's answers again
+    assert [each.user for each in read_run(folder).answers["device"]] == [first] * 3 + [second] * 3
+    again = [{**row, "made_from": "second", "rouge1": 0.125} for row in rows[:3]]
+    jsonlines.append(path, again[:2])  # a new adapter, and a crash again
+    scores = [each.rouge1 for each in read_run(folder).answers["device"]]
+    assert scores == [row["rouge1"] for row in rows]
+    jsonlines.append(path, again[2:])
+    assert [each.rouge1 for each in read_run(folder).answers["device"]][:3] == [0.125] * 3
