@@ -32,11 +32,18 @@ def start(arguments: list[str]) -> subprocess.Popen[str]:
     return small_runs.start(arguments, start_new_session=True, preexec_fn=as_at_a_keyboard)
 
 
-def test_a_run_goes_from_data_to_report(qwen2_folder, tmp_path):
-    process = start(words(qwen2_folder, tmp_path))
+@pytest.fixture(scope="module")
+def finished(qwen2_folder, tmp_path_factory) -> tuple[Path, str]:
+    """A run that came to its end, and what it printed."""
+    folder = tmp_path_factory.mktemp("finished")
+    process = start(words(qwen2_folder, folder))
     output, _ = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 0, output
-    run = tmp_path / "runs" / "run"
+    return folder / "runs" / "run", output
+
+
+def test_a_run_goes_from_data_to_report(finished):
+    run, output = finished
     assert "ROUGE-1" in output
     assert str(run) in output.replace("\n", "")
     arms = {line["arm"] for line in jsonlines.read(run / "results.jsonl")}
@@ -104,11 +111,8 @@ def descendants(pid: int) -> list[int]:
     return found + [deeper for child in found for deeper in descendants(child)]
 
 
-def test_diagnose_measures_every_adapter_of_a_run(qwen2_folder, tmp_path):
-    process = start(words(qwen2_folder, tmp_path, "methods=[device,direct_ft,cdcda]"))
-    output, _ = process.communicate(timeout=LIMIT_S)
-    assert process.returncode == 0, output
-    run = tmp_path / "runs" / "run"
+def test_diagnose_measures_every_adapter_of_a_run(finished):
+    run, _ = finished
     for command in ("diagnose", "report"):
         made = subprocess.run(
             [sys.executable, "-m", "sim", command, f"run={run}"],
@@ -120,7 +124,7 @@ def test_diagnose_measures_every_adapter_of_a_run(qwen2_folder, tmp_path):
         )
         assert made.returncode == 0, made.stderr
     lines = list(jsonlines.read(run / "loss_gaps.jsonl"))
-    assert {line["arm"] for line in lines} == {"direct_ft", "cdcda"}
-    assert len(lines) == 8
+    assert {line["arm"] for line in lines} == {"direct_ft", "direct_ft_matched", "cdcda"}
+    assert len(lines) == 12
     assert all(line["own"] > 0 and line["held_out"] > 0 for line in lines)
     assert "Loss on own records and on queries" in (run / "report.md").read_text(encoding="utf-8")
