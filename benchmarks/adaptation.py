@@ -162,7 +162,11 @@ def oppu(bench: Bench, base: PreTrainedModel) -> str:
 
 
 def ours(
-    bench: Bench, slot: PeftModel, cohort: int, users: int, saw_peak: Callable[[int], object] = id
+    bench: Bench,
+    slot: PeftModel,
+    cohort: int,
+    users: int,
+    saw_peak: Callable[[int], None] = lambda _: None,
 ) -> str:
     """Users in cohorts on the dequantised base of this process.
 

@@ -351,18 +351,14 @@ def _last(records: Iterable[T], key: Callable[[T], K]) -> dict[K, T]:
 
 
 def _whole(lines: Iterable[Answer]) -> list[Answer]:
-    """Keep each user's last complete answers in each arm.
-
-    A crash may leave the first of a user's lines behind; a resumed run gives them anew, and until
-    then they count as nothing.
-    """
-    given: dict[tuple[str, str, str], dict[str | None, Answer]] = {}
-    complete: dict[tuple[str, str], list[Answer]] = {}
-    for line in lines:
-        own = given.setdefault((line.arm, line.user, line.made_from), {})
-        own[line.query] = line
-        if line.of is None or len(own) == line.of:
-            complete[line.arm, line.user] = list(own.values())
+    """Keep each user's last complete answers in each arm."""
+    groups = jsonlines.whole(
+        lines,
+        group=lambda each: (each.arm, each.user, each.made_from),
+        line=lambda each: each.query,
+        count=lambda each: each.of,
+    )
+    complete = {(arm, user): own for (arm, user, _), own in groups}
     return [answer for own in complete.values() for answer in own]
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from conf.errors import RunError
 from storage.writing import writing
+
+K = TypeVar("K")
+T = TypeVar("T")
 
 
 def append(path: Path, records: Iterable[dict[str, Any]]) -> None:
@@ -73,3 +76,29 @@ def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
             f"{path.name} line {number}: expected a JSON object, got {type(value).__name__}"
         )
     return value
+
+
+def whole(
+    rows: Iterable[T],
+    group: Callable[[T], K],
+    line: Callable[[T], object],
+    count: Callable[[T], int | None],
+) -> Iterator[tuple[K, list[T]]]:
+    """Yield groups of rows that were written together, each when its last row is there.
+
+    A crash may leave the first rows of a group behind; those count as nothing. A group that is
+    written again is yielded again.
+
+    Args:
+        rows: In the order of the file.
+        group: Names the group of a row.
+        line: Names the row in its group; of several with one name the last counts.
+        count: How many rows the group has; None where any row may be the last.
+    """
+    given: dict[K, dict[object, T]] = {}
+    for row in rows:
+        name = group(row)
+        own = given.setdefault(name, {})
+        own[line(row)] = row
+        if count(row) in (None, len(own)):
+            yield name, list(own.values())

@@ -61,7 +61,7 @@ class Averages:
             those of most. A round that is over tells the same every time.
         """
         if not self.has(training):
-            parts = [_read(path) for path in self._parts(training).glob(f"*{SUFFIX}")]
+            parts = [_part(path) for path in self._parts(training).glob(f"*{SUFFIX}")]
             parts.sort(key=lambda part: part[0])  # sums are the same in every run
             fitting = _fitting(parts)
             if not fitting:
@@ -72,8 +72,8 @@ class Averages:
             content = save(dict(arrays_of(averaged)), metadata={LEFT_OUT: json.dumps(left_out)})
             atomic.write_bytes(self._average(training), content)
         shutil.rmtree(self._parts(training), ignore_errors=True)
-        path = self._average(training)
-        return _record(_read(path)[2]), _left_out(path)
+        facts, averages = _read(self._average(training))
+        return _record(averages), tuple(json.loads(facts.get(LEFT_OUT, "[]")))
 
     def _parts(self, training: Training) -> Path:
         adapter, number = training
@@ -117,11 +117,6 @@ def _is_finite(weights: Arrays) -> bool:
     return bool(weights) and all(np.isfinite(each).all() for each in weights.values())
 
 
-def _left_out(path: Path) -> tuple[str, ...]:
-    with safe_open(path, framework="numpy") as file:
-        return tuple(json.loads((file.metadata() or {}).get(LEFT_OUT, "[]")))
-
-
 def _as_flower_has_it(records: int, weights: Arrays) -> RecordDict:
     metrics = MetricRecord({WEIGHT: float(records)})
     return RecordDict({"arrays": _record(weights), "metrics": metrics})
@@ -131,8 +126,13 @@ def _record(weights: Arrays) -> ArrayRecord:
     return ArrayRecord({name: Array(each) for name, each in weights.items()})
 
 
-def _read(path: Path) -> Part:
-    """User, records and weights of one file; an average has no user."""
+def _part(path: Path) -> Part:
+    facts, weights = _read(path)
+    return facts["user"], int(facts["records"]), weights
+
+
+def _read(path: Path) -> tuple[dict[str, str], Arrays]:
+    """What one file says of its weights, and these."""
     try:
         with safe_open(path, framework="numpy") as file:
             facts = file.metadata() or {}
@@ -142,4 +142,4 @@ def _read(path: Path) -> Part:
             f"averages/{path.parent.name}/{path.name}: cannot be read ({type(error).__name__}); "
             "delete the file and resume the run"
         ) from error
-    return facts.get("user", ""), int(facts.get("records", 0)), weights
+    return facts, weights

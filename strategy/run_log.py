@@ -16,7 +16,6 @@ ledger.jsonl        everything that crossed the wire
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -166,18 +165,14 @@ def answer_rows(user: str, reply: AnswerReply) -> list[dict[str, Any]]:
 
 
 def _complete(rows: Iterable[dict[str, Any]]) -> dict[tuple[str, str], str]:
-    """What each user's answers in each arm were made from, where all lines of the user are there.
-
-    A crash may leave the first of a user's lines behind; those count as nothing.
-    """
-    queries: dict[tuple[str, str, str], set[str | None]] = defaultdict(set)
-    found: dict[tuple[str, str], str] = {}
-    for row in rows:
-        arm, user, made_from = row["arm"], row["user"], row["made_from"]
-        queries[arm, user, made_from].add(row["query"])
-        if len(queries[arm, user, made_from]) == row["of"]:
-            found[arm, user] = made_from
-    return found
+    """What each user's answers in each arm were made from, where all of them are there."""
+    groups = jsonlines.whole(
+        rows,
+        group=lambda row: (row["arm"], row["user"], row["made_from"]),
+        line=lambda row: row["query"],
+        count=lambda row: row["of"],
+    )
+    return {(arm, user): made_from for (arm, user, made_from), _ in groups}
 
 
 def _identity(row: dict[str, Any]) -> str:

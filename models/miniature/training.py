@@ -15,7 +15,7 @@ from conf.schema import BuildConfig
 from conf.seeds import derive_seed
 from models.miniature.build import Progress
 from models.miniature.causal import new_causal, train_causal
-from models.miniature.corpus import Corpus, cloud_draw, device_draw
+from models.miniature.corpus import Corpus, Draw, cloud_draw, device_draw
 from models.miniature.nli import (
     NliPair,
     Source,
@@ -32,6 +32,8 @@ from storage.atomic import new_folder, write_json
 
 NLI_VOCABULARY_PAIRS = 2000
 LAST_LOSSES = 20
+
+Train = Callable[[OnStep], tuple[float, ...]]  # returns one loss per step
 
 
 def train_into(folder: Path, corpus: Corpus, settings: BuildConfig, progress: Progress) -> None:
@@ -81,31 +83,37 @@ def _train(
 
     given_up = Event()
 
-    def train_cloud() -> dict[str, Any]:
+    def trained(phase: str, model: Any, steps: int, train: Train) -> dict[str, Any]:
         with one_thread(), stopwatch() as seconds:
-            on_step = _reporter(progress, "cloud model", settings.cloud_steps, given_up)
-            seed = derive_seed(settings.seed, "cloud", "batches")
-            draw = cloud_draw(corpus, tokenizer)
-            losses = train_causal(
-                cloud, tokenizer, draw, settings.cloud_steps, settings, seed, on_step
-            )
-        return _summary(cloud, losses, seconds())
+            losses = train(_reporter(progress, phase, steps, given_up))
+        return _summary(model, losses, seconds())
+
+    def train_language_model(
+        which: str, model: Any, tokenizer: Any, draw: Draw, steps: int
+    ) -> dict[str, Any]:
+        seed = derive_seed(settings.seed, which, "batches")
+        return trained(
+            f"{which} model",
+            model,
+            steps,
+            lambda on_step: train_causal(model, tokenizer, draw, steps, settings, seed, on_step),
+        )
+
+    def train_cloud() -> dict[str, Any]:
+        draw = cloud_draw(corpus, tokenizer)
+        return train_language_model("cloud", cloud, tokenizer, draw, settings.cloud_steps)
 
     def train_device() -> dict[str, Any]:
-        with one_thread(), stopwatch() as seconds:
-            on_step = _reporter(progress, "device model", settings.device_steps, given_up)
-            seed = derive_seed(settings.seed, "device", "batches")
-            draw = device_draw(corpus, device_tokenizer, settings.self_synthesis)
-            losses = train_causal(
-                device, device_tokenizer, draw, settings.device_steps, settings, seed, on_step
-            )
-        return _summary(device, losses, seconds())
+        draw = device_draw(corpus, device_tokenizer, settings.self_synthesis)
+        return train_language_model("device", device, device_tokenizer, draw, settings.device_steps)
 
     def train_classifier() -> dict[str, Any]:
-        with one_thread(), stopwatch() as seconds:
-            on_step = _reporter(progress, "NLI model", settings.nli_steps, given_up)
-            losses = train_nli(nli, pair_tokenizer, source, settings, on_step)
-        return _summary(nli, losses, seconds())
+        return trained(
+            "NLI model",
+            nli,
+            settings.nli_steps,
+            lambda on_step: train_nli(nli, pair_tokenizer, source, settings, on_step),
+        )
 
     with ThreadPoolExecutor(max_workers=1) as beside:
         others = [beside.submit(train_device), beside.submit(train_classifier)]

@@ -1,8 +1,10 @@
-"""What a run keeps of its command line does not depend on where a later command starts."""
+"""What a run keeps of its command line, wherever a later command starts, and what it imports."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 from conf.compose import compose
@@ -44,3 +46,15 @@ def test_files_are_noted_from_the_root_and_names_stay(tmp_path, monkeypatch):
     assert config.model.device.path == "built"
     assert with_absolute_paths(compose([])).stream.lexicons == "auto"
     assert with_absolute_paths(compose(["model=qwen2.5"])).model.cloud.path.startswith("Qwen/")
+
+
+def test_a_server_that_needs_no_network_imports_no_deep_learning_library():
+    """A run whose networks and generations are cached starts in seconds."""
+    script = (
+        "import sys\n"
+        "import sim.run, sim.prepare, sim.engine, sim.placement, strategy.experiment\n"
+        "from models.miniature import build\n"
+        "found = {'torch', 'transformers', 'peft', 'bitsandbytes'} & set(sys.modules)\n"
+        "assert not found, found\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
