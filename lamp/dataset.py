@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING
 from conf.checks import MINIATURE
 from conf.errors import ConfigError, DataError
 from conf.schema import Config, WorldConfig
-from lamp import drift, files
+from lamp import drift
 from lamp.dialogue_users import dialogue_users
-from lamp.files import Question
-from lamp.metrics import HIGHEST_STARS, LOWEST_STARS, is_answer
+from lamp.official import read_official
 from lamp.records import Query, UserHistory
 from lamp.splits import Member, Split, split_questions
 from lamp.tasks import Task, make_pair, query_text, task
@@ -73,12 +72,10 @@ def load(config: Config) -> LampData:
     if chosen.name == "dialogue":
         users, notes = dialogue_users(config)
         return _assign(config, chosen, Split("dialogue", (), notes), users)
-    questions_path, outputs_path = find_files(_folder(config), chosen, config.part, config.split)
-    questions = files.read_questions(questions_path, chosen.fields)
-    _check_wording(questions, chosen, files.display_name(questions_path))
-    golds = _read_golds(outputs_path, chosen, questions)
-    split = split_questions(questions, config.split, files.display_name(questions_path))
-    users = _histories(split, golds, chosen, config.task.max_field_words)
+    official = read_official(_folder(config), chosen, config.part, config.split)
+    split = split_questions(official.questions, config.split, official.where)
+    split = replace(split, notes=(*official.notes, *split.notes))
+    users = _histories(split, official.golds, chosen, config.task.max_field_words)
     if config.drift.cut is not None:
         return _assign_cut(config, chosen, split, users)
     return _assign(config, chosen, split, users)
@@ -114,35 +111,6 @@ def as_dataset(user: UserHistory) -> Dataset:
     return Dataset.from_dict(columns, Features({name: Value("string") for name in _COLUMNS}))
 
 
-def find_files(folder: Path, task: Task, part: str, split: str) -> tuple[Path, Path]:
-    """Find a task's question and output files below ``folder``.
-
-    Both layouts of the official download are known: LaMP_n/ for the user-based split and
-    time/LaMP_n/ for the time-based one, which is looked for first unless ``split`` is "user".
-
-    Raises:
-        DataError: If there is no question file, or no output file beside it.
-    """
-    plain = list(dict.fromkeys((task.folder, task.official)))
-    timed = [f"time/{name}" for name in plain]
-    places = plain + timed if split == "user" else timed + plain
-    for place in places:
-        questions = folder / place / f"{part}_questions.json"
-        outputs = folder / place / f"{part}_outputs.json"
-        if questions.is_file():
-            if outputs.is_file():
-                return questions, outputs
-            raise DataError(
-                f"{files.display_name(outputs)}: expected the gold answers beside the questions, "
-                "there is no such file; fetch it, or set part=dev where the answers are not public"
-            )
-    raise DataError(
-        f"data folder '{folder.name}': expected {part}_questions.json in one of "
-        f"{', '.join(places)}, there is none; check `data`, `part` and `task`, "
-        f"or run `python -m sim download task={task.name}`"
-    )
-
-
 def _folder(config: Config) -> Path:
     if config.data != MINIATURE:
         return Path(config.data).expanduser()
@@ -164,53 +132,6 @@ def _miniature(task: str, config: WorldConfig, cache: Path) -> Path:
         with atomic.new_folder(folder, marker=identity) as temporary:
             world.write_world(temporary, task, config)
     return folder
-
-
-def _check_wording(questions: Sequence[Question], task: Task, where: str) -> None:
-    for question in questions:
-        try:
-            query_text(task, Query(question.id, question.input, ""))
-        except DataError as error:
-            raise DataError(f"{where}, {error}") from None
-
-
-def _read_golds(path: Path, task: Task, questions: Sequence[Question]) -> Mapping[str, str]:
-    where = files.display_name(path)
-    outputs = files.read_outputs(path)
-    if outputs.task != task.official:
-        raise DataError(
-            f"{where}, field 'task': expected '{task.official}', got '{outputs.task}'; "
-            "the file belongs to another task, or needs its name corrected"
-        )
-    asked = {question.id for question in questions}
-    _refuse_unpaired(where, "question", asked - outputs.golds.keys(), "gold")
-    _refuse_unpaired(where, "gold", outputs.golds.keys() - asked, "question")
-    for identifier, gold in outputs.golds.items():
-        _check_gold(gold, task, f"{where}, gold '{identifier}', field 'output'")
-    return outputs.golds
-
-
-def _refuse_unpaired(where: str, noun: str, identifiers: Iterable[str], other: str) -> None:
-    unpaired = sorted(identifiers)
-    if unpaired:
-        raise DataError(
-            f"{where}: {noun} '{unpaired[0]}' has no {other}, and so have {len(unpaired) - 1} "
-            "more; questions and golds must have the same ids, fetch both files again"
-        )
-
-
-def _check_gold(gold: str, task: Task, where: str) -> None:
-    if task.kind == "text" or is_answer(task, gold):
-        return
-    if task.kind == "classification":
-        raise DataError(
-            f"{where}: expected one of the {len(task.labels)} labels of {task.official}, got "
-            "another text; correct it, or add a Task record with your own labels"
-        )
-    raise DataError(
-        f"{where}: expected a number of stars from {LOWEST_STARS:g} to {HIGHEST_STARS:g}, "
-        "got something else; correct it"
-    )
 
 
 def _histories(

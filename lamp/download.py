@@ -19,9 +19,10 @@ from typing import Any, Literal
 import httpx
 
 from conf.errors import DataError
-from lamp.files import display_name
+from lamp.official import file_names, server_place
 from lamp.tasks import Task
 from storage import atomic
+from storage.text_files import display_name
 
 OFFICIAL_URL = "https://ciir.cs.umass.edu/downloads/LaMP"
 TIMEOUT_S = 60.0
@@ -77,7 +78,7 @@ def download(
         task: Task to fetch.
         split: "time" for the time-based files, "user" for the user-based ones.
         part: Which official file.
-        folder: Data folder; gets the layout that :func:`lamp.dataset.find_files` knows.
+        folder: Data folder; gets the layout of the server.
         base_url: Address above ``LaMP_n`` and ``time/LaMP_n``.
         progress: Called after every chunk.
         retry: How patient to be; None for the usual patience.
@@ -89,16 +90,18 @@ def download(
         DataError: If the server has no such file, cannot be reached, or sends something that is no
             JSON. What has arrived is kept for the next attempt.
     """
-    place = f"time/{task.folder}" if split == "time" else task.folder
-    questions, outputs = (f"{place}/{part}_{kind}.json" for kind in ("questions", "outputs"))
-    for name in (questions, outputs):
+    place = server_place(task, split, part)
+    for name in file_names(part):
+        path = folder / place / name
         try:
-            _fetch(f"{base_url.rstrip('/')}/{name}", folder / name, progress, retry or Retry())
+            _fetch(f"{base_url.rstrip('/')}/{place}/{name}", path, progress, retry or Retry())
         except OSError as error:
             raise DataError(
-                f"{name}: cannot be written ({error.strerror}); check the folder and the disk"
+                f"{display_name(path)}: cannot be written ({error.strerror}); "
+                "check the folder and the disk"
             ) from error
-    return folder / questions, folder / outputs
+    questions, outputs = (folder / place / name for name in file_names(part))
+    return questions, outputs
 
 
 class _AgainError(Exception):

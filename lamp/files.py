@@ -1,23 +1,27 @@
 """Official LaMP files: all that is read is checked, all that is written can be read again.
 
 A question file is a list of {id, input, profile, user_id?}, its profile a list of {id, date?, text
-fields}; an output file is {task, golds: [{id, output}]}, and predictions have the same form. The
-first thing that is wrong ends the reading with a :class:`DataError` that says where it stands and
-what to do; it names records by their ids and never quotes a user's text.
+fields}; an output file is {task, golds: [{id, output}]}, and predictions have the same form. JSON
+lines of questions are read too, numbers stand for ids and labels as well as strings do, null and an
+empty date are as good as nothing, and half of a surrogate pair becomes U+FFFD.
+
+A malformed record is left out and named; where most are, or what the file is cannot be told, the
+reading ends with a :class:`DataError`. Messages name records by their ids and never quote a text.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from conf.errors import DataError
 from lamp.records import ProfileItem
 from lamp.tasks import Task
 from storage import atomic
+from storage.text_files import display_name, parse_json, parse_json_lines, read_text, shown
 
 _JSON_TYPES: dict[type, str] = {
     type(None): "null",
@@ -28,9 +32,12 @@ _JSON_TYPES: dict[type, str] = {
     list: "a list",
     dict: "an object",
 }
+T = TypeVar("T")
 _MISSING = object()
 _ADD = "add the field or leave the record out"
 _STRING = "write it as a string"
+_FETCH = "check `data` and `part`, or fetch it with `python -m sim download task=…`"
+MOST = 0.5  # a file of which a larger share is malformed is refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,53 +58,129 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
+class Questions:
+    """A question file.
+
+    Attributes:
+        questions: The questions that are well-formed, in file order; at least one.
+        left_out: What was left out and why, one message a record.
+    """
+
+    questions: tuple[Question, ...]
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Outputs:
-    """An output file: the gold answers, or the predictions, of one task by question id."""
+    """An output file: the gold answers, or the predictions, of one task by question id.
+
+    Attributes:
+        task: LaMP's name of the task.
+        golds: Question id -> answer.
+        left_out: What was left out and why, one message a record.
+    """
 
     task: str
     golds: Mapping[str, str]
+    left_out: tuple[str, ...] = ()
 
 
-def read_questions(path: Path, fields: Sequence[str] = ()) -> tuple[Question, ...]:
+class MalformedError(DataError):
+    """One record cannot be used; the others may."""
+
+
+@dataclass(slots=True)
+class Sieve:
+    """Takes well-formed records and keeps the reasons why others were left out.
+
+    Attributes:
+        noun: What the records are, in the plural.
+        where: Name of the file.
+        left_out: One message per record that was left out.
+        total: Records seen.
+    """
+
+    noun: str
+    where: str
+    left_out: list[str] = field(default_factory=list)
+    total: int = 0
+
+    def take(self, read: Callable[..., T], *arguments: Any) -> Iterator[T]:
+        """Yield what ``read`` makes of a record; nothing where the record is malformed."""
+        self.total += 1
+        try:
+            yield read(*arguments)
+        except MalformedError as error:
+            self.left_out.append(str(error))
+
+    def refuse_most(self) -> None:
+        """Refuse the file when most of its records are malformed.
+
+        Raises:
+            DataError: With the first of the reasons.
+        """
+        if len(self.left_out) > MOST * self.total:
+            raise DataError(
+                f"{self.left_out[0]} ({len(self.left_out)} of the {self.total} {self.noun} of "
+                f"{self.where} are malformed: check that the file is of this task and form)"
+            )
+
+
+def read_questions(
+    path: Path, fields: Sequence[str] = (), numeric: Collection[str] = ()
+) -> Questions:
     """Read and check a question file.
 
     Args:
         path: ``<part>_questions.json``.
-        fields: Text fields that every profile item must have.
+        fields: Text fields that every profile item must have, not blank.
+        numeric: Those of them that may be numbers.
 
     Raises:
-        DataError: If the file is missing or broken, or a record lacks a field, repeats an id, has
-            an empty profile, a value of the wrong type or a lone surrogate.
+        DataError: If the file is missing or broken, two questions have one id, or most questions or
+            most profile items are malformed: lack a field, or have a value of the wrong type.
     """
     where = display_name(path)
     entries = _expect(_load(path), list, where, "the official form is a list of questions")
-    questions = tuple(
-        _question(entry, f"{where}, question number {number}", where, fields)
-        for number, entry in enumerate(entries, start=1)
-    )
-    if not questions:
+    if not entries:
         raise DataError(f"{where}: expected questions, got an empty list; fetch the file again")
-    _refuse_duplicates((question.id for question in questions), where, "question")
-    return questions
+    _refuse_duplicates(entries, where, "question")
+    asked, items = Sieve("questions", where), Sieve("profile items", where)
+    reader = _QuestionReader(where, fields, numeric, items)
+    questions = tuple(
+        question
+        for number, entry in enumerate(entries, start=1)
+        for question in asked.take(reader.read, entry, number)
+    )
+    items.refuse_most()
+    asked.refuse_most()
+    return Questions(questions, (*asked.left_out, *items.left_out))
 
 
-def read_outputs(path: Path) -> Outputs:
+def read_outputs(path: Path, numeric: bool = False) -> Outputs:
     """Read and check an output file, gold answers or predictions.
 
+    Args:
+        path: ``<part>_outputs.json``.
+        numeric: Whether answers may be numbers.
+
     Raises:
-        DataError: If the file is missing or broken, a record lacks a field, repeats an id or has a
-            value of the wrong type.
+        DataError: If the file is missing or broken, two golds have one id, or most golds are
+            malformed.
     """
     where = display_name(path)
     content = _expect(_load(path), dict, where, "the official form is {task, golds}")
     task = _text(content, "task", where)
     entries = _expect(content.get("golds", _MISSING), list, f"{where}, field 'golds'", _ADD)
-    golds = tuple(
-        _gold(entry, f"{where}, gold number {number}", where)
+    _refuse_duplicates(entries, where, "gold")
+    sieve = Sieve("golds", where)
+    golds = dict(
+        gold
         for number, entry in enumerate(entries, start=1)
+        for gold in sieve.take(_gold, entry, number, where, numeric)
     )
-    _refuse_duplicates((identifier for identifier, _ in golds), where, "gold")
-    return Outputs(task, dict(golds))
+    sieve.refuse_most()
+    return Outputs(task, golds, tuple(sieve.left_out))
 
 
 def write_questions(path: Path, questions: Iterable[Question]) -> None:
@@ -125,117 +208,145 @@ def write_predictions(path: Path, task: Task, predictions: Mapping[str, str]) ->
     write_outputs(path, task, clean)
 
 
-def display_name(path: Path) -> str:
-    """Name ``path`` in a message: its last folder and its name, never a whole path."""
-    return f"{path.parent.name}/{path.name}" if path.parent.name else path.name
-
-
 def _load(path: Path) -> Any:
-    where = display_name(path)
+    where, text = display_name(path), read_text(path, _FETCH)
     try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise DataError(
-            f"{where}: expected an official LaMP file, there is none; "
-            "check `data` and `part`, or fetch it with `python -m sim download task=…`"
-        ) from None
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{where} line {error.lineno} column {error.colno}: expected JSON, got: {error.msg}; "
-            "the file is broken or incomplete, fetch or write it again"
-        ) from None
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise DataError(
-            f"{where}: expected JSON in UTF-8, got {type(error).__name__}; fetch or write it again"
-        ) from None
-    except OSError as error:
-        raise DataError(f"{where}: cannot be read ({error.strerror}); check the file") from error
+        return parse_json(text, where, unique=False)
+    except DataError:
+        lines = [line for line in text.split("\n", 2)[:2] if line.strip()]
+        if len(lines) == 2 and all(line.startswith("{") for line in lines):
+            return [value for _, value in parse_json_lines(text, where, unique=False)]
+        raise
 
 
-def _question(entry: Any, where: str, file: str, fields: Sequence[str]) -> Question:
-    record = _expect(entry, dict, where, "a question is an object with id, input and profile")
-    identifier = _identifier(record, "id", where)
-    where = f"{file}, question '{identifier}'"
-    profile = _expect(record.get("profile", _MISSING), list, f"{where}, field 'profile'", _ADD)
-    if not profile:
-        raise DataError(
-            f"{where}, field 'profile': expected at least one item, got none; "
-            "leave users without a history out of the file"
+@dataclass(frozen=True, slots=True)
+class _QuestionReader:
+    """Reads the questions of one file; malformed profile items go into ``items``."""
+
+    where: str
+    fields: Sequence[str]
+    numeric: Collection[str]
+    items: Sieve
+
+    def read(self, entry: Any, number: int) -> Question:
+        where = f"{self.where}, question number {number}"
+        record = _expect(entry, dict, where, "a question is an object with id, input and profile")
+        identifier = _identifier(record, "id", where)
+        where = f"{self.where}, question {shown(identifier)}"
+        text = _text(record, "input", where)
+        profile = _expect(record.get("profile", _MISSING), list, f"{where}, field 'profile'", _ADD)
+        items = self._profile(profile, where)
+        if not items:
+            got = "none that can be used" if profile else "none"
+            raise MalformedError(
+                f"{where}, field 'profile': expected at least one item, got {got}; "
+                "leave users without a history out of the file"
+            )
+        user_id = None if record.get("user_id") is None else _identifier(record, "user_id", where)
+        return Question(identifier, text, items, user_id)
+
+    def _profile(self, profile: list[Any], where: str) -> tuple[ProfileItem, ...]:
+        places: dict[str, int] = {}
+        return tuple(
+            item
+            for number, entry in enumerate(profile, start=1)
+            for item in self.items.take(self._item, entry, number, where, places)
         )
-    items = tuple(_item(item, where, number, fields) for number, item in enumerate(profile, 1))
-    _refuse_duplicates((item.id for item in items), where, "profile item")
-    user_id = _identifier(record, "user_id", where) if "user_id" in record else None
-    return Question(identifier, _text(record, "input", where), items, user_id)
+
+    def _item(self, entry: Any, number: int, question: str, places: dict[str, int]) -> ProfileItem:
+        where = f"{question}, profile item number {number}"
+        record = _expect(entry, dict, where, "a profile item is an object with id and text fields")
+        identifier = _identifier(record, "id", where)
+        where = f"{question}, profile item {shown(identifier)}"
+        for name in self.fields:
+            if not _text(record, name, where, name in self.numeric).strip():
+                raise MalformedError(f"{where}, field '{name}': expected a text, got blank; {_ADD}")
+        texts = {
+            name: _text(record, name, where, name in self.numeric)
+            for name, value in record.items()
+            if name not in ("id", "date") and value is not None
+        }
+        if identifier in places:
+            raise MalformedError(
+                f"{where}, field 'id': expected a unique id, item number {number} repeats that of "
+                f"item number {places[identifier]}; rename or remove one"
+            )
+        places[identifier] = number
+        return ProfileItem(identifier, texts, _date(record, where))
 
 
-def _item(entry: Any, question: str, number: int, fields: Sequence[str]) -> ProfileItem:
-    where = f"{question}, profile item number {number}"
-    record = _expect(entry, dict, where, "a profile item is an object with id and text fields")
-    identifier = _identifier(record, "id", where)
-    where = f"{question}, profile item '{identifier}'"
-    for field in fields:
-        _text(record, field, where)
-    texts = {name: _text(record, name, where) for name in record if name not in ("id", "date")}
-    return ProfileItem(identifier, texts, _date(record, where))
-
-
-def _gold(entry: Any, where: str, file: str) -> tuple[str, str]:
+def _gold(entry: Any, number: int, file: str, numeric: bool) -> tuple[str, str]:
+    where = f"{file}, gold number {number}"
     record = _expect(entry, dict, where, "a gold is an object with id and output")
     identifier = _identifier(record, "id", where)
-    return identifier, _text(record, "output", f"{file}, gold '{identifier}'")
+    return identifier, _text(record, "output", f"{file}, gold {shown(identifier)}", numeric)
 
 
 def _date(record: dict[str, Any], where: str) -> str | None:
     """Read the date; OPPU's files have years as numbers, which become strings here."""
-    if "date" not in record:
+    value = record.get("date")
+    if value is None or value == "":
         return None
-    if type(record["date"]) is int:
-        return str(record["date"])
-    return _text(record, "date", where)
+    return _text(record, "date", where, number=True).strip() or None
 
 
-def _identifier(record: dict[str, Any], field: str, where: str) -> str:
-    identifier = _text(record, field, where)
+def _identifier(record: dict[str, Any], name: str, where: str) -> str:
+    identifier = _text(record, name, where, number=True)
     if not identifier:
-        raise DataError(f"{where}, field '{field}': expected an id, got an empty string; {_ADD}")
+        raise MalformedError(
+            f"{where}, field '{name}': expected an id, got an empty string; {_ADD}"
+        )
     return identifier
 
 
-def _text(record: dict[str, Any], field: str, where: str) -> str:
-    value = record.get(field, _MISSING)
+def _text(record: dict[str, Any], name: str, where: str, number: bool = False) -> str:
+    value = record.get(name, _MISSING)
+    if number and type(value) in (int, float):
+        return str(value)
     remedy = _ADD if value is _MISSING or value is None else _STRING
-    text: str = _expect(value, str, f"{where}, field '{field}'", remedy)
-    if not text.isascii():
-        _refuse_surrogates(text, f"{where}, field '{field}'")
-    return text
+    text: str = _expect(value, str, f"{where}, field {shown(name)}", remedy)
+    return text if text.isascii() else _whole(text)
 
 
-def _refuse_surrogates(text: str, where: str) -> None:
+def _whole(text: str) -> str:
+    """``text`` with U+FFFD for each lone surrogate, half of a character cut in two."""
     try:
         text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise DataError(
-            f"{where}: expected Unicode text, got a lone surrogate at character {error.start}, "
-            "half of a character cut in two; remove it"
-        ) from None
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def _expect(value: Any, kind: type, where: str, remedy: str) -> Any:
     if isinstance(value, kind):
         return value
-    got = "nothing" if value is _MISSING else _JSON_TYPES[type(value)]
-    raise DataError(f"{where}: expected {_JSON_TYPES[kind]}, got {got}; {remedy}")
+    raise MalformedError(f"{where}: expected {_JSON_TYPES[kind]}, got {_found(value)}; {remedy}")
 
 
-def _refuse_duplicates(identifiers: Iterable[str], where: str, noun: str) -> None:
-    seen: set[str] = set()
-    for identifier in identifiers:
-        if identifier in seen:
+def _found(value: Any) -> str:
+    """Name a value without quoting a text: its type, and numbers or keys as they are."""
+    if value is _MISSING:
+        return "nothing"
+    name = _JSON_TYPES[type(value)]
+    if type(value) in (bool, int, float):
+        return f"{name} ({shown(json.dumps(value))[1:-1]})"
+    if isinstance(value, dict) and value:
+        return f"{name} with the keys {', '.join(shown(key) for key in list(value)[:4])}"
+    return name
+
+
+def _refuse_duplicates(entries: Iterable[Any], where: str, noun: str) -> None:
+    places: dict[str, int] = {}
+    for number, entry in enumerate(entries, start=1):
+        value = entry.get("id") if isinstance(entry, dict) else None
+        if type(value) not in (int, str):
+            continue
+        first = places.setdefault(str(value), number)
+        if first != number:
             raise DataError(
-                f"{where}, {noun} '{identifier}', field 'id': expected a unique id, "
-                "it stands there twice; rename or remove one"
+                f"{where}, {noun} {shown(str(value))}, field 'id': expected a unique id, {noun} "
+                f"number {number} repeats that of {noun} number {first}; rename or remove one"
             )
-        seen.add(identifier)
 
 
 def _plain(question: Question) -> dict[str, Any]:

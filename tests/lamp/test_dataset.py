@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import pytest
 
 from conf.errors import ConfigError, DataError
-from lamp.dataset import as_dataset, corpus_users, find_files, load
+from lamp.dataset import as_dataset, corpus_users, load
 from lamp.records import Pair
 from lamp.tasks import TASKS
 
@@ -140,93 +139,6 @@ def test_a_tweet_that_is_asked_back_for_is_contaminated(write_lamp, make_config)
     }
     write_lamp([question], {"q": "so tired :("}, task="lamp_7")
     assert load(make_config("lamp_7")).contaminated == {"q": ("q",)}
-
-
-@pytest.mark.parametrize(
-    ("place", "task", "split"),
-    [
-        ("LaMP_4", "lamp_4", "auto"),
-        ("time/LaMP_4", "lamp_4", "auto"),
-        ("time/LaMP_4", "lamp_4", "user"),
-        ("LaMP_2", "lamp_2", "time"),
-        ("LaMP_2/new", "lamp_2", "user"),
-        ("time/LaMP_2/new", "lamp_2", "time"),
-    ],
-)
-def test_every_official_layout_is_found(write_users, place, task, split):
-    folder = write_users(1, task=task, place=place)
-    questions, outputs = find_files(folder, TASKS[task], "dev", split)
-    assert questions == folder / place / "dev_questions.json"
-    assert outputs == folder / place / "dev_outputs.json"
-
-
-@pytest.mark.parametrize(
-    ("split", "place"), [("auto", "time/LaMP_4"), ("time", "time/LaMP_4"), ("user", "LaMP_4")]
-)
-def test_with_both_layouts_the_split_decides(write_users, split, place):
-    write_users(1, place="LaMP_4")
-    folder = write_users(1, place="time/LaMP_4")
-    questions, _ = find_files(folder, TASKS["lamp_4"], "dev", split)
-    assert questions.parent == folder / place
-
-
-def test_a_missing_question_file_says_where_it_was_looked_for(tmp_path):
-    with pytest.raises(
-        DataError, match=r"'data'.*time/LaMP_2/new, time/LaMP_2, LaMP_2/new, LaMP_2"
-    ):
-        find_files(tmp_path / "data", TASKS["lamp_2"], "dev", "auto")
-
-
-def test_missing_gold_answers_are_named(write_users):
-    folder = write_users(1)
-    (folder / "LaMP_4" / "dev_outputs.json").unlink()
-    with pytest.raises(DataError, match=r"LaMP_4/dev_outputs\.json: expected the gold answers"):
-        find_files(folder, TASKS["lamp_4"], "dev", "auto")
-
-
-@pytest.mark.parametrize(
-    ("golds", "message"),
-    [
-        ({"u0": "x"}, "question 'u1' has no gold, and so have 0 more"),
-        ({"u0": "x", "u1": "x", "u2": "x"}, "gold 'u2' has no question"),
-    ],
-)
-def test_questions_and_golds_must_match(write_users, make_config, golds, message):
-    write_users(1, 1, golds=golds)
-    with pytest.raises(DataError, match=rf"LaMP_4/dev_outputs\.json: {message}"):
-        load(make_config())
-
-
-def test_the_answers_of_another_task_are_refused(write_users, make_config):
-    outputs = write_users(1) / "LaMP_4" / "dev_outputs.json"
-    outputs.write_text(json.dumps({"task": "LaMP_5", "golds": [{"id": "u0", "output": "x"}]}))
-    with pytest.raises(DataError, match="field 'task': expected 'LaMP_4', got 'LaMP_5'"):
-        load(make_config())
-
-
-@pytest.mark.parametrize(
-    ("gold", "fine"), [("4", True), ("4.0 ", True), ("6", False), ("x", False)]
-)
-def test_a_gold_rating_must_be_on_the_scale(write_lamp, make_config, gold, fine):
-    prompt = "just answer with 1, 2, 3, 4, or 5 without further explanation. review: new"
-    profile = [{"id": "i", "text": "old", "score": "3"}]
-    write_lamp([{"id": "q", "input": prompt, "profile": profile}], {"q": gold}, task="lamp_3")
-    if fine:
-        assert load(make_config("lamp_3")).targets[0].queries[0].gold == gold
-    else:
-        with pytest.raises(DataError, match=r"gold 'q', field 'output': .*stars from 1 to 5"):
-            load(make_config("lamp_3"))
-
-
-def test_a_gold_label_must_be_in_the_set_and_odd_pair_labels_are_noted(write_lamp, make_config):
-    profile = [{"id": "i", "description": "old", "tag": "Comedy"}]
-    question = {"id": "q", "input": "tags: [x] description: new", "profile": profile}
-    write_lamp([question], {"q": "comedy"}, task="lamp_2")
-    notes = load(make_config("lamp_2")).notes
-    assert any("outside the label set: 1 of 1" in note for note in notes)
-    write_lamp([question], {"q": "Comedy"}, task="lamp_2")
-    with pytest.raises(DataError, match="expected one of the 15 labels of LaMP_2"):
-        load(make_config("lamp_2"))
 
 
 def test_a_citation_pair_needs_its_field_in_the_file(write_lamp, make_config):

@@ -13,11 +13,12 @@ import pytest
 
 from conf.errors import DataError
 from lamp.download import Progress, Retry, download
+from lamp.official import find_files
 from lamp.tasks import TASKS
 
 QUESTIONS = json.dumps([{"id": str(n), "text": "x" * 50} for n in range(3000)]).encode()
 OUTPUTS = b'{"task": "LaMP_4", "golds": []}'
-PLACE = "LaMP_4/dev_questions.json"
+PLACE = "LaMP_4/dev/dev_questions.json"
 IMPATIENT = Retry(attempts=3, first_wait_s=0.0)
 
 
@@ -80,7 +81,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def site(monkeypatch) -> Iterator[Site]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    site = Site({PLACE: QUESTIONS, "LaMP_4/dev_outputs.json": OUTPUTS})
+    site = Site({PLACE: QUESTIONS, "LaMP_4/dev/dev_outputs.json": OUTPUTS})
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, site))
     site.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -124,9 +125,10 @@ def test_both_files_are_fetched_with_progress(fetch, tmp_path):
 @pytest.mark.parametrize(
     ("task", "split", "place"),
     [
-        ("lamp_4", "time", "time/LaMP_4"),
-        ("lamp_2", "user", "LaMP_2/new"),
-        ("lamp_2", "time", "time/LaMP_2/new"),
+        ("lamp_4", "time", "time/LaMP_4/train"),
+        ("lamp_1", "user", "LaMP_1/train"),
+        ("lamp_2", "user", "LaMP_2/new/train"),
+        ("lamp_2", "time", "time/LaMP_2/new/train"),
     ],
 )
 def test_the_addresses_are_lamps(site, fetch, tmp_path, task, split, place):
@@ -134,6 +136,14 @@ def test_the_addresses_are_lamps(site, fetch, tmp_path, task, split, place):
         site.files[f"{place}/train_{kind}.json"] = b"[]"
     questions, _ = fetch(task, split, "train")
     assert questions == tmp_path / place / "train_questions.json"
+
+
+def test_what_is_fetched_from_the_servers_layout_is_found(site, fetch, tmp_path):
+    for place, split in (("time/LaMP_2/new", "time"), ("LaMP_2/new", "user")):
+        for kind in ("questions", "outputs"):
+            site.files[f"{place}/dev/dev_{kind}.json"] = b"[]"
+        fetched = fetch("lamp_2", split)
+        assert find_files(tmp_path, TASKS["lamp_2"], "dev", split) == fetched
 
 
 def test_what_is_there_is_not_fetched_again(site, fetch):
@@ -244,7 +254,7 @@ def test_a_server_that_stays_busy_is_given_up(site, fetch):
 )
 def test_a_refusal_is_final_and_names_the_file(site, fetch, status, message):
     site.statuses = [status]
-    with pytest.raises(DataError, match=rf"LaMP_4/dev_questions\.json: .*{message}"):
+    with pytest.raises(DataError, match=rf"LaMP_4/dev/dev_questions\.json: .*{message}"):
         fetch()
     assert len(site.requests) == 1
 
@@ -253,7 +263,7 @@ def test_a_page_in_the_place_of_the_file_is_refused_and_not_kept(site, fetch, tm
     site.files[PLACE] = b"<html>Please log in</html>"
     with pytest.raises(DataError, match=r"expected JSON from the server, got something else"):
         fetch()
-    assert list((tmp_path / "LaMP_4").iterdir()) == []
+    assert list((tmp_path / "LaMP_4/dev").iterdir()) == []
 
 
 def test_an_unreachable_server_is_named_with_its_reason(fetch):
@@ -269,7 +279,7 @@ def test_an_address_that_is_none_is_refused_at_once(fetch, url):
 
 def test_a_folder_that_cannot_be_written_is_named(fetch, tmp_path):
     (tmp_path / "LaMP_4").write_text("a file in the way")
-    with pytest.raises(DataError, match=r"LaMP_4/dev_questions\.json: cannot be written"):
+    with pytest.raises(DataError, match=r"LaMP_4/dev/dev_questions\.json: cannot be written"):
         fetch()
 
 

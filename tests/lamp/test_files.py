@@ -13,6 +13,7 @@ from conf.errors import DataError
 from lamp.files import (
     Outputs,
     Question,
+    Questions,
     read_outputs,
     read_questions,
     write_outputs,
@@ -34,6 +35,11 @@ QUESTIONS = [
         ],
     },
     {"id": "q2", "input": SECRET, "profile": [{"id": "i1", "text": SECRET, "title": "t"}]},
+    {
+        "id": "q3",
+        "input": SECRET,
+        "profile": [{"id": f"i{n}", "text": SECRET, "title": "t"} for n in range(2)],
+    },
 ]
 OUTPUTS = {"task": "LaMP_4", "golds": [{"id": "q1", "output": "x"}, {"id": "q2", "output": "y"}]}
 MISSING = object()
@@ -66,7 +72,8 @@ def changed(content, place, value):
 
 
 def test_questions_are_read_with_dates_as_strings(folder):
-    first, second = read_questions(write(folder, "dev_questions.json", QUESTIONS), ("text",))
+    read = read_questions(write(folder, "dev_questions.json", QUESTIONS), ("text",))
+    first, second, _ = read.questions
     assert first.id == "q1"
     assert first.user_id == "u1"
     assert first.profile == (
@@ -75,26 +82,27 @@ def test_questions_are_read_with_dates_as_strings(folder):
     )
     assert second.user_id is None
     assert second.profile[0].date is None
+    assert read.left_out == ()
 
 
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
         ((0, "id"), MISSING, "question number 1, field 'id': expected a string, got nothing; add"),
-        ((0, "id"), 7, "question number 1, field 'id': expected a string, got a number; write it"),
+        ((0, "id"), True, "question number 1, field 'id': expected a string, got true or false (t"),
         ((0, "id"), "", "question number 1, field 'id': expected an id, got an empty string"),
-        ((1, "id"), "q1", "question 'q1', field 'id': expected a unique id, it stands there twice"),
         ((1, "input"), MISSING, "question 'q2', field 'input': expected a string, got nothing"),
         ((1, "input"), ["x"], "question 'q2', field 'input': expected a string, got a list"),
-        ((0, "user_id"), None, "question 'q1', field 'user_id': expected a string, got null"),
+        ((0, "user_id"), "", "question 'q1', field 'user_id': expected an id, got an empty string"),
         ((1, "profile"), MISSING, "question 'q2', field 'profile': expected a list, got nothing"),
         ((1, "profile"), [], "question 'q2', field 'profile': expected at least one item"),
         ((1, "profile"), {}, "question 'q2', field 'profile': expected a list, got an object"),
-        ((1, "profile", 0), "x", "question 'q2', profile item number 1: expected an object"),
+        ((0, "profile", 1), "x", "question 'q1', profile item number 2: expected an object"),
         (
             (0, "profile", 1, "id"),
             "i1",
-            "question 'q1', profile item 'i1', field 'id': expected a unique id",
+            "question 'q1', profile item 'i1', field 'id': expected a unique id, item number 2 "
+            "repeats that of item number 1",
         ),
         (
             (0, "profile", 1, "title"),
@@ -107,32 +115,92 @@ def test_questions_are_read_with_dates_as_strings(folder):
             "question 'q1', profile item 'i2', field 'title': expected a string, got null; add",
         ),
         (
+            (0, "profile", 1, "title"),
+            " ",
+            "question 'q1', profile item 'i2', field 'title': expected a text, got blank; add",
+        ),
+        (
             (0, "profile", 1, "extra"),
             2.5,
-            "question 'q1', profile item 'i2', field 'extra': expected a string, got a number",
+            "question 'q1', profile item 'i2', field 'extra': expected a string, got a number (2.5",
         ),
         (
             (0, "profile", 1, "date"),
             True,
             "question 'q1', profile item 'i2', field 'date': expected a string, got true or false",
         ),
-        (
-            (0, "profile", 1, "text"),
-            "a \ud800 b",
-            "question 'q1', profile item 'i2', field 'text': expected Unicode text, got a lone "
-            "surrogate at character 2",
-        ),
         ((1,), 3, "question number 2: expected an object, got a number"),
+        ((1,), {"a": 1}, "question number 2, field 'id': expected a string, got nothing"),
     ],
 )
-def test_a_bad_question_names_file_record_field_and_remedy(folder, place, value, message):
+def test_a_malformed_record_is_left_out_with_place_and_remedy(folder, place, value, message):
     path = write(folder, "dev_questions.json", changed(QUESTIONS, place, value))
-    with pytest.raises(DataError) as error:
-        read_questions(path, ("text", "title"))
-    assert str(error.value).startswith(f"LaMP_4/dev_questions.json, {message}")
-    assert "; " in str(error.value)
-    assert SECRET not in str(error.value)
-    assert str(folder) not in str(error.value)
+    read = read_questions(path, ("text", "title"))
+    (problem,) = read.left_out
+    assert problem.startswith(f"LaMP_4/dev_questions.json, {message}")
+    assert "; " in problem
+    assert SECRET not in problem
+    assert str(folder) not in problem
+    assert sum(len(question.profile) for question in read.questions) < 5
+
+
+@pytest.mark.parametrize("place", [(0, "profile", 0), (0, "profile", 1), (2, "profile", 1)])
+def test_mostly_malformed_items_are_refused(folder, place):
+    content = changed(changed(QUESTIONS, place, 3), (1, "profile", 0, "text"), None)
+    content = changed(content, (2, "profile", 0, "text"), [])
+    with pytest.raises(DataError, match=r"3 of the 5 profile items of LaMP_4/dev_q.* malformed"):
+        read_questions(write(folder, "dev_questions.json", content), ("text", "title"))
+
+
+def test_mostly_malformed_questions_are_refused(folder):
+    content = changed(changed(QUESTIONS, (0, "input"), 3), (1, "input"), None)
+    with pytest.raises(DataError, match=r"question 'q1', field 'input'.*2 of the 3 questions"):
+        read_questions(write(folder, "dev_questions.json", content))
+
+
+@pytest.mark.parametrize("absent", [None, float("nan"), ""])
+def test_null_nan_and_blank_are_as_good_as_no_date(folder, absent):
+    content = changed(QUESTIONS, (0, "profile", 0, "date"), absent)
+    content = changed(content, (0, "user_id"), None)
+    read = read_questions(write(folder, "dev_questions.json", content), ("text", "title"))
+    assert read.left_out == ()
+    assert read.questions[0].profile[0].date is None
+    assert read.questions[0].user_id is None
+
+
+def test_numbers_are_ids_and_where_asked_for_labels(folder):
+    content = changed(changed(QUESTIONS, (0, "id"), 7), (0, "user_id"), 8)
+    content = changed(content, (0, "profile", 0, "id"), 9)
+    content = changed(content, (0, "profile", 0, "title"), 4)
+    path = write(folder, "dev_questions.json", content)
+    first = read_questions(path, ("text", "title"), numeric=("title",)).questions[0]
+    assert (first.id, first.user_id, first.profile[0].id) == ("7", "8", "9")
+    assert first.profile[0].fields["title"] == "4"
+
+
+def test_half_a_character_becomes_a_replacement_character(folder):
+    content = changed(QUESTIONS, (0, "profile", 0, "text"), "a \ud800 b \ud83d\ude00")
+    first = read_questions(write(folder, "dev_questions.json", content)).questions[0]
+    assert first.profile[0].fields["text"] == "a \ufffd b \U0001f600"
+
+
+def test_two_questions_of_one_id_are_refused_with_both_places(folder):
+    path = write(folder, "dev_questions.json", changed(QUESTIONS, (2, "id"), "q1"))
+    with pytest.raises(
+        DataError, match=r"'q1', field 'id'.*number 3 repeats that of question numb"
+    ):
+        read_questions(path)
+
+
+def test_json_lines_are_read(folder):
+    lines = "\n".join(json.dumps(question) for question in QUESTIONS)
+    read = read_questions(write(folder, "dev_questions.json", lines), ("text", "title"))
+    assert [question.id for question in read.questions] == ["q1", "q2", "q3"]
+
+
+def test_a_wrapped_list_is_refused_with_what_it_is_wrapped_in(folder):
+    with pytest.raises(DataError, match="expected a list, got an object with the keys 'data'"):
+        read_questions(write(folder, "x.json", {"data": QUESTIONS}))
 
 
 @pytest.mark.parametrize(
@@ -140,17 +208,28 @@ def test_a_bad_question_names_file_record_field_and_remedy(folder, place, value,
     [
         (("task",), MISSING, ", field 'task': expected a string, got nothing"),
         (("golds",), MISSING, ", field 'golds': expected a list, got nothing"),
-        (("golds", 0), None, ", gold number 1: expected an object, got null"),
         (("golds", 1, "id"), "q1", ", gold 'q1', field 'id': expected a unique id"),
-        (("golds", 1, "output"), 5, ", gold 'q2', field 'output': expected a string, got a number"),
-        (("golds", 1, "output"), "\udfff", ", gold 'q2', field 'output': expected Unicode text"),
     ],
 )
-def test_a_bad_gold_names_file_record_field_and_remedy(folder, place, value, message):
+def test_an_output_file_of_another_form_is_refused(folder, place, value, message):
     path = write(folder, "dev_outputs.json", changed(OUTPUTS, place, value))
     with pytest.raises(DataError) as error:
         read_outputs(path)
     assert str(error.value).startswith(f"LaMP_4/dev_outputs.json{message}")
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (("golds", 1), None, ", gold number 2: expected an object, got null"),
+        (("golds", 1, "output"), 5, ", gold 'q2', field 'output': expected a string, got a number"),
+    ],
+)
+def test_a_malformed_gold_is_left_out_with_its_place(folder, place, value, message):
+    outputs = read_outputs(write(folder, "dev_outputs.json", changed(OUTPUTS, place, value)))
+    assert outputs.golds == {"q1": "x"}
+    (problem,) = outputs.left_out
+    assert problem.startswith(f"LaMP_4/dev_outputs.json{message}")
 
 
 @pytest.mark.parametrize("read", [read_questions, read_outputs])
@@ -159,8 +238,9 @@ def test_a_bad_gold_names_file_record_field_and_remedy(folder, place, value, mes
     [
         ('[{"id": "q1",', r"line 1 column 14: expected JSON, got: .*; the file is broken"),
         ("", r"line 1 column 1: expected JSON"),
-        ("[" * 200_000, r"expected JSON in UTF-8, got RecursionError"),
-        ("3", r": expected (a list|an object), got a number; the official form is"),
+        ("[" * 200_000, r"expected JSON, got lists in lists too deep"),
+        ("[" + "9" * 5000 + "]", r"got one of thousands of digits"),
+        ("3", r": expected (a list|an object), got a number \(3\); the official form is"),
     ],
 )
 def test_a_broken_file_is_named(folder, read, content, message):
@@ -173,25 +253,14 @@ def test_a_missing_file_says_how_to_get_it(folder):
         read_questions(folder / "dev_questions.json")
 
 
-def test_a_file_in_another_encoding_is_refused(folder):
-    (folder / "x.json").write_bytes('["é"]'.encode("latin-1"))
-    with pytest.raises(DataError, match="expected JSON in UTF-8, got UnicodeDecodeError"):
-        read_questions(folder / "x.json")
-
-
 def test_a_folder_in_the_place_of_a_file_is_refused(folder):
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="expected a file, got a folder"):
         read_questions(folder)
 
 
 def test_an_empty_list_is_refused(folder):
     with pytest.raises(DataError, match="expected questions, got an empty list"):
         read_questions(write(folder, "x.json", "[]"))
-
-
-def test_a_byte_order_mark_is_no_obstacle(folder):
-    (folder / "x.json").write_text(json.dumps(QUESTIONS), encoding="utf-8-sig")
-    assert len(read_questions(folder / "x.json")) == 2
 
 
 texts = st.text(max_size=20)
@@ -202,7 +271,7 @@ items = st.builds(
     fields=st.dictionaries(
         texts.filter(lambda name: name not in ("id", "date")), texts, max_size=3
     ),
-    date=st.none() | texts,
+    date=st.none() | texts.map(str.strip).filter(bool),
 )
 questions = st.lists(
     st.builds(
@@ -224,7 +293,7 @@ def test_written_questions_are_read_as_they_were(questions):
     with TemporaryDirectory() as folder:
         path = Path(folder) / "dev_questions.json"
         write_questions(path, questions)
-        assert read_questions(path) == tuple(questions)
+        assert read_questions(path) == Questions(tuple(questions))
 
 
 @given(golds=st.dictionaries(ids, texts, max_size=4))

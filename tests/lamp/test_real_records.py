@@ -20,7 +20,7 @@ pytestmark = pytest.mark.realdata
 SIZES = {
     "lamp_2": (542, 542, 0),
     "lamp_3": (351, 702, 6),
-    "lamp_4": (1379, 1379, 13),
+    "lamp_4": (218, 827, 0),
     "lamp_5": (357, 357, 3),
     "lamp_7": (1046, 1046, 13),
 }

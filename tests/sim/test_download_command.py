@@ -25,7 +25,7 @@ class Quiet(SimpleHTTPRequestHandler):
 def address(tmp_path: Path) -> Iterator[str]:
     for task in ("lamp_4", "lamp_5"):
         for place in (TASKS[task].folder, f"time/{TASKS[task].folder}"):
-            folder = tmp_path / "server" / place
+            folder = tmp_path / "server" / place / "dev"
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "dev_questions.json").write_text(json.dumps([place]))
             (folder / "dev_outputs.json").write_text(json.dumps({"task": task}))
@@ -44,7 +44,7 @@ def test_files_land_where_data_says(
     folder = tmp_path / "lamp"
     assert download.main(["--from", address, "task=lamp_4,lamp_5", f"data={folder}"]) == 0
     for name in ("LaMP_4", "LaMP_5"):
-        questions = folder / "time" / name / "dev_questions.json"
+        questions = folder / "time" / name / "dev" / "dev_questions.json"
         assert json.loads(questions.read_text()) == [f"time/{name}"]
     assert capsys.readouterr().out.endswith(
         f"Use them: python -m sim -m task=lamp_4,lamp_5 data={folder}\n"
@@ -56,7 +56,7 @@ def test_the_default_place_is_the_cache(
 ) -> None:
     monkeypatch.setenv("CDCDA_CACHE", str(tmp_path / "cache"))
     assert download.main(["task=lamp_4", "split=user", "--from", address]) == 0
-    assert (tmp_path / "cache" / "lamp" / "LaMP_4" / "dev_outputs.json").is_file()
+    assert (tmp_path / "cache" / "lamp" / "LaMP_4" / "dev" / "dev_outputs.json").is_file()
 
 
 def test_a_missing_file_and_a_missing_address_are_named(tmp_path: Path, address: str) -> None:
