@@ -39,7 +39,7 @@ def check(config: Config) -> None:
 
 
 def check_effect(config: Config, given: Sequence[str]) -> None:
-    """Refuse a privacy key that was given by hand although the chosen kind never reads it.
+    """Refuse a key that was given by hand although nothing reads it beside the others.
 
     Args:
         config: The composed configuration.
@@ -57,6 +57,17 @@ def check_effect(config: Config, given: Sequence[str]) -> None:
             raise ConfigError(
                 f"{path} has no effect while privacy.kind is {kind}; add privacy={readers[0]}"
             )
+    _check_split_effect(config, given)
+
+
+def _check_split_effect(config: Config, given: Sequence[str]) -> None:
+    held_out = config.split == "holdout"
+    if "holdout" in given and not held_out:
+        raise ConfigError(f"holdout has no effect while split is {config.split}; add split=holdout")
+    if "split_seed" in given and not held_out and config.max_records is None:
+        raise ConfigError(
+            "split_seed has no effect while all records are used; add split=holdout or max_records"
+        )
 
 
 def _privacy(config: Config) -> Iterator[str]:
@@ -167,6 +178,19 @@ def _drift(config: Config) -> Iterator[str]:
         )
     if config.engine.name == "deployment":
         yield "drift.cut exists for simulated devices only: real ones hold their own D_u"
+
+
+def _portion(config: Config) -> Iterator[str]:
+    taken = {
+        "split=holdout": config.split == "holdout",
+        "max_records": config.max_records is not None,
+        "max_queries": config.max_queries is not None,
+    }
+    for key in (key for key, is_given in taken.items() if is_given):
+        if config.task.name == "dialogue":
+            yield f"{key} does not apply to dialogues; set dialogue.records and dialogue.queries"
+        elif config.drift.cut is not None:
+            yield f"{key} and drift.cut exclude each other: both say what is asked and trained on"
 
 
 def _is_date(text: str) -> bool:
@@ -301,6 +325,7 @@ RULES: tuple[Callable[[Config], Iterator[str]], ...] = (
     _stream,
     _world,
     _drift,
+    _portion,
     _build,
     _resources,
     _cloud_workers,

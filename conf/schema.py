@@ -632,7 +632,16 @@ class Config:
             task=dialogue a folder or file of dialogues.
         part: Which official file: train, dev or test.
         split: "time" groups questions by user_id and needs dates; "user" makes each question a
-            user where there is no user_id; "auto" takes "time" where the files allow it.
+            user where there is no user_id; "auto" takes "time" where the files allow it. "holdout"
+            asks held-out records of each user, and none of the files' own questions.
+        holdout: Share of each user's records that split=holdout asks: the newest where every record
+            has a date, else drawn from ``split_seed``.
+        max_records: Records of D_u at most, of public users too: the newest, or drawn from
+            ``split_seed``; None for all. Who is a target user does not depend on it.
+        max_queries: Queries of each user at most: the newest of held-out records, the first of
+            the files' own; None for all.
+        split_seed: Seed of what is held out and left out, apart from the run's seed: the same
+            queries under every seed.
         users: Target users: the longest histories, ties by id.
         skip_users: Leave out so many of the longest histories first; for choosing
             hyperparameters on users that are no target users.
@@ -667,7 +676,11 @@ class Config:
     drift: DriftConfig = field(default_factory=DriftConfig)
     data: str = "miniature"
     part: Literal["train", "dev", "test"] = "dev"
-    split: Literal["auto", "time", "user"] = "auto"
+    split: Literal["auto", "time", "user", "holdout"] = "auto"
+    holdout: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    max_records: PositiveInt | None = None
+    max_queries: PositiveInt | None = None
+    split_seed: int = 2024
     users: PositiveInt = 20
     skip_users: NonNegativeInt = 0
     methods: tuple[str, ...] = ("device", "direct_ft", "direct_ft_matched", "cdcda")

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 from conf.checks import MINIATURE
 from conf.errors import ConfigError, DataError
 from conf.schema import Config, WorldConfig
-from lamp import drift
+from lamp import drift, holdout
+from lamp.contamination import given_away
 from lamp.dialogue_users import dialogue_users
 from lamp.official import read_official
 from lamp.records import Query, UserHistory
 from lamp.splits import Member, Split, split_questions
-from lamp.tasks import Task, make_pair, query_text, task
+from lamp.tasks import Task, make_pair, task
 from storage import atomic
 from storage.hashing import hash_json
 
@@ -40,11 +41,12 @@ class LampData:
         task: The task.
         targets: Users that are adapted and scored, sorted by user id.
         public: Users that base models may be tuned on, sorted by user id.
-        split: "time" or "user".
+        split: "time", "user", "holdout" or "dialogue".
         contaminated: Target user -> ids of the queries that the user's own history gives away.
         notes: What the log and the report should say about the data.
         skipped: Ids of the users with even longer histories that ``skip_users`` set aside.
         ages: Query id -> whole years since ``drift.cut``; empty without one.
+        lengths: User -> records before anything was held or left out; what users are ranked by.
     """
 
     task: Task
@@ -55,6 +57,7 @@ class LampData:
     notes: tuple[str, ...]
     skipped: tuple[str, ...] = ()
     ages: Mapping[str, int] = field(default_factory=dict)
+    lengths: Mapping[str, int] = field(default_factory=dict)
 
 
 def load(config: Config) -> LampData:
@@ -68,7 +71,9 @@ def load(config: Config) -> LampData:
     """
     chosen = task(config.task)
     if config.drift.cut is not None:
-        drift.check_task(chosen)
+        holdout.check_task(chosen, "drift.cut")
+    if config.split == "holdout":
+        holdout.check_task(chosen, "split=holdout")
     if chosen.name == "dialogue":
         users, notes = dialogue_users(config)
         return _assign(config, chosen, Split("dialogue", (), notes), users)
@@ -81,23 +86,23 @@ def load(config: Config) -> LampData:
     return _assign(config, chosen, split, users)
 
 
-def corpus_users(data: LampData, holdout: int) -> tuple[UserHistory, ...]:
+def corpus_users(data: LampData, unseen: int) -> tuple[UserHistory, ...]:
     """Return everybody but the longest histories: whose text may teach the miniature models.
 
     Args:
         data: Loaded data.
-        holdout: So many of the longest histories stay unseen, and never fewer than the target and
-            skipped users; so runs with up to ``holdout`` target users share the same models.
+        unseen: So many of the longest histories stay unseen, and never fewer than the target and
+            skipped users; so runs with up to ``unseen`` target users share the same models.
 
     Raises:
         ConfigError: If nobody is left.
     """
-    held = max(holdout - len(data.targets) - len(data.skipped), 0)
-    left = sorted(data.public, key=_rank)[held:]
+    held = max(unseen - len(data.targets) - len(data.skipped), 0)
+    left = sorted(data.public, key=lambda user: _rank(user, data.lengths))[held:]
     if not left:
         raise ConfigError(
             f"model.build.holdout: {len(data.public)} public users are left besides the "
-            f"{len(data.targets)} target users, and the {holdout} longest histories are held out; "
+            f"{len(data.targets)} target users, and the {unseen} longest histories are held out; "
             "lower it, or take more data (world.population for the miniature world)"
         )
     return tuple(sorted(left, key=lambda user: user.user_id))
@@ -146,8 +151,8 @@ def _history(member: Member, golds: Mapping[str, str], task: Task, max_words: in
     return UserHistory(member.user_id, member.profile, pairs, queries)
 
 
-def _rank(user: UserHistory) -> tuple[int, str]:
-    return -len(user.profile), user.user_id
+def _rank(user: UserHistory, lengths: Mapping[str, int]) -> tuple[int, str]:
+    return -lengths.get(user.user_id, len(user.profile)), user.user_id
 
 
 def _assign_cut(config: Config, task: Task, split: Split, users: Sequence[UserHistory]) -> LampData:
@@ -181,65 +186,60 @@ def _assign_cut(config: Config, task: Task, split: Split, users: Sequence[UserHi
         public=_by_id(public),
         notes=(*kept, *drift.notes(settings, targets, len(others) - len(public))),
         ages={query: age for each in targets for query, age in each.ages.items()},
+        lengths={},
     )
 
 
 def _assign(config: Config, task: Task, split: Split, users: Sequence[UserHistory]) -> LampData:
-    ranked = sorted(users, key=_rank)
+    whole = sorted(users, key=lambda user: _rank(user, {}))
     first, last = config.skip_users, config.skip_users + config.users
-    if last > len(ranked):
+    if last > len(whole):
         skipped = f" after skip_users={first}" if first else ""
         raise DataError(
             f"users: {config.users} target users are asked for{skipped}, the data of {task.name} "
-            f"has {len(ranked)}; lower `users` or take more data"
+            f"has {len(whole)}; lower `users` or take more data"
         )
-    targets = ranked[first:last]
-    contaminated = {
-        user.user_id: given_away
-        for user in sorted(targets, key=lambda user: user.user_id)
-        if (given_away := _contaminated(user, task))
-    }
-    if config.evaluation.exclude_contaminated:
-        targets = [_without(user, contaminated.get(user.user_id, ())) for user in targets]
+    ranked, parts = holdout.take_parts(whole, task, holdout.portion_of(config, whole))
+    targets, contaminated = _scored(ranked[first:last], task, config)
     notes = (
         *split.notes,
-        *_tie_notes(ranked, first, last),
-        *_label_notes(users, task),
+        *parts,
+        *_tie_notes(whole, first, last),
+        *_label_notes(ranked, task),
         *_contamination_notes(contaminated, targets, config.evaluation.exclude_contaminated),
         *(() if last < len(ranked) else (NO_PUBLIC,)),
     )
     return LampData(
         task=task,
         targets=_by_id(targets),
-        public=_by_id(ranked[last:]),
+        public=_by_id(holdout.first_queries(ranked[last:], config.max_queries)),
         split=split.name,
         contaminated=contaminated,
         notes=notes,
         skipped=tuple(sorted(user.user_id for user in ranked[:first])),
+        lengths={user.user_id: len(user.profile) for user in whole},
     )
+
+
+def _scored(
+    targets: Sequence[UserHistory], task: Task, config: Config
+) -> tuple[list[UserHistory], dict[str, tuple[str, ...]]]:
+    """Target users with the queries that are scored, and the ids of the contaminated ones."""
+    if not config.evaluation.exclude_contaminated:
+        targets = holdout.first_queries(targets, config.max_queries)
+    contaminated = {
+        user.user_id: ids
+        for user in sorted(targets, key=lambda user: user.user_id)
+        if (ids := given_away(user, task))
+    }
+    if config.evaluation.exclude_contaminated:
+        clean = [_without(user, contaminated.get(user.user_id, ())) for user in targets]
+        targets = holdout.first_queries(clean, config.max_queries)
+    return list(targets), contaminated
 
 
 def _by_id(users: Iterable[UserHistory]) -> tuple[UserHistory, ...]:
     return tuple(sorted(users, key=lambda user: user.user_id))
-
-
-def _contaminated(user: UserHistory, task: Task) -> tuple[str, ...]:
-    """Return the ids of the queries whose text stands in the history, white space aside.
-
-    Where an item is its own answer, LaMP-7, the gold answer counts as well: a query asks for a
-    paraphrase back into the user's words.
-    """
-    history = {_squeeze(text) for item in user.profile for text in item.fields.values()}
-    return tuple(
-        query.id
-        for query in user.queries
-        if _squeeze(query_text(task, query)) in history
-        or (not task.response_field and _squeeze(query.gold) in history)
-    )
-
-
-def _squeeze(text: str) -> str:
-    return " ".join(text.split())
 
 
 def _without(user: UserHistory, identifiers: Sequence[str]) -> UserHistory:

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from conf.errors import ConfigError
 from conf.schema import DriftConfig
+from lamp.contamination import normalised
+from lamp.holdout import as_query
 from lamp.metrics import is_answer
-from lamp.records import Pair, ProfileItem, Query, UserHistory
+from lamp.records import Pair, ProfileItem, UserHistory
 from lamp.splits import date_key, date_of
-from lamp.tasks import Task, training_prompt
+from lamp.tasks import Task
 
 DAY = (1, 1)  # month and day, where a date does not tell them
 # One in so many of a public user's records before the cut, the newest, is asked as a query.
@@ -38,19 +39,6 @@ class CutHistory:
     history: UserHistory
     ages: Mapping[str, int]
     unusable: int
-
-
-def check_task(task: Task) -> None:
-    """Refuse tasks whose records are no questions with an answer.
-
-    Raises:
-        ConfigError: If a pair is not asked as a query is.
-    """
-    if not task.query_before or task.query_before not in task.pair_prompt:
-        raise ConfigError(
-            f"drift.cut: later records of {task.name} make no queries, as its pairs are trained in "
-            "another wording than it asks; take lamp_2, lamp_3, lamp_4 or lamp_5"
-        )
 
 
 def cut_history(
@@ -80,7 +68,7 @@ def cut_history(
     later = [place for place, age in enumerate(ages) if age in scored]
     fresh = _fresh(items, pairs)
     asked = [place for place in later if place in fresh and is_answer(task, pairs[place].response)]
-    queries = tuple(_query(user, task, pairs[place]) for place in asked)
+    queries = tuple(as_query(user.user_id, task, pairs[place]) for place in asked)
     return CutHistory(
         history=UserHistory(user.user_id, tuple(items[:known]), tuple(pairs[:known]), queries),
         ages={query.id: ages[place] for query, place in zip(queries, asked, strict=True)},
@@ -98,7 +86,7 @@ def as_public(cut: CutHistory, task: Task) -> UserHistory:
     user = cut.history
     kept = len(user.pairs) - len(user.pairs) // ASKED
     asked = [pair for pair in user.pairs[kept:] if is_answer(task, pair.response)]
-    queries = tuple(_query(user, task, pair) for pair in asked)
+    queries = tuple(as_query(user.user_id, task, pair) for pair in asked)
     return UserHistory(user.user_id, user.profile[:kept], user.pairs[:kept], queries)
 
 
@@ -131,22 +119,12 @@ def _day(key: Key) -> Key:
 
 
 def _fresh(items: Sequence[ProfileItem], pairs: Sequence[Pair]) -> set[int]:
-    """Places whose input stands in no earlier record, white space aside."""
+    """Places whose input stands in no earlier record, normalised."""
     seen: set[str] = set()
     fresh = set()
     for place, (item, pair) in enumerate(zip(items, pairs, strict=True)):
-        text = _squeeze(pair.input)
+        text = normalised(pair.input)
         if text not in seen:
             fresh.add(place)
-        seen.update((text, *map(_squeeze, item.fields.values())))
+        seen.update((text, *map(normalised, item.fields.values())))
     return fresh
-
-
-def _squeeze(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _query(user: UserHistory, task: Task, pair: Pair) -> Query:
-    """A record as a question; its id is unique among all users."""
-    prompt, answer = training_prompt(task, pair)
-    return Query(f"{user.user_id}/{pair.id}", prompt, answer)

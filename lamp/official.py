@@ -32,7 +32,8 @@ class Official:
 
     Attributes:
         where: Name of the question file, for messages.
-        questions: Questions that have a gold answer, in file order.
+        questions: Questions that have a gold answer, in file order; with ``split=holdout``, which
+            asks none of them, all of the file.
         golds: Question id -> gold answer.
         notes: What was left out.
     """
@@ -60,7 +61,8 @@ def find_files(folder: Path, task: Task, part: str, split: str) -> tuple[Path, P
     server's layout, and the same without the folder of the part.
 
     Raises:
-        DataError: If there is no question file, or no output file beside it.
+        DataError: If there is no question file, or no output file beside it (which
+            ``split=holdout`` does not need).
     """
     first, second = ("", "time/") if split == "user" else ("time/", "")
     names = dict.fromkeys((task.folder, task.official))
@@ -70,7 +72,7 @@ def find_files(folder: Path, task: Task, part: str, split: str) -> tuple[Path, P
             questions, outputs = (folder / inner / name for name in file_names(part))
             if not questions.is_file():
                 continue
-            if outputs.is_file():
+            if outputs.is_file() or split == "holdout":
                 return questions, outputs
             raise DataError(
                 f"{display_name(outputs)}: expected the gold answers beside the questions, there "
@@ -92,6 +94,8 @@ def read_official(folder: Path, task: Task, part: str, split: str) -> Official:
     """
     questions_path, outputs_path = find_files(folder, task, part, split)
     try:
+        if split == "holdout":
+            return _read_histories(questions_path, task)
         return _read(questions_path, outputs_path, task)
     except DataError as error:
         place = questions_path.parent
@@ -101,10 +105,19 @@ def read_official(folder: Path, task: Task, part: str, split: str) -> Official:
         raise DataError(f"{error}. {other}") from None
 
 
+def _read_histories(path: Path, task: Task) -> Official:
+    read = files.read_questions(path, task.fields, numeric=_numeric(task))
+    return Official(display_name(path), read.questions, {}, tuple(_notes(read.left_out, (), [])))
+
+
+def _numeric(task: Task) -> tuple[str, ...]:
+    """Fields that may be numbers in a file."""
+    return (task.response_field,) if task.pair_labels else ()
+
+
 def _read(questions_path: Path, outputs_path: Path, task: Task) -> Official:
     where = display_name(questions_path)
-    labels = (task.response_field,) if task.pair_labels else ()
-    read = files.read_questions(questions_path, task.fields, numeric=labels)
+    read = files.read_questions(questions_path, task.fields, numeric=_numeric(task))
     outputs = files.read_outputs(outputs_path, numeric=task.kind != "text")
     _check_task(outputs, task, display_name(outputs_path))
     asked = Sieve("questions", where)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from conf.errors import DataError
@@ -45,8 +45,8 @@ def split_questions(questions: Sequence[Question], name: str, where: str) -> Spl
 
     Args:
         questions: All questions of one file.
-        name: "time", "user", or "auto" for "time" where every question has a user id and every
-            profile item a date.
+        name: "time", "user", "holdout", or "auto" for "time" where every question has a user id and
+            every profile item a date.
         where: Name of the file, for messages.
 
     Raises:
@@ -54,6 +54,8 @@ def split_questions(questions: Sequence[Question], name: str, where: str) -> Spl
     """
     if name == "time" or (name == "auto" and _has_time(questions)):
         return _by_time(questions, where)
+    if name == "holdout":
+        return _whole_histories(questions, where)
     split = _by_user(questions, where)
     if name == "user":
         return split
@@ -130,15 +132,30 @@ def _ambiguity_note(users: int) -> tuple[str, ...]:
 
 
 def _by_user(questions: Sequence[Question], where: str) -> Split:
-    if all(question.user_id is None for question in questions):
-        members = [Member(each.id, each.profile, (each,)) for each in questions]
-    else:
-        members = [
-            Member(user_id, min(asked, key=lambda each: each.id).profile, asked)
-            for user_id, asked in _group(questions, where, "user").items()
-        ]
+    members = [
+        Member(user_id, min(asked, key=lambda each: each.id).profile, asked)
+        for user_id, asked in _users(questions, where, "user").items()
+    ]
     note = "split=user: without dates nothing shows that a history precedes its queries"
     return Split("user", tuple(members), (note,))
+
+
+def _whole_histories(questions: Sequence[Question], where: str) -> Split:
+    """Each user with the longest of the own profiles, and no question of the file."""
+    members = [
+        Member(user_id, min(asked, key=lambda each: (-len(each.profile), each.id)).profile, ())
+        for user_id, asked in _users(questions, where, "holdout").items()
+    ]
+    return Split("holdout", tuple(members), ())
+
+
+def _users(
+    questions: Sequence[Question], where: str, split: str
+) -> Mapping[str, tuple[Question, ...]]:
+    """Questions by user; each is a user of its own where none has a user id."""
+    if all(question.user_id is None for question in questions):
+        return {each.id: (each,) for each in questions}
+    return _group(questions, where, split)
 
 
 def _group(

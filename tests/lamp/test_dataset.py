@@ -153,8 +153,8 @@ def test_a_citation_pair_needs_its_field_in_the_file(write_lamp, make_config):
 def test_corpus_users_never_include_the_longest_histories(write_users, make_config):
     write_users(1, 2, 3, 4, 5, 6)
     data = load(make_config(users=1, skip_users=1))
-    assert user_ids(corpus_users(data, holdout=0)) == ["u0", "u1", "u2", "u3"]
-    assert user_ids(corpus_users(data, holdout=4)) == ["u0", "u1"]
+    assert user_ids(corpus_users(data, unseen=0)) == ["u0", "u1", "u2", "u3"]
+    assert user_ids(corpus_users(data, unseen=4)) == ["u0", "u1"]
 
 
 def test_runs_within_the_holdout_share_the_corpus(write_users, make_config):
@@ -169,7 +169,7 @@ def test_runs_within_the_holdout_share_the_corpus(write_users, make_config):
 def test_a_holdout_of_everybody_is_refused(write_users, make_config):
     write_users(1, 2, 3)
     with pytest.raises(ConfigError, match=r"model\.build\.holdout: 2 public users.*the 3 longest"):
-        corpus_users(load(make_config()), holdout=3)
+        corpus_users(load(make_config()), unseen=3)
 
 
 def test_a_history_is_a_dataset_of_strings(write_users, make_config):

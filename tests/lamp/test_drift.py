@@ -8,7 +8,7 @@ from conf.checks import check
 from conf.errors import ConfigError, DataError
 from conf.schema import DriftConfig
 from lamp.dataset import load
-from lamp.drift import check_task, cut_history, is_scorable
+from lamp.drift import cut_history, is_scorable
 from lamp.records import Pair, ProfileItem, UserHistory
 from lamp.tasks import TASKS, query_text
 
@@ -76,15 +76,6 @@ def test_a_record_whose_response_is_no_answer_is_no_query():
 def test_a_record_without_a_readable_date_is_refused_by_name(date):
     with pytest.raises(DataError, match=r"user 'u', profile item 'i1', field 'date'.*drift.cut"):
         cut_history(user("2012-01-01", date), TASK, SETTINGS)
-
-
-@pytest.mark.parametrize("name", sorted(TASKS))
-def test_only_tasks_whose_pairs_are_trained_as_they_are_asked_can_be_cut(name):
-    if name in ("lamp_2", "lamp_3", "lamp_4", "lamp_5"):
-        check_task(TASKS[name])
-    else:
-        with pytest.raises(ConfigError, match=name):
-            check_task(TASKS[name])
 
 
 def test_every_refresh_has_the_same_users_and_the_same_public_ones(make_config):

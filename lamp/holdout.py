@@ -1,0 +1,177 @@
+"""How much of a user is used: records held out as queries, and limits on records and queries.
+
+A held-out record is asked as it would be trained, and its own response is the gold answer. What is
+held out or left out depends on the order of a user's records alone: by date where every record of
+the data has a readable one, else a permutation that is drawn once per user. The last ones are held
+out first; of the rest the newest stay, or the first of the permutation. So under a larger limit the
+same records stay and further ones join them, and under a larger share further ones are asked.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from decimal import ROUND_HALF_UP, Decimal
+
+from conf.errors import ConfigError
+from conf.schema import Config
+from conf.seeds import derive_seed
+from lamp.contamination import normalised
+from lamp.metrics import is_answer
+from lamp.records import Pair, Query, UserHistory
+from lamp.splits import date_key
+from lamp.tasks import Task, training_prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """What is taken of every user's records.
+
+    Attributes:
+        holdout: Share of a user's records that become queries; None asks the files' own.
+        max_records: Records of D_u at most; None for all.
+        max_queries: Queries at most; None for all.
+        by_date: The order is that of the dates, else the permutation of ``seed``.
+        seed: Seed of the permutations, the same for every run of the same data.
+    """
+
+    holdout: float | None
+    max_records: int | None
+    max_queries: int | None
+    by_date: bool
+    seed: int
+
+
+def check_task(task: Task, key: str) -> None:
+    """Refuse tasks whose records are no questions with an answer.
+
+    Args:
+        task: The task.
+        key: The setting that asks for such questions, for the error.
+
+    Raises:
+        ConfigError: If a pair is not asked as a query is.
+    """
+    if not task.query_before or task.query_before not in task.pair_prompt:
+        raise ConfigError(
+            f"{key}: records of {task.name} make no queries, as its pairs are trained in "
+            "another wording than it asks; take lamp_2, lamp_3, lamp_4 or lamp_5"
+        )
+
+
+def as_query(user_id: str, task: Task, pair: Pair) -> Query:
+    """A record as a question; its id is unique among all users."""
+    prompt, answer = training_prompt(task, pair)
+    return Query(f"{user_id}/{pair.id}", prompt, answer)
+
+
+def portion_of(config: Config, users: Iterable[UserHistory]) -> Portion:
+    """What the configuration takes of every user, in the order that the data allow."""
+    by_date = all(
+        item.date is not None and date_key(item.date) is not None
+        for user in users
+        for item in user.profile
+    )
+    return Portion(
+        holdout=config.holdout if config.split == "holdout" else None,
+        max_records=config.max_records,
+        max_queries=config.max_queries,
+        by_date=by_date,
+        seed=config.split_seed,
+    )
+
+
+def take_parts(
+    users: Sequence[UserHistory], task: Task, portion: Portion
+) -> tuple[list[UserHistory], tuple[str, ...]]:
+    """Take every user's part; what remains keeps the order of the file.
+
+    Returns:
+        The users with D_u and the queries it precedes, the files' own ones not yet limited, and
+        what a reader of the results should know.
+    """
+    if portion.holdout is None and portion.max_records is None:
+        return list(users), ()
+    made = [_take(user, task, portion) for user in users]
+    taken = [history for history, _ in made]
+    repeated = sum(each for _, each in made)
+    return taken, tuple(_notes(users, taken, repeated, portion))
+
+
+def first_queries(users: Iterable[UserHistory], most: int | None) -> list[UserHistory]:
+    """Users with at most so many queries each: the first of the file."""
+    return [replace(user, queries=user.queries[:most]) for user in users]
+
+
+def _take(user: UserHistory, task: Task, portion: Portion) -> tuple[UserHistory, int]:
+    """One user's part, and the records that are in no part as they repeat a held-out one."""
+    order = _order(user, portion)
+    queries, repeated = user.queries, 0
+    if portion.holdout is not None:
+        asked = _held_out(user, task, portion, order)
+        texts = {normalised(user.pairs[place].input) for place in asked}
+        rest = [place for place in order if normalised(user.pairs[place].input) not in texts]
+        queries = tuple(as_query(user.user_id, task, user.pairs[place]) for place in sorted(asked))
+        order, repeated = rest, len(order) - len(asked) - len(rest)
+    kept = sorted(_newest(order, portion))
+    history = replace(
+        user,
+        profile=tuple(user.profile[place] for place in kept),
+        pairs=tuple(user.pairs[place] for place in kept),
+        queries=queries,
+    )
+    return history, repeated
+
+
+def _notes(
+    users: Sequence[UserHistory], taken: Sequence[UserHistory], repeated: int, portion: Portion
+) -> Iterable[str]:
+    if portion.holdout is not None:
+        which = "the newest ones" if portion.by_date else "drawn at random"
+        yield (
+            f"{portion.holdout:g} of each user's records, {which}, are asked as queries; "
+            "the files' own questions are not"
+        )
+    if repeated:
+        yield f"records that repeat a held-out one and are left out of D_u: {repeated}"
+    held = 0 if portion.holdout is None else sum(len(user.queries) for user in taken)
+    rest = sum(len(user.pairs) for user in users) - held - repeated
+    kept = sum(len(user.pairs) for user in taken)
+    if kept < rest:
+        which = "the newest ones" if portion.by_date else "drawn at random"
+        yield f"max_records={portion.max_records}: {kept} of {rest} records stay, {which}"
+
+
+def _order(user: UserHistory, portion: Portion) -> list[int]:
+    """Places of a user's records: oldest first, or in the user's own random order."""
+    places = list(range(len(user.pairs)))
+    if portion.by_date:
+        dates = [date_key(item.date or "") or () for item in user.profile]
+        return sorted(places, key=lambda place: (dates[place], place))
+    random.Random(derive_seed(portion.seed, "records", user.user_id)).shuffle(places)
+    return places
+
+
+def _newest(order: Sequence[int], portion: Portion) -> Sequence[int]:
+    if portion.max_records is None:
+        return order
+    return order[-portion.max_records :] if portion.by_date else order[: portion.max_records]
+
+
+def _held_out(user: UserHistory, task: Task, portion: Portion, order: Sequence[int]) -> list[int]:
+    """Places of the records that become queries: each text once, one text at least stays."""
+    texts = [normalised(pair.input) for pair in user.pairs]
+    share = Decimal(str(portion.holdout)) * len(order)
+    count = min(
+        int(share.to_integral_value(ROUND_HALF_UP)),
+        len(set(texts)) - 1,
+        len(order) if portion.max_queries is None else portion.max_queries,
+    )
+    asked: dict[str, int] = {}
+    for place in reversed(order):
+        if len(asked) == count:
+            break
+        if texts[place] not in asked and is_answer(task, user.pairs[place].response):
+            asked[texts[place]] = place
+    return list(asked.values())
