@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from clients.folder import STALE
 from lamp import metrics
+from sim import exercised
 from sim.filter_tables import (
     READING,
     augmentations_of,
@@ -105,11 +106,11 @@ def _filter_warnings(run: Run) -> Iterator[str]:
         total = total_of(lines) if lines else None
         if total is None or not total.generated:
             continue
-        if total.kept < NEAR_ZERO_KEPT * total.generated:
+        if reason := exercised.why_not(run, arm):
             yield (
-                f"{arm.name}: the filters kept {count(total.kept)} of {count(total.generated)} "
-                f"candidates ({percent(total.kept, total.generated)}); the method hardly differs "
-                "from direct_ft."
+                f"{arm.name}: {exercised.LABEL}: {reason} ({count(total.kept)} of "
+                f"{count(total.generated)}); its scores show neither an effect nor that there is "
+                "none."
             )
         filtered = METHODS[arm.method].choice == "filtered"
         for gate, reached, passed in gates(total, other_reasons(run)):

@@ -14,7 +14,7 @@ from typing import Any
 
 from conf.errors import RunError
 from lamp import metrics
-from sim import cautions, filter_tables, plots, score_tables
+from sim import cautions, exercised, filter_tables, plots, score_tables
 from sim.layouts import Layout, make_layout
 from sim.results import Results, as_line, differing_keys, setting, summarise, value_of
 from sim.run_records import Run
@@ -231,6 +231,8 @@ def effects_table(all_results: Sequence[Results], titles: Sequence[str]) -> Tabl
 
 def _effect(results: Results, name: str, other: str) -> Cell:
     metric, arm = metrics.headline(results.task)[0], results.arm(name)
+    if arm is not None and not arm.exercised:
+        return Cell(exercised.LABEL)
     found = arm.differences.get(other, {}).get(metric) if arm else None
     return difference_cell(metric, found) if found else Cell("")
 

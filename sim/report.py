@@ -189,6 +189,7 @@ def render_report(results: Results, pictures: Sequence[str], layout: Layout | No
             "title": title(run),
             "facts": facts(run),
             "warnings": cautions.warnings(results),
+            "not_exercised": not all(arm.exercised for arm in results.arms),
             "power": score_tables.power_notes(results),
             "leaks": leakage.sentences(results),
             "leakage_notes": leakage.notes(results),

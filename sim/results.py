@@ -22,7 +22,7 @@ from conf.errors import RunError
 from conf.seeds import derive_seed
 from lamp import metrics
 from lamp.tasks import Task
-from sim import statistics
+from sim import exercised, statistics
 from sim.run_records import Answer, ArmName, Run
 from sim.statistics import Difference, Estimate, Floats, Resampling
 from storage import atomic
@@ -44,6 +44,7 @@ class ArmResult:
         metrics: By metric name, see :func:`lamp.metrics.pooled_metrics`.
         differences: By the other arm's name and metric: this arm minus the other.
         failures: Users with a message that got no good reply, counted once per seed.
+        exercised: Whether the method was put to the test in every run, see :mod:`sim.exercised`.
     """
 
     arm: ArmName
@@ -52,6 +53,7 @@ class ArmResult:
     metrics: Mapping[str, Estimate]
     differences: Mapping[str, Mapping[str, Difference]]
     failures: int
+    exercised: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +177,7 @@ def _summarise_arm(
         metrics=_with_pooled(runs, arm.name, statistics.estimate(sums, resampling)),
         differences=differences,
         failures=sum(len(failed_users(run, arm)) for run in runs),
+        exercised=all(exercised.why_not(run, arm) is None for run in runs),
     )
 
 
@@ -388,6 +391,7 @@ def as_line(results: Results, result: ArmResult) -> dict[str, Any]:
         },
         "parse_failure_rate": None if parsing is None else parsing.value,
         "failures": result.failures,
+        "exercised": result.exercised,
     }
 
 

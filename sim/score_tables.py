@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from lamp import metrics
+from sim import exercised
 from sim.results import ArmResult, Results
 from sim.statistics import MOST_USERS, Difference, Estimate, user_mean_name
 from sim.tables import (
@@ -74,8 +75,9 @@ def _scores(
 
 
 def arm_title(result: ArmResult) -> str:
-    """Name of an arm; oracles are marked."""
-    return result.arm.name + (ORACLE_MARK if result.arm.method in ORACLES else "")
+    """Name of an arm; oracles are marked, and arms that did not exercise their method."""
+    mark = "" if result.exercised else f" ({exercised.LABEL})"
+    return result.arm.name + (ORACLE_MARK if result.arm.method in ORACLES else mark)
 
 
 def _against(result: ArmResult, reference: ArmResult, metric: str) -> Cell:
@@ -132,7 +134,7 @@ def inferiority_table(results: Results) -> Table | None:
         found = result.differences.get("cloud", {}).get(name)
         if found and METHODS[result.arm.method].adapts and result.arm.method not in ORACLES:
             verdict = "n/a" if found.low is None else VERDICTS[not_worse(found, higher, margin)]
-            rows.append([result.arm.name, difference_cell(name, found), verdict])
+            rows.append([arm_title(result), difference_cell(name, found), verdict])
     head = ("Method", f"{metric_head(name)} minus cloud", f"Not worse by more than {margin:g}")
     return make_table(head, rows) if rows else None
 
@@ -182,7 +184,7 @@ def differences_table(results: Results) -> Table | None:
     several = len(results.runs) > 1
     rows = [
         [
-            result.arm.name,
+            arm_title(result),
             reference.arm.name,
             metric_head(name),
             *_difference_cells(name, found),
@@ -225,14 +227,16 @@ def power_notes(results: Results) -> list[str]:
     if reference is None:
         return []
     return [
-        _power_note(result.arm.name, reference.arm.name, name, found)
+        _power_note(result, reference.arm.name, name, found)
         for result in results.arms
         if (found := result.differences.get(reference.arm.name, {}).get(name))
     ]
 
 
-def _power_note(arm: str, reference: str, name: str, found: Difference) -> str:
-    head = f"{arm} against {reference}, {plural(found.users, 'user')}: "
+def _power_note(result: ArmResult, reference: str, name: str, found: Difference) -> str:
+    head = f"{result.arm.name} against {reference}, {plural(found.users, 'user')}: "
+    if not result.exercised:
+        return f"{head}{exercised.LABEL}; a difference, or none, says nothing about it."
     if found.low is None:
         return head + "one user alone gives no interval."
     if found.detectable is None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from conf.errors import ConfigError, RunError
 from sim import cautions, filter_tables, report, run_tables, score_tables
+from sim.exercised import why_not
 from sim.filter_tables import kept_table, rejections_table
 from sim.results import summarise
 from sim.run_records import read_run
@@ -56,10 +58,43 @@ def test_report_links_only_pictures_that_exist(make_run):
     assert all((folder / link).is_file() for link in links)
 
 
-def test_nearly_no_kept_candidate_is_warned_of(make_run):
-    text = written(make_run(users=6, kept_rate=0.002))
-    assert "cdcda: the filters kept 0 of" in text
+def test_an_arm_that_kept_next_to_nothing_is_headed_as_not_exercised(make_run):
+    folder = make_run(users=12, kept_rate=0.002)
+    text = written(folder)
+    assert "cdcda: method not exercised: 0 kept pairs per user, fewer than 1 (0 of" in text
+    assert "| cdcda (method not exercised) |" in text
+    assert "cdcda against direct_ft, 12 users: method not exercised;" in text
+    assert "Such\na row is no result, null or otherwise" in text
     assert "cdcda: 0.0% of the candidates passed SCF." in text
+    assert "method not exercised" in printed(folder, 80)
+    results = summarise([read_run(folder)])
+    assert [arm.arm.name for arm in results.arms if not arm.exercised] == ["cdcda"]
+
+
+@pytest.mark.parametrize(
+    ("method", "generated", "kept", "reason"),
+    [
+        ("cdcda", 1000, 29, "2.9% of the candidates were kept, outside the 3% to 33%"),
+        ("cdcda", 1000, 331, "33.1% of the candidates were kept, outside the 3% to 33%"),
+        ("cdcda", 10, 0, "0 kept pairs per user, fewer than 1"),
+        ("cdcda", 1000, 30, None),
+        ("cdcda", 0, 0, None),
+        ("cdcda_random", 1000, 500, "outside the 3% to 33%"),
+        ("cdcda_unfiltered", 1000, 900, None),
+        ("cdcda_unfiltered", 1000, 0, "0 kept pairs per user"),
+    ],
+)
+def test_the_kept_share_must_be_one_that_the_paper_saw(make_run, method, generated, kept, reason):
+    run = read_run(make_run(users=2, queries=1, methods=("direct_ft", method)))
+    line = next(iter(run.augmentations.values()))
+    lines = {(method, "u"): replace(line, generated=generated, kept=kept)}
+    found = why_not(replace(run, augmentations=lines), run.arms[1])
+    assert found is None if reason is None else reason in found
+
+
+def test_an_arm_in_which_nothing_is_shared_is_a_control(make_run):
+    results = summarise([read_run(make_run(users=12, ratios=(0.0, 1.0)))])
+    assert all(arm.exercised for arm in results.arms)
 
 
 def test_healthy_filters_are_not_warned_of(make_run):
