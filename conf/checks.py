@@ -16,6 +16,7 @@ from conf.errors import ConfigError
 from conf.schema import Config, PrivacyConfig, TransformerSize
 
 BUILT = "built"
+GGUF = ".gguf"
 MINIATURE = "miniature"
 USED_BY_KIND = {
     "fixed": {"ratio"},
@@ -212,6 +213,19 @@ def _build(config: Config) -> Iterator[str]:
     yield from _network("model.build.nli", build.nli, multiple=1)
 
 
+def _checkpoints(config: Config) -> Iterator[str]:
+    models = {"model.cloud": config.model.cloud, "model.device": config.model.device}
+    further = config.augmenter.models
+    for name, model in {
+        **models,
+        **{f"augmenter.models.{n}": m for n, m in enumerate(further)},
+    }.items():
+        if model.path.endswith(GGUF) and model.gguf_file is not None:
+            yield f"{name}.gguf_file has no effect while {name}.path is a GGUF file itself"
+        if model.sha256 is not None and not (model.path.endswith(GGUF) or model.gguf_file):
+            yield f"{name}.sha256 is checked for GGUF files only; set {name}.gguf_file=<file>"
+
+
 def _network(path: str, size: TransformerSize, multiple: int) -> Iterator[str]:
     if size.width % (size.heads * multiple):
         factor = f"{multiple} x " if multiple > 1 else ""
@@ -327,6 +341,7 @@ RULES: tuple[Callable[[Config], Iterator[str]], ...] = (
     _drift,
     _portion,
     _build,
+    _checkpoints,
     _resources,
     _cloud_workers,
     _endpoint,

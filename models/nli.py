@@ -15,7 +15,8 @@ from transformers import (
 from conf.errors import ModelError
 from conf.schema import NliModelConfig
 from models.chat import clean
-from models.loading import attempt, load_tokenizer, local_or_hub, require_complete
+from models.loading import attempt, load_tokenizer, origin, require_complete
+from models.names import local_or_hub
 
 ENTAILMENT = "entailment"
 Texts = tuple[str, str]
@@ -133,11 +134,11 @@ class NliScorer:
             "a sequence classifier",
             lambda: AutoModelForSequenceClassification.from_pretrained(
                 source,
-                revision=config.revision,
                 dtype=torch.float32,
                 device_map={"": device},
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # reported, then refused below
+                **origin(source, config.revision),
             ),
         )
         require_complete(source, found)

@@ -55,6 +55,7 @@ COMMANDS: dict[str, Command] = {
     "diagnose": Command("Measure a run's adapters on records and queries.", "sim.diagnose:main"),
     "lexicons": Command("Make lexicons for the dac24 methods from texts.", "sim.lexicons:main"),
     "deploy-demo": Command("Real devices on loopback beside a simulation.", "sim.deploy_demo:main"),
+    "pretrained": Command("Fetch the small pretrained checkpoints.", "sim.pretrained:main"),
     "download": Command("Fetch the official LaMP files of a task.", "sim.download:main"),
 }
 HELP = ("-h", "--help")

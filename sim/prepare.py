@@ -19,6 +19,7 @@ from lamp import dataset, eda, world
 from lamp.bertscore import check_folder
 from lamp.dataset import LampData
 from lamp.records import Pair, UserHistory
+from models import sources
 from sim import provision
 from sim.folders import RunFolder, locked, new_run_folder, refuse_begun
 from sim.leakage.canaries import plant
@@ -41,6 +42,7 @@ def check(config: Config) -> LampData:
 
     Raises:
         ConfigError: If methods, ratios or policies do not fit.
+        ModelError: If a checkpoint is not there or cannot be loaded.
         DataError: If the data cannot be used.
     """
     arms = configured_arms(config)
@@ -52,6 +54,7 @@ def check(config: Config) -> LampData:
     if config.evaluation.bertscore is not None:
         check_folder(Path(config.evaluation.bertscore))
     data = dataset.load(config)
+    sources.check(config)
     if config.engine.name == "deployment":
         return _all_public(config, data)
     provision.check_dates(data.targets, config.privacy)
@@ -170,14 +173,11 @@ def _histories(folder: RunFolder) -> Callable[[], list[UserHistory]]:
 def _with_models(
     config: Config, data: LampData, progress: Progress
 ) -> tuple[Config, dict[str, Any]]:
-    """Build the models where the configuration asks for it; else name the given ones."""
+    """Build the models where the configuration asks for it; else find the given ones."""
     if config.model.build is None:
-        names = {
-            "cloud": {"path": config.model.cloud.path, "revision": config.model.cloud.revision},
-            "device": {"path": config.model.device.path, "revision": config.model.device.revision},
-            "nli": {"path": config.model.nli.path, "revision": config.model.nli.revision},
-        }
-        return config, _with_bytes(config, {"name": config.model.name, **names})
+        with StepProgress(progress) as steps:
+            resolved, facts = sources.resolve(config, steps)
+        return resolved, _with_bytes(resolved, {"name": config.model.name, **facts})
     from models.miniature import build
 
     with StepProgress(progress) as steps:

@@ -36,13 +36,13 @@ def main(overrides: Sequence[str], dry_run: bool = False) -> int:
     """
     console = Console()
     config = with_absolute_paths(compose(overrides))
+    set_environment()  # before anything imports transformers
     data = check(config)
     if dry_run:
         from sim.estimate import print_estimate
 
         print_estimate(config, data, console)
         return exit_status.OK
-    set_environment()  # before anything imports transformers
     folder = new_run_folder(config)
     with locked(folder):
         begin(config, folder)

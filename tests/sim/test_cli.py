@@ -213,7 +213,9 @@ def test_help_names_commands_groups_keys_and_presets() -> None:
     text = page()
     assert "\n  report                      stands in\n" in text
     assert re.search(r"\n  privacy +mixed, beta, fixed, per_user, uniform\n", text)
-    assert re.search(r"\n  qlora +miniature, .*paper\n", text)  # what the default model brings
+    assert re.search(
+        r"\n  qlora +miniature, .*paper, smollm2\n", text
+    )  # what the default model brings
     for key in keys().values():
         assert ("." in key.path) or key.is_section or f"\n  {key.path}=" in text
     for group in groups():
