@@ -9,7 +9,6 @@ so cdcda with nothing shared is direct_ft to the last byte, and paired compariso
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import torch
@@ -24,10 +23,9 @@ from conf.seeds import derive_seed
 from lamp import tasks
 from models import lora, training
 from models.chat import Encoded, encode_pairs
-from models.cohort import CohortJob, CohortResult, train_cohort
+from models.cohort import CohortJob, CohortResult, train_one
 from models.distillation import distilled
 from models.private_training import Guarantee, train_privately
-from models.stacked import NotStackableError
 from protocol.codec import Arrays
 from protocol.messages import AdaptReply, AdaptRequest
 from protocol.recipe import Recipe, recipe_from_json
@@ -170,11 +168,11 @@ def shared_sources(request: AdaptRequest) -> list[str]:
 
 
 def _train(base: Base, what: Training) -> CohortResult:
-    """Train one user alone: as a cohort of one, or by the plain loop where that cannot be."""
-    if what.stackable:
-        with suppress(NotStackableError):
-            return train_cohort(base.model, [what.job])[0]
+    """Train one user alone; a private training and one with a teacher have loops of their own."""
     job = what.job
+    if what.stackable:
+        report = train_one(base.model, base.tokenizer.pad_token_id, job)
+        return CohortResult(report, dict(lora.lora_parameters(base.model)))
     if job.start:
         lora.fill(base.model, job.start, "of the message")
     else:

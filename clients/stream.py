@@ -33,6 +33,7 @@ from lamp.lexicons import words_of
 from lamp.records import Pair
 from models import lora, training
 from models.chat import encode_pairs
+from models.cohort import CohortJob, train_one
 from models.embedding import embed
 from models.generation import generate
 from models.training import TrainReport
@@ -172,13 +173,14 @@ class StreamingDevice:
             system=settings.system_prompt,
             max_len=settings.qlora.max_seq_len,
         )
-        report = training.train(
-            self._base.model,
-            self._base.tokenizer.pad_token_id,
-            encoded,
-            training.user_schedule(settings.qlora, len(encoded)),
-            seed=derive_seed(self._seed, "batches", number),
+        job = CohortJob(
+            examples=encoded,
+            schedule=training.user_schedule(settings.qlora, len(encoded)),
+            adapter_seed=0,  # unused: the adapter goes on from where it stands
+            batch_seed=derive_seed(self._seed, "batches", number),
+            start={n: w.detach() for n, w in lora.lora_parameters(self._base.model).items()},
         )
+        report = train_one(self._base.model, self._base.tokenizer.pad_token_id, job)
         self.diary.reports.append(report)
         self.diary.epoch_seconds.append(report.seconds / settings.qlora.epochs)
 

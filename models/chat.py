@@ -103,6 +103,11 @@ def encode_example(
     return Encoded(asked + reply, [IGNORED] * len(asked) + reply)
 
 
+def num_scored(example: Encoded) -> int:
+    """Number of tokens of ``example`` that the loss counts; its first token is never predicted."""
+    return sum(label != IGNORED for label in example.labels[1:])
+
+
 def encode_pairs(
     tokenizer: PreTrainedTokenizerBase,
     task: Task,

@@ -8,10 +8,15 @@ Three things make it fast where models are small, also for one user alone: no pa
 beginnings only once (:mod:`models.packing`), few and cheap operations for the adapters
 (:mod:`models.stacked`), and in the last layer a feed-forward part for scored tokens only.
 The base's own dropout, if any, stays off; Qwen and Llama have none.
+
+A step whose activations would take more than ``activation_bytes`` is computed in micro-batches. The
+gradient is that of the whole batch: each scored token weighs the same wherever it lies. Only the
+dropout masks are drawn in another order.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import time
@@ -30,9 +35,9 @@ from conf.errors import ModelError
 from conf.schema import SamplingConfig
 from conf.seeds import derive_seed
 from models import lora, packing
-from models.chat import Encoded
+from models.chat import IGNORED, Encoded, num_scored
 from models.generation import Generation, Stacked, generate
-from models.stacked import Owners, Scope, Stack, adapted_layers, installed
+from models.stacked import NotStackableError, Owners, Scope, Stack, adapted_layers, installed
 from models.training import (
     OnStep,
     Schedule,
@@ -42,11 +47,14 @@ from models.training import (
     peak_memory,
     require_finite,
     require_finite_weights,
+    train,
 )
 
 BETAS = (0.9, 0.999)  # AdamW's, as torch has them
 EPSILON = 1e-8
+ACTIVATION_BYTES = 1 << 30
 _MULTIPLE = 32  # in bfloat16, oneDNN takes half a millisecond for a product of a new size
+_FILLER = Encoded([0], [IGNORED])
 _FEED_FORWARD = re.compile(r"\.layers\.\d+\.mlp$")
 
 
@@ -85,7 +93,10 @@ class CohortResult:
 
 
 def train_cohort(
-    model: PeftModel, jobs: Sequence[CohortJob], on_step: OnStep | None = None
+    model: PeftModel,
+    jobs: Sequence[CohortJob],
+    on_step: OnStep | None = None,
+    activation_bytes: int = ACTIVATION_BYTES,
 ) -> tuple[CohortResult, ...]:
     """Train all jobs together; model and slot are left as they were, in eval mode.
 
@@ -93,6 +104,7 @@ def train_cohort(
         model: Frozen base with an adapter slot.
         jobs: One per user.
         on_step: Called after each common step with the users' steps done and their total.
+        activation_bytes: What the activations of one forward pass may take, as estimated.
 
     Raises:
         NotStackableError: If the model has an attention or layers that cannot be stacked.
@@ -103,11 +115,38 @@ def train_cohort(
     runs = [_Run(model, job) for job in jobs]
     ready = [run for run in runs if run.error is None and run.job.schedule.steps]
     if ready:
-        _train(model.eval(), ready, on_step)
+        _train(model.eval(), ready, on_step, activation_bytes // token_bytes(model))
     seconds = time.perf_counter() - started
     tokens = max(1, sum(run.tokens for run in runs))
     peak = peak_memory(model.device)
     return tuple(run.result(seconds * run.tokens / tokens, peak) for run in runs)
+
+
+def train_one(
+    model: PeftModel, pad_id: int, job: CohortJob, on_step: OnStep | None = None
+) -> TrainReport:
+    """Train one adapter and leave it in the slot.
+
+    As a cohort of one, or by the plain loop where the model cannot be stacked.
+
+    Args:
+        model: Frozen base with an adapter slot.
+        pad_id: Id that fills short rows in the plain loop.
+        job: What to train on.
+        on_step: Called after each step with the steps done and their total.
+
+    Raises:
+        ModelError: If there are steps to take but no examples, or a loss or weight is not finite.
+    """
+    try:
+        (result,) = train_cohort(model, [job], on_step)
+    except NotStackableError:
+        lora.fill(model, job.start or lora.fresh(model, job.adapter_seed), "to start from")
+        return train(model, pad_id, job.examples, job.schedule, job.batch_seed, on_step)
+    if result.error is not None:
+        raise result.error
+    lora.fill(model, result.state, "as trained")
+    return result.report
 
 
 def answer_cohort(
@@ -166,11 +205,15 @@ def fitting_size(model: PeftModel, tokens: int, share: float = 1.0) -> int:
     """
     if model.device.type != "cuda":
         return sys.maxsize
-    layers = adapted_layers(model)
-    per_token = sum(2 * layer.in_features + 2 * layer.out_features for layer in layers)
     free, whole = torch.cuda.mem_get_info(model.device)
     own = min(free, int(share * whole))
-    return max(1, int(own // 2 // max(1, per_token * tokens * model.dtype.itemsize)))
+    return max(1, int(own // 2 // max(1, tokens * token_bytes(model))))
+
+
+def token_bytes(model: PeftModel) -> int:
+    """Return about how many bytes of activations a token leaves for the backward pass."""
+    widths = sum(layer.in_features + layer.out_features for layer in adapted_layers(model))
+    return int(2 * widths * model.dtype.itemsize)
 
 
 class _Run:
@@ -256,7 +299,7 @@ class _AdamW:
         self._clip, self._decay = self._clip[rows], self._decay[rows]
 
 
-def _train(model: PeftModel, runs: list[_Run], on_step: OnStep | None) -> None:
+def _train(model: PeftModel, runs: list[_Run], on_step: OnStep | None, most_tokens: int) -> None:
     total = sum(run.job.schedule.steps for run in runs)
     stack = Stack(model, [run.state for run in runs])
     optimizer = _AdamW(stack, runs)
@@ -264,10 +307,9 @@ def _train(model: PeftModel, runs: list[_Run], on_step: OnStep | None) -> None:
     with _prepared(model, stack) as base:
         while running:
             rates = [run.rates[len(run.losses)] for run in running]
-            losses = _losses(base, stack, running)
-            losses.sum().backward()
+            losses = _backward(base, stack, running, most_tokens)
             optimizer.step(stack, rates)
-            for run, loss in zip(running, losses.detach().unbind(), strict=True):
+            for run, loss in zip(running, losses.unbind(), strict=True):
                 run.losses.append(loss)
             done += len(running)
             if on_step is not None:
@@ -287,18 +329,44 @@ def _let_go(stack: Stack, optimizer: _AdamW, running: list[_Run]) -> list[_Run]:
     return [running[user] for user in left]
 
 
-def _losses(base: nn.Module, stack: Stack, running: Sequence[_Run]) -> torch.Tensor:
-    """Return the (U,) mean losses per scored token of the users' next batches."""
-    packed = packing.pack(
-        [run.next_rows() for run in running],
-        stack.weights.device,
-        _MULTIPLE if stack.dtype == torch.bfloat16 else 1,
-    )
+def _backward(
+    base: nn.Module, stack: Stack, running: Sequence[_Run], most_tokens: int
+) -> torch.Tensor:
+    """Bring the gradients of the users' next batches; returns their (U,) mean losses per token."""
+    rows = [run.next_rows() for run in running]
+    counts = [sum(map(num_scored, own)) for own in rows]
+    first, *further = packing.micro_batches(rows, most_tokens)
+    total = _backward_part(base, stack, running, first, counts)
+    if further:
+        gradients = stack.gradients.clone()  # each backward pass writes over the last
+        for part in further:
+            total += _backward_part(base, stack, running, part, counts)
+            gradients += stack.gradients
+        stack.gradients.copy_(gradients)
+    return total
+
+
+def _backward_part(
+    base: nn.Module,
+    stack: Stack,
+    running: Sequence[_Run],
+    rows: Sequence[Sequence[Encoded]],
+    counts: Sequence[int],
+) -> torch.Tensor:
+    """Bring the gradients of ``rows``, and return their (U,) losses, over the batch's ``counts``.
+
+    A user without rows takes part with a token that counts for nothing and draws no mask of its
+    own.
+    """
+    device = stack.weights.device
+    multiple = _MULTIPLE if stack.dtype == torch.bfloat16 else 1
+    packed = packing.pack([own or [_FILLER] for own in rows], device, multiple)
+    idle = torch.Generator(device)
     stack.scope = Scope(
-        Owners.of(packed.sizes, stack.weights.device),
-        Owners.of(packed.scored_sizes, stack.weights.device),
+        Owners.of(packed.sizes, device),
+        Owners.of(packed.scored_sizes, device),
         packed.scored,
-        tuple(run.generator for run in running),
+        tuple(run.generator if own else idle for run, own in zip(running, rows, strict=True)),
     )
     logits = base(
         input_ids=packed.input_ids,
@@ -308,8 +376,14 @@ def _losses(base: nn.Module, stack: Stack, running: Sequence[_Run]) -> torch.Ten
         grid=packed.grid,
     ).logits.squeeze(0)  # (S, V)
     losses = cross_entropy(logits.float(), packed.targets, reduction="none")
-    parts = losses.split(list(packed.scored_sizes))
-    return torch.stack([p[:count].mean() for p, count in zip(parts, packed.counts, strict=True)])
+    parts = zip(losses.split(list(packed.scored_sizes)), packed.counts, counts, strict=True)
+    # a mean first, so that a whole batch has the value that it has without micro-batches
+    means = [
+        p[:n].mean() * (n / of) if n else p.sum() * (0 if of else math.nan) for p, n, of in parts
+    ]
+    together = torch.stack(means)
+    together.sum().backward()
+    return together.detach()
 
 
 @contextmanager

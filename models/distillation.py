@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy, log_softmax
 from transformers import PreTrainedModel
 
 from conf.errors import ModelError
-from models.chat import IGNORED, Encoded
+from models.chat import Encoded, num_scored
 from models.training import Batch, Objective, collate, scored_logits
 
 
@@ -88,11 +88,6 @@ def teacher_logits(
         logits = scored_logits(model.eval(), batch).clamp(-limit, limit).half().cpu()
         found += [rows.clone() for rows in logits.split(batch.scored.sum(dim=1).tolist())]
     return found
-
-
-def num_scored(example: Encoded) -> int:
-    """Number of tokens of ``example`` that the loss counts; its first token is never predicted."""
-    return sum(label != IGNORED for label in example.labels[1:])
 
 
 def _require_same_vocabulary(student: torch.Tensor, teacher: torch.Tensor) -> None:

@@ -24,10 +24,11 @@ from storage import atomic
 from storage.hashing import hash_json
 from strategy import public as public_users
 from strategy.cloud_models import model_identity
-from strategy.progress import Phase, Progress
+from strategy.progress import Progress
 from strategy.public import PublicUsers
+from strategy.tuning import tune
 
-VERSION = 1  # of this stage's code; part of the cache key
+VERSION = 2  # of this stage's code; part of the cache key
 _SHAPES_BASE = (  # prefixes of the QLoRA keys that M_base depends on
     "base_", "rank", "alpha", "dropout", "warmup", "clip", "weight_decay", "max_seq_len",
     "quant_type", "double_quant",
@@ -124,7 +125,8 @@ def _build(config: Config, public: PublicUsers, folder: Path, progress: Progress
 
     model = config.model.device
     tokenizer = loading.load_tokenizer(model.path, model.revision)
-    tuned, losses = _tune(config, model, "base", tokenizer, public, progress)
+    examples = _examples(config, public_users.read(public))
+    tuned, losses = tune(config, model, "base", tokenizer, examples, progress)
     _store(config, tuned.merge_and_unload(), tokenizer, folder, {"losses": list(losses)})
 
 
@@ -142,7 +144,8 @@ def _build_cloud(config: Config, public: PublicUsers, folder: Path, progress: Pr
 
     model = config.model.cloud
     tokenizer = loading.load_tokenizer(model.path, model.revision)
-    tuned, losses = _tune(config, model, "cloud", tokenizer, public, progress)
+    examples = _examples(config, public_users.read(public))
+    tuned, losses = tune(config, model, "cloud", tokenizer, examples, progress)
     with atomic.new_folder(folder, {"losses": list(losses)}) as made:
         lora.save(tuned, made)
 
@@ -159,53 +162,6 @@ def _store(
         marker["bytes"] = loading.quantise_folder(
             plain, made, config.qlora, config.resources.cloud_device
         )
-
-
-def _tune(
-    config: Config,
-    which: CausalModelConfig,
-    purpose: str,
-    tokenizer: Any,
-    public: PublicUsers,
-    progress: Progress,
-) -> tuple[Any, tuple[float, ...]]:
-    """LoRA-tune a model on the public records; the adapter is still apart from it."""
-    from models import loading, lora, training
-    from models.chat import encode_example
-
-    examples = _examples(config, public_users.read(public))
-    qlora, system = config.qlora, which.system_prompt
-    encoded = [
-        encode_example(tokenizer, *example, system=system, max_len=qlora.max_seq_len)
-        for example in examples
-    ]
-    schedule = training.Schedule(
-        steps=training.steps_for(len(encoded), qlora.base_batch_size, qlora.base_epochs),
-        batch_size=qlora.base_batch_size,
-        learning_rate=qlora.base_learning_rate,
-        warmup=qlora.warmup,
-        clip=qlora.clip,
-        weight_decay=qlora.weight_decay,
-    )
-    model = lora.attach(
-        loading.load_causal(which, config.resources.cloud_device),
-        qlora,
-        derive_seed(config.seed, purpose),
-    )
-    with progress.phase(f"M_{purpose}", schedule.steps) as phase:
-        report = training.train(
-            model,
-            tokenizer.pad_token_id,
-            encoded,
-            schedule,
-            seed=derive_seed(config.seed, purpose, "batches"),
-            on_step=_advance(phase),
-        )
-    return model, report.losses
-
-
-def _advance(phase: Phase) -> Any:
-    return lambda *_: phase.advance()
 
 
 def _examples(config: Config, users: Sequence[UserHistory]) -> list[tuple[str, str]]:

@@ -94,6 +94,7 @@ class Oracle:
         """M_base with one adapter, trained on all users' records together."""
         from models import loading, lora, training
         from models.chat import encode_pairs
+        from models.cohort import CohortJob, train_one
 
         qlora, seed = self._config.qlora, self._config.seed
         if self._base is None:
@@ -111,15 +112,14 @@ class Oracle:
             max_len=qlora.max_seq_len,
         )
         schedule = training.user_schedule(qlora, len(examples))
+        job = CohortJob(
+            examples=examples,
+            schedule=schedule,
+            adapter_seed=derive_seed(seed, "adapter"),
+            batch_seed=derive_seed(seed, "batches"),
+        )
         with self._progress.phase(f"{arm.name}: adapt", schedule.steps) as phase:
-            training.train(
-                model,
-                tokenizer.pad_token_id,
-                examples,
-                schedule,
-                seed=derive_seed(seed, "batches"),
-                on_step=lambda *_: phase.advance(),
-            )
+            train_one(model, tokenizer.pad_token_id, job, lambda *_: phase.advance())
         return model, tokenizer
 
     def _answer(

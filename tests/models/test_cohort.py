@@ -13,9 +13,17 @@ from conf.errors import ModelError
 from conf.schema import QLoraConfig, SamplingConfig
 from models import lora
 from models.chat import encode_example
-from models.cohort import CohortJob, answer_cohort, fitting_size, train_cohort
+from models.cohort import (
+    CohortJob,
+    answer_cohort,
+    fitting_size,
+    token_bytes,
+    train_cohort,
+    train_one,
+)
 from models.generation import generate
 from models.loading import load_device_base, load_tokenizer
+from models.stacked import NotStackableError
 from models.training import Schedule, train
 
 SCHEDULE = Schedule(
@@ -274,3 +282,41 @@ def test_a_gpu_holds_half_of_what_is_free_or_of_its_share(monkeypatch, free_gib,
 
 def test_a_processor_holds_any_number_of_users(slot):
     assert fitting_size(slot(PLAIN), 1 << 40) == sys.maxsize
+
+
+def test_micro_batches_leave_the_gradients_as_they_are(slot, jobs):
+    model = slot(PLAIN)
+    whole = train_cohort(model, jobs)
+    parted = train_cohort(model, jobs, activation_bytes=40 * token_bytes(model))
+    for one, other in zip(whole, parted, strict=True):
+        assert other.report.losses == pytest.approx(one.report.losses, abs=1e-5)
+        assert largest_difference(one.state, other.state) < 1e-5
+
+
+def test_micro_batches_of_one_user_are_the_same_whoever_else_is_there(slot, jobs):
+    model = slot(DROPPED)
+    budget = 40 * token_bytes(model)
+    together = train_cohort(model, jobs, activation_bytes=budget)
+    for job, one in zip(jobs, together, strict=True):
+        (alone_,) = train_cohort(model, [job], activation_bytes=budget)
+        assert largest_difference(one.state, alone_.state) < 1e-5
+
+
+def test_one_adapter_trained_lies_in_the_slot(slot, jobs):
+    model = slot(DROPPED)
+    (expected,) = train_cohort(model, [jobs[0]])
+    report = train_one(model, 0, jobs[0])
+    assert report.losses == expected.report.losses
+    assert largest_difference(dict(lora.lora_parameters(model)), expected.state) == 0
+
+
+def test_a_model_that_cannot_be_stacked_is_trained_by_the_plain_loop(slot, jobs, monkeypatch):
+    def refuse(*_args, **_others):
+        raise NotStackableError("no")
+
+    monkeypatch.setattr("models.cohort.train_cohort", refuse)
+    model = slot(PLAIN)
+    report = train_one(model, 0, jobs[0])
+    _, expected = alone(slot(PLAIN), jobs[0])
+    assert report.steps == jobs[0].schedule.steps
+    assert largest_difference(dict(lora.lora_parameters(model)), expected) == 0

@@ -9,8 +9,8 @@ import torch
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 from conf.errors import ModelError
-from models.chat import IGNORED, Encoded
-from models.distillation import distilled, num_scored, reverse_kl, teacher_logits
+from models.chat import IGNORED, Encoded, num_scored
+from models.distillation import distilled, reverse_kl, teacher_logits
 from models.training import collate
 
 VOCABULARY = 7

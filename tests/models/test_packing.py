@@ -6,7 +6,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from conf.errors import ModelError
 from models.chat import IGNORED, Encoded
-from models.packing import Grid, pack, packed_attention, shared_width
+from models.packing import Grid, micro_batches, pack, packed_attention, shared_width
 
 # prompts 1 2 3 and 1 2 4, completions 7 8 and 9; another user with one row
 ONE = Encoded([1, 2, 3, 7, 8], [IGNORED, IGNORED, IGNORED, 7, 8])
@@ -117,3 +117,30 @@ def test_other_kinds_of_attention_are_refused():
         packed_attention(
             torch.nn.Identity(), state, state, state, None, scaling=1.0, grid=grid, softcap=30.0
         )
+
+
+def test_micro_batches_hold_every_row_once_and_keep_to_the_budget():
+    users = [[_row(n) for n in (30, 5, 20, 10)], [_row(7)], [_row(n) for n in (12,) * 6]]
+    parts = micro_batches(users, 40)
+    for user, rows in enumerate(users):
+        found = [row for part in parts for row in part[user]]
+        assert sorted(len(row.input_ids) for row in found) == sorted(
+            len(row.input_ids) for row in rows
+        )
+    assert all(sum(len(row.input_ids) for own in part for row in own) <= 60 for part in parts)
+    assert [part[0] for part in parts if part[0]] == [
+        part[0] for part in micro_batches(users[:1], 40)
+    ]
+
+
+def test_what_fits_stays_in_its_order():
+    rows = [_row(n) for n in (3, 9, 5)]
+    assert micro_batches([rows, rows], 40) == [[rows, rows]]
+
+
+def test_a_row_is_never_parted():
+    assert micro_batches([[_row(50)]], 8) == [[[_row(50)]]]
+
+
+def _row(tokens: int) -> Encoded:
+    return Encoded(list(range(tokens)), [IGNORED] * (tokens - 1) + [tokens - 1])
