@@ -6,6 +6,7 @@ stood around it is not known. ``AugmenterConfig.prompt_version`` names this word
 
 from __future__ import annotations
 
+from lamp import reading
 from lamp.records import Pair
 
 
@@ -37,6 +38,11 @@ def rewriting_reply(text: str) -> str:
 
 
 def rewritten(reply: str) -> str | None:
-    """Read the text out of a reply: what stands between its first and last bracket; else None."""
-    start, end = reply.find("["), reply.rfind("]")
-    return reply[start + 1 : end].strip() or None if 0 <= start < end else None
+    """Read the text out of a reply to the rewriting prompt; None where it holds none.
+
+    It is what the first bracket holds, as a whole: what trails it is no part of it, and one that
+    was cut off before it closed is none.
+    """
+    body = reading.without_thoughts(reading.clean(reply))
+    text = None if body is None else reading.bracketed(body)
+    return None if text is None or reading.is_blank(text) else text

@@ -53,6 +53,7 @@ class Task:
         input_field: Profile field that is a pair's input x.
         response_field: Profile field that is a pair's response y; "" where an item is x alone.
         pair_labels: What a pair's response must be one of; empty where it is free text.
+        long_responses: Whether a pair's response may have several lines.
         pair_prompt: Prompt that a pair is trained with; ``{x}`` stands for its input.
         query_before: What stands before the text x in a query; "" where the query is x alone.
         query_after: What stands after it; "" where the text ends the query.
@@ -67,6 +68,7 @@ class Task:
     input_field: str
     response_field: str
     pair_labels: tuple[str, ...] = ()
+    long_responses: bool = False
     pair_prompt: str
     query_before: str
     query_after: str = ""
@@ -169,6 +171,7 @@ TASKS: dict[str, Task] = {
         folder="",
         input_field="question",
         response_field="answer",
+        long_responses=True,
         pair_prompt=SLOT,
         query_before="",
     ),
@@ -198,7 +201,11 @@ def task(config: TaskConfig) -> Task:
         )
     input_field, response_field, prompt = PAIRS[config.pair]
     return replace(
-        found, input_field=input_field, response_field=response_field, pair_prompt=prompt
+        found,
+        input_field=input_field,
+        response_field=response_field,
+        long_responses=response_field == "abstract",
+        pair_prompt=prompt,
     )
 
 

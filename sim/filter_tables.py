@@ -19,6 +19,9 @@ READING_TITLES = {
     parsing.NO_INPUT: "no input",
     parsing.NO_RESPONSE: "no response",
     parsing.EMPTY_INPUT: "empty input",
+    parsing.CUT_OFF: "cut off",
+    parsing.UNCLOSED: "bracket never closed",
+    parsing.UNCLEAR: "not clear where a text ends",
     parsing.LABEL_OUTSIDE_SET: "label outside the set",
 }
 

@@ -25,6 +25,7 @@ from strategy.parsing import Parsed, parse_reply, synthetic_pair
 from strategy.progress import Progress
 
 NO_REPLY = "no_reply"
+KEY_VERSION = 2  # of what is kept of a reply: since 2, whether it ended by itself
 GENERATE_CHUNK = 1024  # replies between two writes to the cache
 
 # Told before each chunk: whose turn it is to write, and each user's prompts.
@@ -33,10 +34,17 @@ OnAsk = Callable[[int, Mapping[str, Sequence[str]]], None]
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the cloud model wrote for one prompt."""
+    """What the cloud model wrote for one prompt.
+
+    Attributes:
+        text: The reply.
+        tokens: Tokens generated.
+        finished: Whether it ended by itself, not by the limit on its length.
+    """
 
     text: str
     tokens: int
+    finished: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +139,7 @@ def augment(
             on_ask(turn, _prompts_by_user(jobs, chunk))
 
     replies, lost = _replies(unique, writers, cache, progress, counters, on_chunk)
-    parsed = {key: parse_reply(task, text) for key, text in replies.items()}
+    parsed = {key: parse_reply(task, each.text, each.finished) for key, each in replies.items()}
     scores = _scores(unique, parsed, judge, cache, progress, counters)
     for user, own in jobs.items():
         reasons = [lost[job.key] for job in own if job.key in lost]
@@ -149,6 +157,7 @@ def _jobs(
     pairs: Sequence[Pair], task: Task, config: AugmenterConfig, seed: int, models: Sequence[str]
 ) -> list[_Job]:
     settings = {
+        "version": KEY_VERSION,
         "prompt": config.prompt_version,
         "sampling": asdict(config.sampling),
         "task": task.name,
@@ -189,10 +198,10 @@ def _replies(
     progress: Progress,
     counters: Counters,
     on_chunk: Callable[[int, Sequence[_Job]], None],
-) -> tuple[dict[str, str], dict[str, str]]:
-    """The texts that were written, and why others were not, by key."""
+) -> tuple[dict[str, Reply], dict[str, str]]:
+    """What was written, and why others were not, by key."""
     lost: dict[str, str] = {}
-    found = {key: str(value["text"]) for key, value in cache.get(unique).items()}
+    found = {key: Reply(**value) for key, value in cache.get(unique).items()}
     missing = [job for key, job in unique.items() if key not in found]
     with progress.phase("augment", len(missing)) as phase:
         for turn, chunk in _chunks(missing, len(writers)):
@@ -206,7 +215,7 @@ def _replies(
             lost |= {key: each.reason for key, each in outcomes.items() if isinstance(each, Lost)}
             good = {key: each for key, each in outcomes.items() if isinstance(each, Reply)}
             cache.put({key: asdict(reply) for key, reply in good.items()})
-            found |= {key: reply.text for key, reply in good.items()}
+            found |= good
             counters.generated_replies += len(good)
             counters.generated_tokens += sum(reply.tokens for reply in good.values())
     return found, lost

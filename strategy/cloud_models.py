@@ -90,7 +90,7 @@ class CloudWriter:
             system=self._model_config.system_prompt,
             on_batch=on_done,
         )
-        return [Reply(each.text, each.tokens) for each in generations]
+        return [Reply(each.text, each.tokens, each.finished) for each in generations]
 
     def batches(self, prompts: Sequence[str]) -> list[list[int]]:
         """Which prompts are answered together; a batch may be written by itself, elsewhere too."""

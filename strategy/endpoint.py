@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 NO_KEY = "none"  # the client wants one even where the endpoint does not
 SEEDS = 1 << 31  # endpoints take seeds of 31 bits
 REFUSED_STATUS = {401: "key refused", 403: "key refused", 404: "no such model or address"}
+CUT = ("length", "content_filter")  # reasons for which a reply ends before its end
 OTHER_MODEL = "answered by another model"
 _FINAL = (*REFUSED_STATUS.values(), OTHER_MODEL)
 
@@ -134,13 +135,14 @@ class EndpointWriter:
 
     def _read(self, completion: Any) -> Reply | Lost:
         try:
-            text, model = completion.choices[0].message.content, completion.model
+            choice, model = completion.choices[0], completion.model
+            text, finished = choice.message.content, choice.finish_reason not in CUT
             tokens = completion.usage.completion_tokens if completion.usage else 0
         except (AttributeError, IndexError, TypeError):
             return Lost("reply is no chat completion")
         if not isinstance(model, str) or not _same_model(self._endpoint.model, model):
             return Lost(OTHER_MODEL)
-        return Reply(text if isinstance(text, str) else "", int(tokens or 0))
+        return Reply(text if isinstance(text, str) else "", int(tokens or 0), finished)
 
     def _request(self, prompt: str, seed: int) -> dict[str, Any]:
         sampling = self._sampling

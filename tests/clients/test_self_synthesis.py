@@ -50,6 +50,10 @@ def base(monkeypatch, qwen2_folder):
         ("] [", None),
         ("[ ]", None),
         ("[cut off", None),
+        ("[a text]\n\nHere is another one: [b text]", "a text"),
+        ("[a [b] cut off", None),
+        ("<think>[no]</think>[a text]", "a text"),
+        ("[...]", None),
     ],
 )
 def test_a_reply_holds_its_text_in_brackets(reply, text):
