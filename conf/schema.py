@@ -112,6 +112,7 @@ class CausalModelConfig:
         revision: Hub revision; None for a local folder.
         dtype: Compute type of the weights when not quantised.
         system_prompt: System turn; None leaves it to the checkpoint's chat template.
+        adapter: PEFT LoRA folder that is merged into the weights when they are loaded.
     """
 
     path: str
@@ -120,6 +121,7 @@ class CausalModelConfig:
     revision: str | None = None
     dtype: Dtype = "bfloat16"
     system_prompt: str | None = None
+    adapter: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -312,6 +314,25 @@ class EndpointConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class AugmenterTuningConfig:
+    """How ``model.cloud`` learns to write similar pairs before it is asked to.
+
+    The LoRA shape is that of ``qlora``; M_cloud and the teacher are not affected.
+
+    Attributes:
+        records: Public records at most.
+        epochs: Passes over them.
+        batch_size: Records per optimizer step.
+        learning_rate: AdamW peak learning rate.
+    """
+
+    records: PositiveInt = 400
+    epochs: PositiveInt = 1
+    batch_size: PositiveInt = 8
+    learning_rate: PositiveFloat = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class AugmenterConfig:
     """What writes the similar pairs.
 
@@ -324,6 +345,9 @@ class AugmenterConfig:
         endpoint: Where another process writes them; without an address ``model.cloud`` is loaded.
         models: Further models that write in turn with the first: with two in all, samples 0, 2, 4
             of a record come from the first and 1, 3 from the second.
+        tuning: Tune ``model.cloud`` on public records for this; None asks it as it comes.
+        adapter: PEFT LoRA folder on ``model.cloud`` that writes the pairs; with ``tuning`` the
+            set-up puts the tuned one here.
     """
 
     name: str = "cloud"
@@ -333,6 +357,8 @@ class AugmenterConfig:
     batch_size: PositiveInt = 128
     endpoint: EndpointConfig = field(default_factory=EndpointConfig)
     models: tuple[CausalModelConfig, ...] = ()
+    tuning: AugmenterTuningConfig | None = None
+    adapter: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

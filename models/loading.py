@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -89,7 +90,8 @@ def load_causal(config: CausalModelConfig, device: str = "cpu") -> PreTrainedMod
     """
     source = local_or_hub(config.path)
     dtype = getattr(torch, config.dtype)
-    return _load(source, device, dtype=dtype, **origin(source, config.revision))
+    model = _load(source, device, dtype=dtype, **origin(source, config.revision))
+    return model if config.adapter is None else _merged(model, config.adapter)
 
 
 def load_device_base(
@@ -181,6 +183,16 @@ def _load(source: str, device: str, **settings: Any) -> PreTrainedModel:
     )
     require_complete(source, found)
     loaded: PreTrainedModel = model.eval()
+    return loaded
+
+
+def _merged(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
+    merged: PreTrainedModel = attempt(
+        adapter,
+        "a PEFT folder that fits the model",
+        lambda: PeftModel.from_pretrained(model, adapter).merge_and_unload(),
+    )
+    loaded: PreTrainedModel = merged.eval()
     return loaded
 
 

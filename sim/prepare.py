@@ -28,6 +28,7 @@ from sim.placement import with_cohort
 from sim.tracker import check_installed
 from storage import atomic
 from strategy import public
+from strategy.augmenter_tuning import ensure_augmenter
 from strategy.diagnosis import Truth, Verdict
 from strategy.endpoint import key_of
 from strategy.experiment import ServerInputs
@@ -106,11 +107,21 @@ def set_up(config: Config, data: LampData, folder: RunFolder, progress: Progress
     if config.engine.name != "deployment":  # real devices hold what is theirs already
         _provision(config, data, folder)
     users = public.write(Path(config.paths.cache) / "public", data.public)
+    config = _with_augmenter(config, users, progress)
     atomic.write_json(
         folder.server, {"public": str(users.path), "content_hash": users.content_hash}
     )
     atomic.write_json(folder.manifest, make_manifest(config, data, models))
     atomic.write_text(folder.config, to_json(config) + "\n")  # last: the run is ready to start
+
+
+def _with_augmenter(config: Config, users: PublicUsers, progress: Progress) -> Config:
+    """Tune what writes similar pairs where the configuration asks for it and a method needs it."""
+    tuning = config.augmenter.tuning
+    if tuning is None or not any(arm.method.needs_augmentation for arm in configured_arms(config)):
+        return config
+    adapter = str(ensure_augmenter(config, tuning, users, progress))
+    return replace(config, augmenter=replace(config.augmenter, adapter=adapter))
 
 
 def _provision(config: Config, data: LampData, folder: RunFolder) -> None:

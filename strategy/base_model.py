@@ -80,7 +80,7 @@ def ensure_untuned(config: Config) -> BaseModel:
 def ensure_cloud(config: Config, public: PublicUsers, progress: Progress) -> Path:
     """Take M_cloud's adapter folder from the cache, or tune the large model and store it."""
     key = {
-        **_identity(config, config.model.cloud),
+        **model_key(config, config.model.cloud),
         "task": asdict(config.task),
         "public": public.content_hash,
         "seed": config.seed,
@@ -91,11 +91,13 @@ def ensure_cloud(config: Config, public: PublicUsers, progress: Progress) -> Pat
     return folder
 
 
-def _identity(config: Config, model: CausalModelConfig) -> dict[str, Any]:
+def model_key(config: Config, model: CausalModelConfig) -> dict[str, Any]:
+    """What a tuning of ``model`` depends on besides its examples, for a cache key."""
     qlora = asdict(config.qlora)
     return {
         "version": VERSION,
         "model": model_identity(model.path, model.revision),
+        **({"adapter": model_identity(model.adapter, None)} if model.adapter else {}),
         "dtype": model.dtype,
         "system": model.system_prompt,
         "qlora": {key: value for key, value in qlora.items() if key.startswith(_SHAPES_BASE)},
@@ -106,7 +108,7 @@ def _device_identity(config: Config) -> dict[str, Any]:
     """What names the stored small model: weights are cast to the compute type, then quantised."""
     model, computed = config.model.device, config.qlora.compute_dtype
     cast = {} if computed == model.dtype else {"compute_dtype": computed}
-    return {**_identity(config, model), **cast}
+    return {**model_key(config, model), **cast}
 
 
 def _base_id(config: Config, public: PublicUsers) -> str:

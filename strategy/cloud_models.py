@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,8 @@ def configured_cloud(config: Config) -> Cloud:
     """The cloud models of a configuration; nothing is loaded yet."""
     device = config.resources.cloud_device
     cloud, augmenter = config.model.cloud, config.augmenter
-    own = [CloudWriter(model, augmenter, device) for model in (cloud, *augmenter.models)]
+    first = cloud if augmenter.adapter is None else replace(cloud, adapter=augmenter.adapter)
+    own = [CloudWriter(model, augmenter, device) for model in (first, *augmenter.models)]
     judge = CloudJudge(config.model.nli, device)
     writers: list[Writer] = [*own]
     if augmenter.endpoint.base_url is not None:
@@ -69,9 +70,10 @@ class CloudWriter:
     def identity(self) -> str:
         """Content identity and chat settings of the model."""
         config = self._model_config
-        return hash_json(
-            [model_identity(config.path, config.revision), config.dtype, config.system_prompt]
-        )
+        named = [model_identity(config.path, config.revision), config.dtype, config.system_prompt]
+        if config.adapter is not None:
+            named.append(model_identity(config.adapter, None))
+        return hash_json(named)
 
     def write(
         self, prompts: Sequence[str], seeds: Sequence[int], on_done: Callable[[int], None]

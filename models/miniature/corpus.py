@@ -9,10 +9,9 @@ pair of the same user. Whichever it is, it replaces what a large pretrained mode
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from conf.errors import ConfigError, DataError
@@ -25,6 +24,7 @@ from lamp.prompts import (
     rewriting_reply,
 )
 from lamp.records import Pair, Query, UserHistory
+from lamp.similarity import most_similar
 from lamp.tasks import Task, training_prompt
 from models.chat import Encoded, encode_example
 
@@ -132,27 +132,6 @@ def _target(users: Sequence[UserHistory], config: BuildConfig) -> str:
     if config.augmentation_target == "auto":
         return "paraphrase" if known else "similar"
     return config.augmentation_target
-
-
-def most_similar(pair: Pair, others: Sequence[Pair]) -> Pair | None:
-    """The other pair that shares most words with ``pair``, of the same response if any has it.
-
-    Similarity is the F1 of the bags of words of the inputs; the first one wins a tie.
-    """
-    candidates = [other for other in others if other.id != pair.id and other.input != pair.input]
-    same = [other for other in candidates if other.response == pair.response]
-    pool = same or candidates
-    return max(pool, key=lambda other: _overlap(pair.input, other.input)) if pool else None
-
-
-def _overlap(first: str, second: str) -> float:
-    a, b = _bag(first), _bag(second)
-    return 2 * sum((a & b).values()) / max(1, sum(a.values()) + sum(b.values()))
-
-
-@lru_cache(maxsize=4096)
-def _bag(text: str) -> Counter[str]:
-    return Counter(text.split())
 
 
 def cloud_draw(corpus: Corpus, tokenizer: PreTrainedTokenizerBase) -> Draw:

@@ -17,7 +17,7 @@ from models.chat import encode_prompt
 from models.loading import load_causal, load_tokenizer
 from models.miniature import build
 from models.miniature.batches import by_length
-from models.miniature.corpus import make_corpus, most_similar
+from models.miniature.corpus import make_corpus
 from models.miniature.nli import LESSONS, nli_source, read_nli
 from models.miniature.tokenizer import train_tokenizer
 from models.nli import NliScorer
@@ -171,15 +171,6 @@ def test_paraphrases_of_foreign_text_are_refused(built):
     settings = replace(config.model.build, augmentation_target="paraphrase")
     with pytest.raises(ConfigError, match="augmentation_target"):
         make_corpus(data.task, [foreign_user(user) for user in data.public], settings)
-
-
-def test_the_most_similar_pair_shares_most_words_and_rather_the_response():
-    pair = Pair("a", "red fish blue fish", "1")
-    near = Pair("b", "red fish blue dog", "2")
-    same_response = Pair("c", "red cat", "1")
-    assert most_similar(pair, (pair, near)) == near
-    assert most_similar(pair, (pair, near, same_response)) == same_response
-    assert most_similar(pair, (pair,)) is None
 
 
 def test_batches_hold_similar_lengths_up_to_the_token_limit():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from conf.compose import compose
-from strategy.base_model import _base_id, _device_identity, _identity
+from strategy.base_model import _base_id, _device_identity, model_key
 from strategy.public import PublicUsers
 
 PUBLIC = PublicUsers(Path("users.jsonl"), "hash")
@@ -19,4 +19,4 @@ def test_another_compute_type_is_another_base_model():
     assert bfloat16.model.device.dtype == "bfloat16"
     assert _base_id(bfloat16, PUBLIC) != _base_id(float32, PUBLIC)
     # the type that the weights have already changes nothing: bases of earlier versions stay good
-    assert _device_identity(bfloat16) == _identity(bfloat16, bfloat16.model.device)
+    assert _device_identity(bfloat16) == model_key(bfloat16, bfloat16.model.device)
