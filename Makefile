@@ -12,7 +12,7 @@ test unit: export OMP_NUM_THREADS ?= 1
 test unit: export TORCHDYNAMO_DISABLE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install pretrained demo deploy-demo test quality long chaos crash check unit fmt lint types imports bench bench-scale bench-deps clean
+.PHONY: help install pretrained demo deploy-demo test quality long chaos crash llamacpp check unit fmt lint types imports bench bench-scale bench-deps clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,13 @@ chaos: $(STAMP) ## Every fault at once over 20 users; prints what was injected, 
 crash: export OMP_NUM_THREADS ?= 1
 crash: $(STAMP) ## Kill -9 the driver at 20 random points and resume to equal results (minutes)
 	$(BIN)/python -m tests.faults.crash --points 20
+
+# Built from source for this processor; the published binaries want a newer C library. Nothing else
+# needs it: exports are written without it, and tests that take it are skipped where it is missing.
+llamacpp: $(STAMP) ## Build and install llama.cpp's binding (4 to 8 minutes, a C++ compiler)
+	@command -v $(or $(CXX),c++) > /dev/null || { echo "error: no C++ compiler found; install one (g++ or clang++)" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --requirement requirements-llamacpp.lock
+	@$(BIN)/python -c 'import llama_cpp; print("llama-cpp-python", llama_cpp.__version__)'
 
 check: lint types imports
 

@@ -57,6 +57,27 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path that becomes ``path`` when the block ends well.
+
+    Missing parent folders are made; when the block raises, nothing is left behind.
+
+    Raises:
+        RunError: If the disk is full or read-only.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{token_hex(4)}")
+    with writing(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
 def new_folder(path: Path, marker: dict[str, Any] | None = None) -> Iterator[Path]:
     """Yield a temporary folder that becomes ``path`` when the block ends well.
 
