@@ -22,8 +22,8 @@ from clients import usefulness
 from clients.folder import Device, Policy
 from clients.sensitivity import redacted, sensitivity
 from conf.errors import ProtocolError
+from lamp.dates import date_key
 from lamp.records import Pair
-from lamp.splits import date_key
 from protocol.recipe import Recipe
 from protocol.settings import DeviceSettings
 

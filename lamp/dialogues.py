@@ -15,9 +15,6 @@ the files may stand in the folder under any name. Sources of the formats:
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from conf.errors import DataError
+from storage.text_files import parse_json, parse_json_lines, read_table, read_text
 
 SUFFIXES = (".json", ".jsonl", ".csv", ".parquet", ".txt")
 _RAW_MEDDIALOG = re.compile(r"^id=\d+\s*$", re.MULTILINE)
@@ -105,30 +103,33 @@ def read_file(path: Path, name: str = "") -> tuple[Dialogue, ...]:
         return ()
     chosen = _format_of(rows[0], path)
     try:
-        read = list(chosen.read(rows, chosen.name))
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        read = [_texts(*each) for each in chosen.read(rows, chosen.name)]
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        name_of_field = f": {error}" if isinstance(error, KeyError) else ""
         raise DataError(
             f"{path.name}: expected rows with {', '.join(sorted(chosen.fields))} as "
-            f"{chosen.name} has them, got another row ({type(error).__name__}: {error}); "
+            f"{chosen.name} has them, got another row ({type(error).__name__}{name_of_field}); "
             "correct or remove it"
         ) from error
     return tuple(
-        Dialogue(f"{name or path.stem}-{place}", question.strip(), answer.strip(), domain)
+        Dialogue(f"{name or path.stem}-{place}", question, answer, domain)
         for place, (question, answer, domain) in enumerate(read)
-        if question.strip() and answer.strip()
+        if question and answer
     )
+
+
+def _texts(question: str | None, answer: str | None, domain: object) -> tuple[str, str, str]:
+    """Strip two texts, of which null is as good as none."""
+    return (question or "").strip(), (answer or "").strip(), str(domain)
 
 
 def _rows(path: Path) -> list[Row]:
     suffix = path.suffix.lower()
     if suffix == ".parquet":
         return _parquet_rows(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path.name}: {error}; expected a text file in UTF-8") from error
     if suffix == ".csv":
-        return list(csv.DictReader(io.StringIO(text, newline="")))
+        return [row for _, row in read_table(path, strict=False).rows]
+    text = read_text(path)
     if suffix == ".txt":
         return list(_raw_meddialog(text, path))
     return _json_rows(text, path)
@@ -137,23 +138,13 @@ def _rows(path: Path) -> list[Row]:
 def _json_rows(text: str, path: Path) -> list[Row]:
     """A JSON list, or one JSON object per line whatever the suffix says."""
     if text.lstrip().startswith("["):
-        return _objects([(1, text)], path)
-    return _objects(
-        # not splitlines: JSON may hold U+2028 and its like as they are
-        [(n, line) for n, line in enumerate(text.split("\n"), start=1) if line.strip()],
-        path,
-    )
+        return _objects([(1, parse_json(text, path.name, unique=False))], path)
+    return _objects(parse_json_lines(text, path.name, unique=False), path)
 
 
-def _objects(parts: Iterable[tuple[int, str]], path: Path) -> list[Row]:
+def _objects(parts: Iterable[tuple[int, Any]], path: Path) -> list[Row]:
     rows: list[Row] = []
-    for number, part in parts:
-        try:
-            value = json.loads(part)
-        except ValueError as error:
-            raise DataError(
-                f"{path.name}, line {number}: expected JSON, got {error}; correct or remove it"
-            ) from error
+    for number, value in parts:
         values = value if isinstance(value, list) else [value]
         if not all(isinstance(each, dict) for each in values):
             raise DataError(

@@ -12,17 +12,16 @@ from dataclasses import dataclass
 
 from conf.schema import DriftConfig
 from lamp.contamination import normalised
+from lamp.dates import Key, date_key, date_of, precedes
 from lamp.holdout import as_query
 from lamp.metrics import is_answer
 from lamp.records import Pair, ProfileItem, UserHistory
-from lamp.splits import date_key, date_of
 from lamp.tasks import Task
+from storage.text_files import shown
 
 DAY = (1, 1)  # month and day, where a date does not tell them
 # One in so many of a public user's records before the cut, the newest, is asked as a query.
 ASKED = 3
-
-Key = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +33,14 @@ class CutHistory:
         ages: Query id -> whole years between cut and query.
         unusable: Later records that are no query: they repeat an earlier one, or their response
             is no answer of the task.
+        undated: Records whose date is too rough to tell on which side of the cut they stand; they
+            are neither in D_u nor asked.
     """
 
     history: UserHistory
     ages: Mapping[str, int]
     unusable: int
+    undated: int
 
 
 def cut_history(
@@ -56,10 +58,11 @@ def cut_history(
     Raises:
         DataError: If a record has no readable date.
     """
-    owner, remedy = f"user '{user.user_id}'", "take files of the time split, or leave drift.cut out"
-    keys = [date_of(item, owner, "a date for drift.cut", remedy) for item in user.profile]
+    owner, remedy = f"user {shown(user.user_id)}", "leave drift.cut out"
+    keys = [date_of(item, owner, "drift.cut", remedy) for item in user.profile]
     cut = date_key(settings.cut or "") or ()
-    order = sorted(range(len(keys)), key=lambda place: (keys[place], place))
+    clear = [place for place, key in enumerate(keys) if _has_age(key, cut)]
+    order = sorted(clear, key=lambda place: (keys[place], place))
     ages = [_whole_years(keys[place], cut) for place in order]
     items = [user.profile[place] for place in order]
     pairs = [user.pairs[place] for place in order]
@@ -73,6 +76,7 @@ def cut_history(
         history=UserHistory(user.user_id, tuple(items[:known]), tuple(pairs[:known]), queries),
         ages={query.id: ages[place] for query, place in zip(queries, asked, strict=True)},
         unusable=len(later) - len(asked),
+        undated=len(keys) - len(clear),
     )
 
 
@@ -105,8 +109,20 @@ def notes(settings: DriftConfig, targets: Sequence[CutHistory], left_out: int) -
     )
     if unusable := sum(each.unusable for each in targets):
         yield f"later records that are no query (repeated, or without a usable answer): {unusable}"
+    if undated := sum(each.undated for each in targets):
+        yield (
+            "records that are left out, as their date does not tell on which side of "
+            f"{settings.cut} they stand: {undated}"
+        )
     if left_out:
         yield f"users without a record before {settings.cut}, who are left out: {left_out}"
+
+
+def _has_age(key: Key, cut: Key) -> bool:
+    """Whether ``key`` is before the cut, or the whole years from there to it are known."""
+    own, day = key[1:3], cut[1:3]
+    spans = own == day[: len(own)] and day[len(own) :] != DAY[len(own) :]  # "2013", cut in June
+    return precedes(key, cut) or not spans
 
 
 def _whole_years(key: Key, cut: Key) -> int:

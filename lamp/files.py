@@ -302,7 +302,8 @@ def _identifier(record: dict[str, Any], name: str, where: str) -> str:
 def _text(record: dict[str, Any], name: str, where: str, number: bool = False) -> str:
     value = record.get(name, _MISSING)
     if number and type(value) in (int, float):
-        return str(value)
+        whole = type(value) is float and value.is_integer()  # pandas makes 2011.0 of 2011
+        return str(int(value) if whole else value)
     remedy = _ADD if value is _MISSING or value is None else _STRING
     text: str = _expect(value, str, f"{where}, field {shown(name)}", remedy)
     return text if text.isascii() else _whole(text)

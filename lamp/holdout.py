@@ -18,9 +18,9 @@ from conf.errors import ConfigError
 from conf.schema import Config
 from conf.seeds import derive_seed
 from lamp.contamination import normalised
+from lamp.dates import Key, date_key, overlaps
 from lamp.metrics import is_answer
 from lamp.records import Pair, Query, UserHistory
-from lamp.splits import date_key
 from lamp.tasks import Task, training_prompt
 
 
@@ -105,13 +105,18 @@ def first_queries(users: Iterable[UserHistory], most: int | None) -> list[UserHi
 
 
 def _take(user: UserHistory, task: Task, portion: Portion) -> tuple[UserHistory, int]:
-    """One user's part, and the records that are in no part as they repeat a held-out one."""
+    """One user's part, and the records that are in no part: see :func:`_notes`."""
     order = _order(user, portion)
     queries, repeated = user.queries, 0
     if portion.holdout is not None:
         asked = _held_out(user, task, portion, order)
         texts = {normalised(user.pairs[place].input) for place in asked}
-        rest = [place for place in order if normalised(user.pairs[place].input) not in texts]
+        rest = [
+            place
+            for place in order
+            if normalised(user.pairs[place].input) not in texts
+            and not (portion.by_date and _is_doubtful(user, place, asked))
+        ]
         queries = tuple(as_query(user.user_id, task, user.pairs[place]) for place in sorted(asked))
         order, repeated = rest, len(order) - len(asked) - len(rest)
     kept = sorted(_newest(order, portion))
@@ -134,7 +139,10 @@ def _notes(
             "the files' own questions are not"
         )
     if repeated:
-        yield f"records that repeat a held-out one and are left out of D_u: {repeated}"
+        yield (
+            "records that are left out of D_u, as they repeat a held-out one or their date does not "
+            f"tell which came first: {repeated}"
+        )
     held = 0 if portion.holdout is None else sum(len(user.queries) for user in taken)
     rest = sum(len(user.pairs) for user in users) - held - repeated
     kept = sum(len(user.pairs) for user in taken)
@@ -147,10 +155,19 @@ def _order(user: UserHistory, portion: Portion) -> list[int]:
     """Places of a user's records: oldest first, or in the user's own random order."""
     places = list(range(len(user.pairs)))
     if portion.by_date:
-        dates = [date_key(item.date or "") or () for item in user.profile]
-        return sorted(places, key=lambda place: (dates[place], place))
+        return sorted(places, key=lambda place: (_date(user, place), place))
     random.Random(derive_seed(portion.seed, "records", user.user_id)).shuffle(places)
     return places
+
+
+def _date(user: UserHistory, place: int) -> Key:
+    return date_key(user.profile[place].date or "") or ()
+
+
+def _is_doubtful(user: UserHistory, place: int, asked: Iterable[int]) -> bool:
+    """Whether a record's date is too rough to tell if it precedes a query, or the query's is."""
+    own = _date(user, place)
+    return any(overlaps(own, _date(user, query)) for query in asked)
 
 
 def _newest(order: Sequence[int], portion: Portion) -> Sequence[int]:

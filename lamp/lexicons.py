@@ -8,7 +8,6 @@ grouped into topics (k-means over TF-IDF).
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections import Counter
@@ -20,6 +19,7 @@ from pydantic.dataclasses import dataclass
 from conf.errors import DataError
 from conf.schema import STRICT
 from storage import atomic
+from storage.text_files import read_json, shown
 
 WORD = re.compile(r"\w+")
 LEAST_USES = 2  # a word that was used once tells nothing about a domain
@@ -51,17 +51,12 @@ def read_lexicons(path: Path) -> tuple[Lexicon, ...]:
         DataError: If the file is missing, broken or of another form.
     """
     remedy = 'expected {"<domain>": ["<word>", ...], ...}; set stream.lexicons to such a file'
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path.name}: {error.strerror}; {remedy}") from error
-    except ValueError as error:
-        raise DataError(f"{path.name}: broken JSON; {remedy}") from error
+    value = read_json(path, remedy, remedy)
     if not isinstance(value, dict) or not value:
         raise DataError(f"{path.name}: got {type(value).__name__} without domains; {remedy}")
     for domain, listed in value.items():
         if not isinstance(listed, list) or not all(isinstance(word, str) for word in listed):
-            raise DataError(f"{path.name}, domain '{domain}': got no list of words; {remedy}")
+            raise DataError(f"{path.name}, domain {shown(domain)}: got no list of words; {remedy}")
     return tuple(
         Lexicon(domain, tuple(dict.fromkeys(word.lower() for word in listed)))
         for domain, listed in value.items()

@@ -1,25 +1,22 @@
 """From questions to users: which history precedes which query.
 
 LaMP's time-based files hold several questions per user, each with the history as it stood then. D_u
-is the earliest of these histories, so nothing in it comes after a scored query. The user-based
+is the earliest of these histories, less what may come after another question; so nothing in it
+comes after a scored query. The user-based
 files have one question per user and no dates: there, nothing shows the order.
 """
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from conf.errors import DataError
+from lamp.dates import Key, date_of, precedes
 from lamp.files import Question
 from lamp.records import ProfileItem
-
-# 2011 · 2011-05 · 2011-05-09 · 2011-05-09 13:30:59.5Z; also with one-digit months, as in LaMP
-_DATE = re.compile(
-    r"(\d+(?:-\d{1,2}){0,2})(?:[T ](\d{1,2}(?::\d{2}){0,2})(?:\.\d+)?\s*(?:Z|[+-]\d{2}:?\d{2})?)?"
-)
+from storage.text_files import shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,38 +60,6 @@ def split_questions(questions: Sequence[Question], name: str, where: str) -> Spl
     return Split(split.name, split.members, (note, *split.notes))
 
 
-def date_key(date: str) -> tuple[int, ...] | None:
-    """Read an ISO date, a year or a time stamp as numbers in descending order of weight.
-
-    Fractions of a second and time zones do not count. None when the date cannot be read.
-    """
-    match = _DATE.fullmatch(date.strip())
-    if match is None:
-        return None
-    return tuple(int(number) for group in match.groups("") for number in re.findall(r"\d+", group))
-
-
-def date_of(item: ProfileItem, owner: str, expected: str, remedy: str) -> tuple[int, ...]:
-    """Read the date of an item as :func:`date_key` does.
-
-    Args:
-        item: The item.
-        owner: Whose it is, for the error.
-        expected: What its date has to be, for the error.
-        remedy: What to do, for the error.
-
-    Raises:
-        DataError: If there is none, or it cannot be read.
-    """
-    key = None if item.date is None else date_key(item.date)
-    if key is None:
-        got = "there is none" if item.date is None else "it cannot be read"
-        raise DataError(
-            f"{owner}, profile item '{item.id}', field 'date': expected {expected}, {got}; {remedy}"
-        )
-    return key
-
-
 def _has_time(questions: Iterable[Question]) -> bool:
     return all(
         question.user_id is not None and all(item.date is not None for item in question.profile)
@@ -103,32 +68,69 @@ def _has_time(questions: Iterable[Question]) -> bool:
 
 
 def _by_time(questions: Sequence[Question], where: str) -> Split:
-    members = []
-    ambiguous = 0
+    members, unclear, dropped = [], 0, 0
     for user_id, asked in _group(questions, where, "time").items():
         keys = {question.id: _dated(question, where) for question in asked}
         # the last entry of a history tells how far it reaches; histories are nested, so of two
         # that reach as far the shorter is the earlier
-        order = sorted(asked, key=lambda each: (max(keys[each.id]), len(each.profile), each.id))
-        first = order[0]
-        ambiguous += any(
-            max(keys[other.id]) == max(keys[first.id])
-            and {item.id for item in other.profile} != {item.id for item in first.profile}
-            for other in order[1:]
+        first = min(asked, key=lambda each: (max(keys[each.id]), len(each.profile), each.id))
+        doubtful = [other for other in asked if not _is_later(other, first, keys)]
+        places = _before_all(first, doubtful, keys)
+        unclear += len(places) < len(first.profile) or any(
+            len(other.profile) != len(first.profile) for other in doubtful
         )
-        dated = sorted(zip(keys[first.id], range(len(first.profile)), strict=True))
-        profile = tuple(first.profile[index] for _, index in dated)
-        members.append(Member(user_id, profile, asked))
-    return Split("time", tuple(members), _ambiguity_note(ambiguous))
+        if not places:  # no record is before all of them: keep the history, drop the others
+            places = list(range(len(first.profile)))
+            lost = {other.id for other in doubtful if other is not first}
+            dropped += len(lost)
+            asked = tuple(question for question in asked if question.id not in lost)
+        ordered = sorted(places, key=lambda place: (keys[first.id][place], place))
+        members.append(Member(user_id, tuple(first.profile[place] for place in ordered), asked))
+    return Split("time", tuple(members), tuple(_doubt_notes(unclear, dropped)))
 
 
-def _ambiguity_note(users: int) -> tuple[str, ...]:
-    if not users:
-        return ()
-    return (
-        f"users with several histories that end on the same date: {users}; "
-        "the shortest counts as the earliest",
-    )
+def _is_later(other: Question, first: Question, keys: Mapping[str, Sequence[Key]]) -> bool:
+    """Whether ``other`` was certainly asked after everything in the history of ``first``."""
+    end = max(keys[other.id])
+    return all(precedes(key, end) for key in keys[first.id])
+
+
+def _before_all(
+    first: Question, doubtful: Sequence[Question], keys: Mapping[str, Sequence[Key]]
+) -> list[int]:
+    """Places of the records of ``first`` that certainly come before each question.
+
+    A record comes before a question if it stands in the question's history, or is older than its
+    last entry.
+    """
+    known = [
+        ({_content(item) for item in other.profile}, max(keys[other.id])) for other in doubtful
+    ]
+    return [
+        place
+        for place, item in enumerate(first.profile)
+        if all(
+            _content(item) in history or precedes(keys[first.id][place], end)
+            for history, end in known
+        )
+    ]
+
+
+def _content(item: ProfileItem) -> tuple[str | None, frozenset[tuple[str, str]]]:
+    return item.date, frozenset(item.fields.items())
+
+
+def _doubt_notes(unclear: int, dropped: int) -> Iterator[str]:
+    if unclear:
+        yield (
+            f"users with several histories that end on the same date: {unclear}; D_u holds what "
+            "stands in all of them"
+        )
+    if dropped:
+        yield (
+            f"questions that are left out, as nothing shows that the user's history precedes them: "
+            f"{dropped}"
+        )
 
 
 def _by_user(questions: Sequence[Question], where: str) -> Split:
@@ -173,11 +175,7 @@ def _group(
     return {user_id: tuple(asked) for user_id, asked in groups.items()}
 
 
-def _dated(question: Question, where: str) -> list[tuple[int, ...]]:
+def _dated(question: Question, where: str) -> list[Key]:
     """Return the date of each profile item, in file order."""
-    owner = f"{where}, question '{question.id}'"
-    remedy = "write dates as YYYY-MM-DD, or set split=user"
-    return [
-        date_of(item, owner, "a year, ISO date or time for split=time", remedy)
-        for item in question.profile
-    ]
+    owner = f"{where}, question {shown(question.id)}"
+    return [date_of(item, owner, "split=time", "set split=user") for item in question.profile]

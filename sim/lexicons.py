@@ -8,10 +8,11 @@ from pathlib import Path
 from rich.console import Console
 
 from conf.compose import compose
-from conf.errors import ConfigError, DataError
+from conf.errors import ConfigError
 from lamp.dialogues import read_folder
 from lamp.lexicons import telling_words, topics, write_lexicons
 from sim.words import read_words, required
+from storage.text_files import read_text
 
 SHOWN_WORDS = 8
 USAGE = """\
@@ -62,18 +63,11 @@ def texts_by_domain(source: Path) -> dict[str, list[str]]:
     """
     paths = sorted(source.glob("*.txt")) if source.is_dir() else [source]
     if paths and all(path.suffix == ".txt" and path.is_file() for path in paths):
-        return {path.stem: _lines(path) for path in paths}
+        return {path.stem: read_text(path).splitlines() for path in paths}
     found: dict[str, list[str]] = {}
     for dialogue in read_folder(source):
         found.setdefault(dialogue.domain, []).extend((dialogue.question, dialogue.answer))
     return found
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path.name}: {error}; expected a text file in UTF-8") from error
 
 
 def _number(values: dict[str, str], key: str, default: int) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,12 +22,14 @@ from clients.folder import SECRET_BYTES, Limits, Permit, Policy
 from conf.errors import ConfigError, DataError
 from conf.schema import Config, DeviceProfile, DevicesConfig, PrivacyConfig
 from conf.seeds import derive_seed
+from lamp.dates import date_key
 from lamp.records import UserHistory
-from lamp.splits import date_key
 from storage import atomic
+from storage.text_files import display_name, read_table, shown, unique_rows
 from strategy.methods import find_method
 
 MIB = 1 << 20
+_NUMBER = re.compile(r"\d*\.?\d+(?:[eE]-?\d+)?|\d+\.", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,24 +208,27 @@ def _largest_remainder(shares: Sequence[float], total: int) -> list[int]:
 def _read_preferences(path: str | None, user_ids: Sequence[str]) -> dict[str, Preference]:
     if path is None:
         raise ConfigError("privacy.csv: expected a file with user_id,ratio for kind=per_user")
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-        rows = list(csv.DictReader(io.StringIO(text, newline="")))
-    except OSError as error:
-        raise DataError(f"{Path(path).name}: {error.strerror}; set privacy.csv") from error
-    ratios: dict[str, float] = {}
-    for number, row in enumerate(rows, start=2):
-        try:
-            ratio = float(row["ratio"])
-            ratios[row["user_id"]] = Policy(ratio=ratio).ratio
-        except (KeyError, TypeError, ValueError, DataError) as error:
-            raise DataError(
-                f"{Path(path).name} line {number}: expected user_id and a ratio in [0, 1]"
-            ) from error
+    where = display_name(Path(path))
+    table = read_table(Path(path), ("user_id", "ratio"), missing="set privacy.csv")
+    ratios = {
+        row["user_id"]: _ratio(row["ratio"], f"{where} line {number}, column ratio")
+        for number, row in unique_rows(table, "user_id", where)
+    }
     missing = [user for user in user_ids if user not in ratios]
     if missing:
         raise DataError(
             f"{Path(path).name}: no ratio for {len(missing)} users, the first is "
-            f"'{missing[0]}'; add a line for each target user"
+            f"{shown(missing[0])}; add a line for each target user"
         )
     return {user: Preference(ratio=ratios[user], group="per_user") for user in user_ids}
+
+
+def _ratio(text: str, where: str) -> float:
+    """Read a share ratio; nothing is guessed of "50 %", "0,5" or "50"."""
+    ratio = float(text) if _NUMBER.fullmatch(text) else -1.0
+    if not 0 <= ratio <= 1:
+        raise DataError(
+            f"{where}: expected a ratio from 0 to 1 with a decimal point, as 0.5 for a half, got "
+            f"{shown(text)}; correct it"
+        )
+    return ratio

@@ -113,13 +113,18 @@ def _title(encoding: str) -> str:
     return encoding.removesuffix("-sig").upper()
 
 
-def read_json(path: Path, missing: str = "check the path") -> Any:
+def read_json(path: Path, missing: str = "check the path", remedy: str = _BROKEN) -> Any:
     """Read a JSON file.
+
+    Args:
+        path: The file.
+        missing: What to do where there is none, for the error.
+        remedy: What to do where it is no JSON, for the error.
 
     Raises:
         DataError: As :func:`read_text`, or if the text is no JSON or gives a key twice.
     """
-    return parse_json(read_text(path, missing), display_name(path))
+    return parse_json(read_text(path, missing), display_name(path), remedy=remedy)
 
 
 def read_json_lines(path: Path, missing: str = "check the path") -> list[tuple[int, Any]]:
@@ -139,7 +144,9 @@ def parse_json_lines(text: str, where: str, unique: bool = True) -> Iterator[tup
             yield number, parse_json(line, where, number, unique)
 
 
-def parse_json(text: str, where: str, line: int = 1, unique: bool = True) -> Any:
+def parse_json(
+    text: str, where: str, line: int = 1, unique: bool = True, remedy: str = _BROKEN
+) -> Any:
     """Parse JSON.
 
     Args:
@@ -148,6 +155,7 @@ def parse_json(text: str, where: str, line: int = 1, unique: bool = True) -> Any
         line: Line of the file in which ``text`` begins.
         unique: Refuse an object that has one key twice, of which other readers take the last; off
             it reads twice as fast.
+        remedy: What to do, for the error.
 
     Raises:
         DataError: If it is no JSON, nested too deeply, or has a number of too many digits.
@@ -158,7 +166,7 @@ def parse_json(text: str, where: str, line: int = 1, unique: bool = True) -> Any
     except json.JSONDecodeError as error:
         raise DataError(
             f"{where} line {line + error.lineno - 1} column {error.colno}: expected JSON, got: "
-            f"{error.msg}; {_BROKEN}"
+            f"{error.msg}; {remedy}"
         ) from None
     except _TwiceError as error:
         raise DataError(
@@ -166,7 +174,7 @@ def parse_json(text: str, where: str, line: int = 1, unique: bool = True) -> Any
             "remove one of them"
         ) from None
     except RecursionError:
-        raise DataError(f"{where}: expected JSON, got lists in lists too deep; {_BROKEN}") from None
+        raise DataError(f"{where}: expected JSON, got lists in lists too deep; {remedy}") from None
     except ValueError:  # int() takes no more digits than sys.get_int_max_str_digits()
         raise DataError(
             f"{where}: expected numbers of usual size, got one of thousands of digits; "
@@ -190,7 +198,12 @@ def _constant(name: str) -> float | None:
     return None if name == "NaN" else float(name)
 
 
-def read_table(path: Path, columns: Sequence[str] = (), missing: str = "check the path") -> Table:
+def read_table(
+    path: Path,
+    columns: Sequence[str] = (),
+    missing: str = "check the path",
+    strict: bool = True,
+) -> Table:
     """Read a CSV file whose first line names the columns.
 
     The separator is the one by which the header holds ``columns``, or else the most frequent. The
@@ -200,6 +213,7 @@ def read_table(path: Path, columns: Sequence[str] = (), missing: str = "check th
         path: The file.
         columns: Columns that must be there.
         missing: What to do where there is no file, for the error.
+        strict: Refuse stray quotes and rows of more columns; off, those columns are left out.
 
     Raises:
         DataError: As :func:`read_text`, or if a column is missing or a row has other columns.
@@ -208,7 +222,7 @@ def read_table(path: Path, columns: Sequence[str] = (), missing: str = "check th
     text = read_text(path, missing)
     header = next((line for line in text.splitlines() if line.strip()), "")
     separator = _separator(header, columns)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=strict)
     lines = _lines(reader, where)
     _, names = next(lines, (1, []))
     names = _named(names, columns)
@@ -218,7 +232,7 @@ def read_table(path: Path, columns: Sequence[str] = (), missing: str = "check th
             f"{where}, line 1: expected the columns {', '.join(columns)}, got {got}, separated by "
             f"{_SEPARATORS[separator]}; '{absent[0]}' is missing, add it"
         )
-    rows = tuple((number, _row(names, values, where, number)) for number, values in lines)
+    rows = tuple((number, _row(names, values, where, number, strict)) for number, values in lines)
     return Table(separator, tuple(names), rows)
 
 
@@ -252,13 +266,16 @@ def _named(names: Sequence[str], columns: Sequence[str]) -> list[str]:
     return [asked.get(name.casefold(), name) for name in names]
 
 
-def _row(names: Sequence[str], values: Sequence[str], where: str, number: int) -> dict[str, str]:
-    if len(values) > len(names):
+def _row(
+    names: Sequence[str], values: Sequence[str], where: str, number: int, strict: bool
+) -> dict[str, str]:
+    if strict and len(values) > len(names):
         raise DataError(
             f"{where}, line {number}: expected {len(names)} columns as the header has, got "
             f"{len(values)}; put values that hold a separator in quotes"
         )
-    return dict(zip(names, [*values, *[""] * (len(names) - len(values))], strict=True))
+    missing = [""] * (len(names) - len(values))
+    return dict(zip(names, [*values[: len(names)], *missing], strict=True))
 
 
 def unique_rows(table: Table, column: str, where: str) -> Iterator[tuple[int, Mapping[str, str]]]:

@@ -21,6 +21,7 @@ from conf.schema import FiltersConfig
 from lamp.records import Pair
 from storage import atomic
 from storage.hashing import hash_json
+from storage.text_files import display_name, read_table, shown, unique_rows
 from strategy.filters import Candidate, rejection
 
 ADVERSARIAL = "adversarial"
@@ -154,22 +155,17 @@ def _read_marks(path: Path) -> dict[str, bool]:
     Raises:
         DataError: If a column is missing or a mark is neither yes nor no.
     """
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        if not {"id", "keep"} <= set(reader.fieldnames or ()):
+    where = display_name(path)
+    table = read_table(path, ("id", "keep"), missing="run again to write it anew")
+    marks = {}
+    for number, row in unique_rows(table, "id", where):
+        mark = row["keep"].lower()
+        if mark and mark not in MARKS:
             raise DataError(
-                f"{path.name}: expected the columns {', '.join(COLUMNS)}, got "
-                f"{', '.join(reader.fieldnames or ()) or 'none'}; delete the file to write it anew"
+                f"{where} line {number}, column keep: expected y or n, got {shown(mark)}"
             )
-        marks = {}
-        for number, row in enumerate(reader, start=2):
-            mark = (row["keep"] or "").strip().lower()
-            if mark and mark not in MARKS:
-                raise DataError(
-                    f"{path.name} line {number}, column keep: expected y or n, got '{mark}'"
-                )
-            if mark:
-                marks[row["id"]] = MARKS[mark]
+        if mark:
+            marks[row["id"]] = MARKS[mark]
     return marks
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import processors
@@ -22,6 +22,7 @@ from models.miniature.batches import by_length
 from models.miniature.causal import INITIAL_SPREAD, check_heads
 from models.miniature.optimise import OnStep, fit
 from models.miniature.tokenizer import END_OF_TEXT, TURN_END, TURN_START
+from storage.text_files import read_json_lines, shown
 
 MAX_TOKENS = 256
 POOL = 600
@@ -35,6 +36,7 @@ FIRST_ATTENTION = "bert.encoder.layer.0.attention"
 MUON_PER_ADAM = 20.0
 # One line in so many of an NLI file is held out.
 HELD_OUT_EVERY = 10
+NLI_FIELDS = ("premise", "hypothesis", "label")
 
 NliPair = tuple[str, str, Label]
 Source = Callable[[int, int, float], Sequence[NliPair]]  # (seed, n, share of training done)
@@ -78,32 +80,29 @@ def read_nli(path: Path) -> list[NliPair]:
     Raises:
         DataError: If the file is missing, empty, or a line lacks a field or has another label.
     """
-    if not path.is_file():
-        raise DataError(
-            f"model.build.nli_data: expected a file of JSON lines, there is no {path.name}"
-        )
-    lines = path.read_text(encoding="utf-8").split("\n")  # JSON may hold U+2028 as it is
-    pairs = [_nli_pair(path, n, line) for n, line in enumerate(lines, start=1) if line.strip()]
+    lines = read_json_lines(path, "set model.build.nli_data to a file of JSON lines")
+    pairs = [_nli_pair(path, number, record) for number, record in lines]
     if not pairs:
         raise DataError(f"{path.name}: expected NLI pairs, the file is empty")
     return pairs
 
 
-def _nli_pair(path: Path, number: int, line: str) -> NliPair:
-    try:
-        record = json.loads(line)
-        premise, hypothesis, label = (record[k] for k in ("premise", "hypothesis", "label"))
-    except (ValueError, KeyError, TypeError) as error:
+def _nli_pair(path: Path, number: int, record: Any) -> NliPair:
+    where = f"{path.name} line {number}"
+    fields = record if isinstance(record, dict) else {}
+    values = [value for name in NLI_FIELDS if isinstance(value := fields.get(name), str)]
+    if len(values) < len(NLI_FIELDS):
         raise DataError(
-            f"{path.name} line {number}: expected a JSON object with premise, hypothesis and "
-            "label; correct or remove the line"
-        ) from error
-    if label not in world.LABELS:
-        raise DataError(
-            f"{path.name} line {number}, field 'label': expected one of "
-            f"{', '.join(world.LABELS)}; correct or remove the line"
+            f"{where}: expected a JSON object with the texts {', '.join(NLI_FIELDS)}; correct or "
+            "remove the line"
         )
-    return str(premise), str(hypothesis), label
+    premise, hypothesis, label = values
+    if (found := label.strip().lower()) not in world.LABELS:
+        raise DataError(
+            f"{where}, field 'label': expected one of {', '.join(world.LABELS)}, got "
+            f"{shown(label)}; correct or remove the line"
+        )
+    return premise, hypothesis, found
 
 
 def nli_tokenizer(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:

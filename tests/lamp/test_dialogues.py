@@ -121,7 +121,7 @@ def test_a_dialogue_without_an_answer_is_left_out(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.jsonl", "{", "a.jsonl, line 1: expected JSON"),
+        ("a.jsonl", "{", "a.jsonl line 1 column 2: expected JSON"),
         ("a.jsonl", '{"text": "x"}', "expected the fields of a known format"),
         ("a.jsonl", '{"question": "Q", "answer": "A"}\n{"question": "R"}', "KeyError"),
         ("a.json", "[1]", "expected JSON objects"),

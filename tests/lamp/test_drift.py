@@ -39,13 +39,23 @@ def known(cut):
 def test_what_precedes_the_cut_is_d_u_and_what_follows_is_asked_with_its_age():
     dates = ("2013-06-14", "2012-06-14", "2012-06-15", "2011", "2013-06-15", "2014-06-15")
     cut = cut_history(user(*dates), TASK, SETTINGS)
-    assert known(cut) == ["i3", "i1"]  # by date; a year alone is its first day
+    assert known(cut) == ["i3", "i1"]  # by date
     assert [item.id for item in cut.history.profile] == ["i3", "i1"]
     assert cut.ages == {"u/i2": 0, "u/i0": 0, "u/i4": 1}  # i5 lies two years behind the cut
     assert [query.gold for query in cut.history.queries] == ["title 2", "title 0", "title 4"]
     assert query_text(TASK, cut.history.queries[0]) == "article 2"
     assert is_scorable(cut, years=2)
     assert not is_scorable(cut, years=3)
+
+
+@pytest.mark.parametrize(
+    ("date", "undated"), [("2012", 1), ("2012-06", 1), ("2013", 1), ("2011", 0)]
+)
+def test_a_date_too_rough_for_the_cut_is_neither_known_nor_asked(date, undated):
+    cut = cut_history(user("2012-01-01", date, "2012-07-01"), TASK, SETTINGS)
+    assert cut.undated == undated
+    assert ("i1" in known(cut)) == (date == "2011")
+    assert set(cut.ages) == {"u/i2"}
 
 
 def test_a_refresh_learns_what_precedes_its_year_and_is_asked_that_year_alone():

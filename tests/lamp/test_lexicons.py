@@ -48,8 +48,8 @@ def test_a_file_of_lexicons_comes_back(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "No such file"),
-        ("{", "broken JSON"),
+        (None, "expected a file, there is none"),
+        ("{", "line 1 column 2: expected JSON"),
         ("[]", "got list without domains"),
         ("{}", "got dict without domains"),
         (json.dumps({"a": "word"}), "domain 'a': got no list of words"),

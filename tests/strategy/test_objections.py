@@ -98,8 +98,8 @@ def mark(path, rows, marks: dict[str, str]) -> None:
     ("text", "message"),
     [
         ("id,keep\nabc,perhaps\n", r"line 2, column keep: expected y or n, got 'perhaps'"),
-        ("a,b\n1,2\n", r"expected the columns id, shared, input, response, keep, got a, b"),
-        ("", "got none"),
+        ("a,b\n1,2\n", r"expected the columns id, keep, got 'a,b'"),
+        ("", "got an empty file"),
     ],
 )
 def test_a_spoilt_review_file_is_refused(tmp_path, text, message):
