@@ -4,6 +4,9 @@ Source: LaMP ``eval/evaluation.py`` (38c9d4d), re-implemented on scikit-learn an
 Answers are stripped and compared case by case; an answer outside the label set is index -1, wrong
 and no class of the macro-F1; an unreadable rating scores the far end of the scale. Two deviations:
 "nan" and "inf" are unreadable, and the headline ROUGE is the plain mean of the queries.
+
+LaMP's ROUGE sees a-z and 0-9 only. Gold answers in another script are scored a second time, on
+Unicode tokens (:mod:`lamp.scripts`); that score stands beside LaMP's and enters no other.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from numpy.typing import NDArray
 
 from conf.errors import DataError
 from conf.seeds import derive_seed
+from lamp.scripts import is_latin, tokens
 from lamp.tasks import Task
 
 if TYPE_CHECKING:
@@ -46,6 +50,7 @@ class QueryScore:
         rouge1: ROUGE-1 F-measure.
         rougeL: ROUGE-L F-measure.
         bertscore: BERTScore F1; None without a model.
+        unicode_rouge1: ROUGE-1 F-measure on Unicode tokens; None where LaMP's sees the gold answer.
     """
 
     parsed: bool
@@ -55,6 +60,7 @@ class QueryScore:
     rouge1: float | None = None
     rougeL: float | None = None  # noqa: N815 - the metric's own name
     bertscore: float | None = None
+    unicode_rouge1: float | None = None
 
 
 def score_query(
@@ -83,17 +89,26 @@ def score_query(
         rouge1=float(rouge["rouge1"].fmeasure),
         rougeL=float(rouge["rougeL"].fmeasure),
         bertscore=None if bertscore is None else bertscore(prediction, gold),
+        unicode_rouge1=None if is_latin(gold) else rouge1(prediction, gold),
     )
 
 
 def rouge1(text: str, other: str) -> float:
-    """Return the ROUGE-1 F-measure of two texts, without stemming."""
-    return float(_scorer("rouge1").score(target=other, prediction=text)["rouge1"].fmeasure)
+    """Return the ROUGE-1 F-measure of two texts, without stemming.
+
+    The tokens are LaMP's, or Unicode's where ``other`` is of another script than Latin.
+    """
+    return _rouge("rouge1", text, other)
 
 
 def rouge_l(text: str, other: str) -> float:
-    """Return the ROUGE-L F-measure of two texts, without stemming."""
-    return float(_scorer("rougeL").score(target=other, prediction=text)["rougeL"].fmeasure)
+    """Return the ROUGE-L F-measure of two texts; as :func:`rouge1`."""
+    return _rouge("rougeL", text, other)
+
+
+def _rouge(kind: str, text: str, other: str) -> float:
+    scorer = _scorer(kind) if is_latin(other) else _unicode_scorer(kind)
+    return float(scorer.score(target=other, prediction=text)[kind].fmeasure)
 
 
 def label_index(task: Task, answer: str) -> int:
@@ -152,7 +167,8 @@ def pooled_metrics(task: Task, scores: Sequence[QueryScore], seed: int) -> dict[
     Returns:
         ``accuracy`` and ``f1``; or ``mae`` and ``rmse``; or ``rouge1``, ``rougeL``,
         ``lamp_compat_rouge1``, ``lamp_compat_rougeL`` and, when every query has one,
-        ``bertscore``. Always ``parse_failure_rate``, which is not LaMP's.
+        ``bertscore``; ``unicode_rouge1`` over the queries that have one, if any. Always
+        ``parse_failure_rate``, which is not LaMP's.
 
     Raises:
         DataError: If there are no scores.
@@ -240,6 +256,9 @@ def _pool_texts(scores: Sequence[QueryScore], seed: int) -> dict[str, float]:
         values = [value for score in scores if (value := getattr(score, name)) is not None]
         if len(values) == len(scores):
             pooled[name] = math.fsum(values) / len(values)
+    unicode = [each.unicode_rouge1 for each in scores if each.unicode_rouge1 is not None]
+    if unicode:
+        pooled["unicode_rouge1"] = math.fsum(unicode) / len(unicode)
     for name in ("rouge1", "rougeL"):
         values = [getattr(score, name) for score in scores]
         pooled[f"lamp_compat_{name}"] = bootstrap_mid(values, derive_seed(seed, "lamp", name))
@@ -283,3 +302,17 @@ def _scorer(*kinds: str) -> RougeScorer:
     from rouge_score.rouge_scorer import RougeScorer  # brings nltk, scikit-learn and pandas
 
     return RougeScorer(kinds, use_stemmer=False)
+
+
+class _UnicodeTokenizer:
+    """What a RougeScorer takes in the place of its own tokens."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return tokens(text)
+
+
+@cache
+def _unicode_scorer(kind: str) -> RougeScorer:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer((kind,), tokenizer=_UnicodeTokenizer())

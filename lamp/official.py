@@ -7,15 +7,17 @@ are found too. What is malformed is left out, counted and named in the notes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from conf.errors import DataError
 from lamp import files
 from lamp.files import MalformedError, Outputs, Question, Sieve
+from lamp.labels import normalise_label
 from lamp.metrics import HIGHEST_STARS, LOWEST_STARS, is_answer
 from lamp.records import Query
+from lamp.scripts import is_latin
 from lamp.tasks import Task, query_text
 from storage.text_files import display_name, shown
 
@@ -120,10 +122,12 @@ def _read(questions_path: Path, outputs_path: Path, task: Task) -> Official:
     read = files.read_questions(questions_path, task.fields, numeric=_numeric(task))
     outputs = files.read_outputs(outputs_path, numeric=task.kind != "text")
     _check_task(outputs, task, display_name(outputs_path))
+    questions = [_with_labels(question, task) for question in read.questions]
+    _refuse_strange_labels(questions, task, where)
     asked = Sieve("questions", where)
     paired = [
         pair
-        for question in read.questions
+        for question in questions
         for pair in asked.take(_paired, question, outputs, task, where)
     ]
     asked.refuse_most()
@@ -133,8 +137,35 @@ def _read(questions_path: Path, outputs_path: Path, task: Task) -> Official:
         where=where,
         questions=tuple(question for question, _ in paired),
         golds={question.id: gold for question, gold in paired},
-        notes=tuple(_notes((*read.left_out, *asked.left_out), outputs.left_out, extra)),
+        notes=(
+            *_notes((*read.left_out, *asked.left_out), outputs.left_out, extra),
+            *_spelling_notes(read.questions, questions),
+            *_script_notes([gold for _, gold in paired], task),
+        ),
     )
+
+
+def _with_labels(question: Question, task: Task) -> Question:
+    """The question with the labels of its profile as the task writes them, where they are some."""
+    if not task.pair_labels:
+        return question
+    name = task.response_field
+    items = tuple(
+        replace(item, fields={**item.fields, name: normalise_label(task, text) or text})
+        for item in question.profile
+        for text in (item.fields[name],)
+    )
+    return replace(question, profile=items)
+
+
+def _refuse_strange_labels(questions: Sequence[Question], task: Task, where: str) -> None:
+    """Refuse a file in which no record has a label of the task."""
+    name, labels = task.response_field, task.pair_labels
+    if labels and not any(item.fields[name] in labels for q in questions for item in q.profile):
+        raise DataError(
+            f"{where}, field '{name}': expected labels of {task.official} ({', '.join(labels)}), "
+            "no profile item has one of them; check that the file is of this task"
+        )
 
 
 def _paired(question: Question, outputs: Outputs, task: Task, where: str) -> tuple[Question, str]:
@@ -150,6 +181,8 @@ def _paired(question: Question, outputs: Outputs, task: Task, where: str) -> tup
             f"{name}: expected a gold answer in the output file, there is none that can be used; "
             "fetch both files again"
         )
+    if task.kind != "text":
+        gold = normalise_label(task, gold) or gold
     if not is_answer(task, gold):
         raise MalformedError(f"{name}: {_expected_gold(task)}")
     return question, gold
@@ -186,4 +219,23 @@ def _notes(records: tuple[str, ...], golds: tuple[str, ...], extra: list[str]) -
         yield (
             f"gold answers without a usable question, which are left out: {len(extra)}; the first: "
             f"{shown(extra[0])}"
+        )
+
+
+def _spelling_notes(read: Sequence[Question], known: Sequence[Question]) -> Iterator[str]:
+    changed = sum(
+        first is not second and first.fields != second.fields
+        for before, after in zip(read, known, strict=True)
+        for first, second in zip(before.profile, after.profile, strict=True)
+    )
+    if changed:
+        yield f"labels in another spelling, which count as the task's: {changed}"
+
+
+def _script_notes(golds: Sequence[str], task: Task) -> Iterator[str]:
+    unseen = sum(not is_latin(gold) for gold in golds) if task.kind == "text" else 0
+    if unseen:
+        yield (
+            f"gold answers of which under half of the letters are a-z: {unseen} of {len(golds)}; "
+            "ROUGE as LaMP computes it sees a-z and 0-9 only and says little there"
         )

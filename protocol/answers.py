@@ -103,9 +103,18 @@ def _columns(queries: Sequence[Query], scores: Sequence[QueryScore]) -> dict[str
         "rouge1": _present(score.rouge1 for score in scores),
         "rouge_l": _present(score.rougeL for score in scores),
         "bertscore": _present(score.bertscore for score in scores),
+        "unicode_rouge1": _unicode(scores),
         "parsed": tuple(int(score.parsed) for score in scores),
         "sums": (),
     }
+
+
+def _unicode(scores: Sequence[QueryScore]) -> tuple[float, ...]:
+    """The scores on Unicode tokens, -1 where there is none; empty where there is none at all."""
+    values = [score.unicode_rouge1 for score in scores]
+    if all(value is None for value in values):
+        return ()
+    return tuple(-1.0 if value is None else value for value in values)
 
 
 def _sums(task: Task, scores: Sequence[QueryScore]) -> dict[str, Any]:

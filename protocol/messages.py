@@ -292,6 +292,8 @@ class AnswerReply:
         rouge1: ROUGE-1 F1 (text).
         rouge_l: ROUGE-L F1 (text).
         bertscore: BERTScore F1 (text), where a model is configured.
+        unicode_rouge1: ROUGE-1 F1 on Unicode tokens (text), where a gold answer is in a script that
+            LaMP's ROUGE does not see; -1 for the others.
         parsed: 1 where the answer could be read.
         sums: Sums over the user's queries as ``lamp.metrics.sums`` defines them.
         seconds: Wall time of answering.
@@ -311,6 +313,7 @@ class AnswerReply:
     rouge1: tuple[float, ...] = holds("numbers")
     rouge_l: tuple[float, ...] = holds("numbers")
     bertscore: tuple[float, ...] = holds("numbers")
+    unicode_rouge1: tuple[float, ...] = holds("numbers", ())
     parsed: tuple[int, ...] = holds("numbers")
     sums: tuple[float, ...] = holds("numbers")
     seconds: float = holds("numbers")
@@ -322,7 +325,7 @@ class AnswerReply:
         """Refuse columns that are not parallel."""
         columns = (
             self.query_ids, self.gold, self.predicted, self.errors, self.rouge1, self.rouge_l,
-            self.bertscore, self.parsed, self.texts, self.gold_texts,
+            self.bertscore, self.unicode_rouge1, self.parsed, self.texts, self.gold_texts,
         )  # fmt: skip
         given = () if self.sums else (self.query_ids, self.parsed)
         if {len(column) for column in (*given, *filter(None, columns))} - {self.num_queries}:

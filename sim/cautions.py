@@ -40,6 +40,7 @@ def warnings(results: Results) -> list[str]:
             for text in (
                 *_filter_warnings(run),
                 *_nli_warnings(run),
+                *_script_warnings(run),
                 *_stale_warnings(run),
                 *_unwritten_warnings(run),
             )
@@ -125,3 +126,15 @@ def _nli_warnings(run: Run) -> Iterator[str]:
     accuracy = nli_accuracy(run)
     if run.augmentations and accuracy is not None and accuracy < WEAK_NLI:
         yield f"The NLI model is right on {percent(accuracy, 1)} of held-out pairs only."
+
+
+def _script_warnings(run: Run) -> Iterator[str]:
+    """Gold answers in a script of which LaMP's ROUGE sees next to nothing."""
+    answers = [answer for own in run.answers.values() for answer in own]
+    unseen = sum(answer.unicode_rouge1 is not None for answer in answers)
+    if unseen:
+        yield (
+            f"Under half of the letters of {percent(unseen, len(answers))} of the gold answers are "
+            "a-z: ROUGE as LaMP computes it sees a-z and 0-9 only and says little there. ROUGE-1 "
+            'on Unicode tokens stands under "Not in LaMP".'
+        )

@@ -55,6 +55,7 @@ class Answer:
     rouge1: float | None = None
     rougeL: float | None = None  # noqa: N815 - the metric's own name
     bertscore: float | None = None
+    unicode_rouge1: float | None = None
     queries: int = 1
     seconds: float = 0.0  # of all the user's answers together
     tokens: int = 0
@@ -73,6 +74,7 @@ class Answer:
             rouge1=self.rouge1,
             rougeL=self.rougeL,
             bertscore=self.bertscore,
+            unicode_rouge1=self.unicode_rouge1,
         )
 
 

@@ -93,7 +93,8 @@ def _unparsed(result: ArmResult) -> str:
 
 def outside_lamp_table(results: Results) -> Table | None:
     """Figures that LaMP does not report: means over users, and its bootstrap median with a seed."""
-    names = ("lamp_compat_rouge1", "lamp_compat_rougeL", user_mean_name(results.task))
+    own = user_mean_name(results.task)
+    names = ("lamp_compat_rouge1", "lamp_compat_rougeL", own, "unicode_rouge1")
     shown = [name for name in names if any(name in result.metrics for result in results.arms)]
     rows: list[list[Cell | str]] = [
         [arm_title(result), *(estimate_cell(result.metrics.get(name)) for name in shown)]

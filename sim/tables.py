@@ -38,6 +38,7 @@ METRIC_TITLES = {
     "user_mean_accuracy": "Accuracy, mean of users",
     "user_mean_mae": "MAE, mean of users",
     "user_mean_rouge1": "ROUGE-1, mean of users",
+    "unicode_rouge1": "ROUGE-1, Unicode tokens",
 }
 LOWER_IS_BETTER = frozenset({"mae", "rmse", "user_mean_mae", "parse_failure_rate"})
 ABSENT = "-"  # nothing there and nothing missing

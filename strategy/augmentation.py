@@ -17,6 +17,7 @@ from conf.seeds import derive_seed
 from lamp.metrics import rouge_l
 from lamp.prompts import augmentation_prompt
 from lamp.records import Pair
+from lamp.scripts import is_latin
 from lamp.tasks import Task
 from storage.hashing import hash_json
 from strategy.cache import Cache
@@ -287,7 +288,8 @@ def _score(original: str, written: str, entails: float, entailed: float) -> Scor
 
 
 def _score_key(job: _Job, judge: Judge) -> str:
-    return hash_json({"reply": job.key, "judge": judge.identity, "version": 1})
+    version = 1 if is_latin(job.pair.input) else 2  # 2: ROUGE-L on Unicode tokens
+    return hash_json({"reply": job.key, "judge": judge.identity, "version": version})
 
 
 def _candidate(job: _Job, parsed: Parsed, scores: Scores | None) -> Candidate:

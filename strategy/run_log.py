@@ -154,6 +154,7 @@ def answer_rows(user: str, reply: AnswerReply) -> list[dict[str, Any]]:
         "rouge1": reply.rouge1,
         "rougeL": reply.rouge_l,
         "bertscore": reply.bertscore,
+        "unicode_rouge1": tuple(None if each < 0 else each for each in reply.unicode_rouge1),
         "text": reply.texts,
         "gold_text": reply.gold_texts,
     }

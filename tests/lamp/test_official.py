@@ -146,12 +146,50 @@ def test_a_gold_rating_must_be_on_the_scale(write_lamp, make_config, gold, fine)
             load(make_config("lamp_3"))
 
 
-def test_a_gold_label_must_be_in_the_set_and_odd_pair_labels_are_noted(write_lamp, make_config):
-    profile = [{"id": "i", "description": "old", "tag": "drama"}]
-    question = {"id": "q", "input": "tags: [x] description: new", "profile": profile}
-    write_lamp([question], {"q": "comedy"}, task="lamp_2")
+@pytest.fixture
+def write_movies(write_lamp):
+    def write(*tags, gold="comedy"):
+        profile = [{"id": f"i{n}", "description": "old", "tag": tag} for n, tag in enumerate(tags)]
+        question = {"id": "q", "input": "tags: [x] description: new", "profile": profile}
+        return write_lamp([question], {"q": gold}, task="lamp_2")
+
+    return write
+
+
+def test_labels_in_another_spelling_are_the_tasks(write_movies, make_config):
+    write_movies("Comedy", " sci-fi.", "ACTION", "action", gold="Dark Comedy")
+    data = load(make_config("lamp_2"))
+    (user,) = data.targets
+    assert [pair.response for pair in user.pairs] == ["comedy", "sci-fi", "action", "action"]
+    assert user.queries[0].gold == "dark comedy"
+    assert any("labels in another spelling" in note and note.endswith("3") for note in data.notes)
+
+
+@pytest.mark.parametrize("stars", [4, 4.0, "4.0", "4 stars"])
+def test_stars_in_another_spelling_are_the_tasks(write_lamp, make_config, stars):
+    prompt = "just answer with 1, 2, 3, 4, or 5 without further explanation. review: new"
+    profile = [{"id": "i", "text": "old", "score": stars}]
+    golds = {"q": stars}
+    write_lamp([{"id": "q", "input": prompt, "profile": profile}], golds, task="lamp_3")
+    (user,) = load(make_config("lamp_3")).targets
+    assert (user.pairs[0].response, user.queries[0].gold) == ("4", "4")
+
+
+def test_odd_labels_are_noted_and_refused_when_there_are_no_others(write_movies, make_config):
+    write_movies("drama", "comedy")
     notes = load(make_config("lamp_2")).notes
-    assert any("outside the label set: 1 of 1" in note for note in notes)
-    write_lamp([question], {"q": "drama"}, task="lamp_2")
+    assert any("outside the label set: 1 of 2" in note for note in notes)
+    write_movies("drama", "thriller")
+    with pytest.raises(DataError, match=r"field 'tag': expected labels of LaMP_2 \(sci-fi, .*\)"):
+        load(make_config("lamp_2"))
+
+
+def test_a_gold_label_must_be_in_the_set(write_movies, make_config):
+    write_movies("comedy", gold="drama")
     with pytest.raises(DataError, match="expected one of the 15 labels of LaMP_2"):
         load(make_config("lamp_2"))
+
+
+def test_gold_answers_in_a_script_that_rouge_does_not_see_are_noted(write_users, make_config):
+    write_users(1, 1, golds={"u0": "港湾大桥", "u1": "x"})
+    assert any("half of the letters are a-z: 1 of 2;" in n for n in load(make_config()).notes)
