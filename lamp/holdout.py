@@ -140,8 +140,8 @@ def _notes(
         )
     if repeated:
         yield (
-            "records that are left out of D_u, as they repeat a held-out one or their date does not "
-            f"tell which came first: {repeated}"
+            "records that are left out of D_u, as they repeat a held-out one or their date does "
+            f"not tell which came first: {repeated}"
         )
     held = 0 if portion.holdout is None else sum(len(user.queries) for user in taken)
     rest = sum(len(user.pairs) for user in users) - held - repeated
