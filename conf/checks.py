@@ -18,6 +18,14 @@ from conf.schema import Config, PrivacyConfig, TransformerSize
 BUILT = "built"
 GGUF = ".gguf"
 MINIATURE = "miniature"
+LABELLED = ("lamp_2", "lamp_3")  # tasks whose pairs have labels
+# What shapes the writing of new pairs, and is not read where they come from a file.
+WRITING_KEYS = tuple(
+    f"augmenter.{key}"
+    for key in (
+        "prompt", "examples", "prefill", "labels", "sampling", "batch_size", "endpoint", "models"
+    )
+)  # fmt: skip
 USED_BY_KIND = {
     "fixed": {"ratio"},
     "uniform": {"low", "high"},
@@ -59,6 +67,9 @@ def check_effect(config: Config, given: Sequence[str]) -> None:
                 f"{path} has no effect while privacy.kind is {kind}; add privacy={readers[0]}"
             )
     _check_split_effect(config, given)
+    for path in given:
+        if reason := _unread_augmenter(config, path):
+            raise ConfigError(f"{path} has no effect {reason}")
 
 
 def _check_split_effect(config: Config, given: Sequence[str]) -> None:
@@ -69,6 +80,20 @@ def _check_split_effect(config: Config, given: Sequence[str]) -> None:
         raise ConfigError(
             "split_seed has no effect while all records are used; add split=holdout or max_records"
         )
+
+
+def _unread_augmenter(config: Config, path: str) -> str | None:
+    """Why a key of the augmenter is not read; None for one that is."""
+    augmenter = config.augmenter
+    if augmenter.file is not None and path.startswith(WRITING_KEYS):
+        return "while augmenter.file is set: nothing is written anew; leave it out"
+    if path == "augmenter.labels" and config.task.name not in LABELLED:
+        return f"for {config.task.name}, which has no labels; leave it out"
+    if path == "augmenter.labels" and augmenter.prompt == "paraphrase":
+        return "beside augmenter.prompt=paraphrase, which keeps the shared response; leave it out"
+    if path == "augmenter.examples" and augmenter.prompt in ("paper", "rewrite", "paraphrase"):
+        return f"beside augmenter.prompt={augmenter.prompt}; add augmenter.prompt=few_shot"
+    return None
 
 
 def _privacy(config: Config) -> Iterator[str]:
@@ -135,8 +160,7 @@ def _task(config: Config) -> Iterator[str]:
 
 
 def _stream(config: Config) -> Iterator[str]:
-    labelled = config.task.name in ("lamp_2", "lamp_3")
-    if labelled and config.stream.synth_response == "generate":
+    if config.task.name in LABELLED and config.stream.synth_response == "generate":
         yield (
             f"stream.synth_response must be keep for {config.task.name}, whose responses are "
             "labels that no rewriting may change"
@@ -293,6 +317,8 @@ def _augmenter(config: Config) -> Iterator[str]:
         yield "augmenter.tuning has no effect on a cloud model that model.build trains for it"
     if augmenter.endpoint.base_url is not None:
         yield "augmenter.tuning needs a cloud model that is loaded here, not an endpoint"
+    if augmenter.file is not None:
+        yield "augmenter.tuning has no effect while augmenter.file is set: nothing is written anew"
 
 
 def _endpoint(config: Config) -> Iterator[str]:
@@ -308,6 +334,25 @@ def _endpoint(config: Config) -> Iterator[str]:
         yield (  # the address is written to config and manifest
             "augmenter.endpoint.base_url must hold no key, user or password; "
             "export the key and name its variable in augmenter.endpoint.key_variable"
+        )
+
+
+def _asking(config: Config) -> Iterator[str]:
+    augmenter = config.augmenter
+    if augmenter.name == "replay" and augmenter.file is None:
+        yield "augmenter.file is required: set augmenter.file=<candidates.jsonl of a run>"
+    if augmenter.file is not None and augmenter.name != "replay":
+        yield "augmenter.file has no effect without augmenter=replay"
+    if augmenter.prefill and augmenter.endpoint.base_url is not None:
+        yield (
+            "augmenter.prefill exists for models that are loaded here: an endpoint cannot be told "
+            "how its reply begins"
+        )
+    built = config.model.build is not None and config.model.cloud.path == BUILT
+    if built and augmenter.endpoint.base_url is None and augmenter.prompt != "paper":
+        yield (
+            f"augmenter.prompt={augmenter.prompt} needs a pretrained cloud model: the miniature "
+            "has learned the prompt 'paper' alone; choose another model.cloud.path"
         )
 
 
@@ -356,6 +401,7 @@ RULES: tuple[Callable[[Config], Iterator[str]], ...] = (
     _cloud_workers,
     _augmenter,
     _endpoint,
+    _asking,
     _engine,
     _name,
 )

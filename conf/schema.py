@@ -339,10 +339,16 @@ class AugmenterConfig:
     Attributes:
         name: Which augmenter.
         k: Samples per shared pair.
-        prompt_version: Part of the cache key; a changed prompt gets a new version.
+        prompt: Template of the prompt: ``paper``, ``rewrite``, ``few_shot``, ``paraphrase``
+            (asks for x alone and keeps y), or a file with slots (:mod:`strategy.prompting`).
+        examples: Records of public users that a template with ``{examples}`` shows.
+        prefill: How every reply begins; the model goes on from there, e.g. "Input: [".
+        labels: Where the task has labels: ``aligned`` rejects a pair whose label differs from the
+            shared record's, ``written`` takes what was written, ``source`` the shared record's.
         sampling: Sampling settings of the cloud model.
         batch_size: Prompts generated at once.
         endpoint: Where another process writes them; without an address ``model.cloud`` is loaded.
+        file: Candidates of an earlier run, read in the place of all models (``augmenter=replay``).
         models: Further models that write in turn with the first: with two in all, samples 0, 2, 4
             of a record come from the first and 1, 3 from the second.
         tuning: Tune ``model.cloud`` on public records for this; None asks it as it comes.
@@ -352,10 +358,14 @@ class AugmenterConfig:
 
     name: str = "cloud"
     k: PositiveInt = 5
-    prompt_version: str = "paper-v1"
+    prompt: str = "paper"
+    examples: PositiveInt = 2
+    prefill: str = ""
+    labels: Literal["aligned", "written", "source"] = "aligned"
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     batch_size: PositiveInt = 128
     endpoint: EndpointConfig = field(default_factory=EndpointConfig)
+    file: str | None = None
     models: tuple[CausalModelConfig, ...] = ()
     tuning: AugmenterTuningConfig | None = None
     adapter: str | None = None

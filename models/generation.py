@@ -33,7 +33,7 @@ from transformers import (
 
 from conf.errors import ModelError
 from conf.schema import SamplingConfig
-from models.chat import encode_prompt, pad_id, stop_ids
+from models.chat import encode_prompt, encode_text, pad_id, stop_ids
 from models.stacked import Stack
 
 OnBatch = Callable[[int], None]
@@ -79,6 +79,7 @@ def generate(
     system: str | None = None,
     on_batch: OnBatch | None = None,
     stacked: Stacked | None = None,
+    prefill: str = "",
 ) -> list[Generation]:
     """Answer each prompt under its own seed.
 
@@ -92,6 +93,7 @@ def generate(
         system: System turn; None leaves it to the chat template.
         on_batch: Called after each batch with the number of prompts it answered.
         stacked: Adapters of several users, installed in ``model``, and whose each prompt is.
+        prefill: How every reply begins; the texts are what comes behind it.
 
     Returns:
         One generation per prompt, in the order of ``prompts``.
@@ -100,7 +102,7 @@ def generate(
         ModelError: If the model's context cannot hold ``max_new_tokens`` beside a prompt.
     """
     context = int(model.config.max_position_embeddings)
-    encoded = _encode_all(context, tokenizer, prompts, sampling, system)
+    encoded = _encode_all(context, tokenizer, prompts, sampling, system, prefill)
     owners = stacked.owners if stacked else (0,) * len(prompts)
     decoder = _Decoder(model, tokenizer, sampling, system, stacked)
     replies: dict[int, Generation] = {}
@@ -121,6 +123,7 @@ def length_batches(
     sampling: SamplingConfig,
     batch_size: int,
     system: str | None = None,
+    prefill: str = "",
 ) -> list[list[int]]:
     """Return which prompts :func:`generate` decodes together, without loading a network.
 
@@ -134,8 +137,9 @@ def length_batches(
         sampling: All sampling settings.
         batch_size: Prompts decoded at once.
         system: System turn; None leaves it to the chat template.
+        prefill: How every reply begins.
     """
-    encoded = _encode_all(context, tokenizer, prompts, sampling, system)
+    encoded = _encode_all(context, tokenizer, prompts, sampling, system, prefill)
     return list(_by_length(encoded, batch_size))
 
 
@@ -314,15 +318,17 @@ def _encode_all(
     prompts: Sequence[str],
     sampling: SamplingConfig,
     system: str | None,
+    prefill: str,
 ) -> list[tuple[int, ...]]:
-    if sampling.max_new_tokens >= context:
+    begun = encode_text(tokenizer, prefill) if prefill else []
+    room = context - sampling.max_new_tokens - len(begun)
+    if room <= 0:
         raise ModelError(
             f"generation: expected max_new_tokens below the model's context of {context} tokens, "
             f"got {sampling.max_new_tokens}"
         )
-    room = context - sampling.max_new_tokens
     known = {
-        prompt: tuple(encode_prompt(tokenizer, prompt, system, room)) for prompt in set(prompts)
+        prompt: (*encode_prompt(tokenizer, prompt, system, room), *begun) for prompt in set(prompts)
     }
     return [known[prompt] for prompt in prompts]
 

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from sim.run_records import ArmName, Augmentation, Run
 from sim.tables import NOT_AVAILABLE, Cell, Table, count, make_table, number, percent
-from strategy import filters, parsing
+from strategy import filters, parsing, prompting
 from strategy.augmentation import NO_REPLY
+from strategy.candidates import NOT_IN_FILE
 from strategy.methods import METHODS
 
 NOT_ASKED = "-"
@@ -16,6 +17,7 @@ READING = "reading"  # the gate before the filters
 FILTER_TITLES = {filters.SEMANTIC: "SCF", filters.DIVERSITY: "TDF", filters.LENGTH: "LSF"}
 READING_TITLES = {
     NO_REPLY: "no reply",
+    NOT_IN_FILE: "not in the file",
     parsing.NO_INPUT: "no input",
     parsing.NO_RESPONSE: "no response",
     parsing.EMPTY_INPUT: "empty input",
@@ -23,6 +25,7 @@ READING_TITLES = {
     parsing.UNCLOSED: "bracket never closed",
     parsing.UNCLEAR: "not clear where a text ends",
     parsing.LABEL_OUTSIDE_SET: "label outside the set",
+    prompting.LABEL_NOT_ALIGNED: "label not the shared one",
 }
 
 

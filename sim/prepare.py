@@ -27,7 +27,7 @@ from sim.manifest import make_manifest
 from sim.placement import with_cohort
 from sim.tracker import check_installed
 from storage import atomic
-from strategy import public
+from strategy import candidates, public
 from strategy.augmenter_tuning import ensure_augmenter
 from strategy.diagnosis import Truth, Verdict
 from strategy.endpoint import key_of
@@ -35,6 +35,7 @@ from strategy.experiment import ServerInputs
 from strategy.methods import configured_arms, has_oracle
 from strategy.planning import thesaurus_of
 from strategy.progress import Progress, StepProgress
+from strategy.prompting import make_prompt
 from strategy.public import PublicUsers
 
 
@@ -52,9 +53,12 @@ def check(config: Config) -> LampData:
     check_installed(config.trackers)
     if config.augmenter.endpoint.base_url is not None:
         key_of(config.augmenter.endpoint)
+    if config.augmenter.file is not None:
+        candidates.read(Path(config.augmenter.file))
     if config.evaluation.bertscore is not None:
         check_folder(Path(config.evaluation.bertscore))
     data = dataset.load(config)
+    make_prompt(config.augmenter, data.task, data.public, config.seed)
     sources.check(config)
     if config.engine.name == "deployment":
         return _all_public(config, data)

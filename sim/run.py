@@ -21,6 +21,7 @@ from sim.prepare import begin, check, server_inputs, set_up
 from sim.progress import TerminalProgress
 from sim.tracker import track_arms
 from storage import atomic, jsonlines
+from strategy.prompting import TEMPLATES
 
 SHOWN_USERS = 10  # in the terminal; the report names all
 
@@ -146,7 +147,12 @@ def with_absolute_paths(config: Config) -> Config:
         ),
         stream=replace(config.stream, lexicons=_found(config.stream.lexicons)),
         evaluation=replace(config.evaluation, bertscore=_found(config.evaluation.bertscore)),
-        augmenter=replace(config.augmenter, models=tuple(map(_from_root, config.augmenter.models))),
+        augmenter=replace(
+            config.augmenter,
+            models=tuple(map(_from_root, config.augmenter.models)),
+            prompt=_template(config.augmenter.prompt),
+            file=_found(config.augmenter.file),
+        ),
         model=replace(
             model, **models, build=build and replace(build, nli_data=_found(build.nli_data))
         ),
@@ -161,6 +167,10 @@ def _found(path: S) -> S:
     if not path or path in ("auto", "built"):  # words of ours, whatever lies here
         return path
     return _absolute(path) if Path(path).expanduser().exists() else path
+
+
+def _template(prompt: str) -> str:
+    return prompt if prompt in TEMPLATES else _found(prompt)
 
 
 def _from_root(model: M) -> M:

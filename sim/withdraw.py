@@ -22,6 +22,7 @@ from sim.tables import plural
 from sim.words import read_words, required
 from strategy.augmentation import record_hash
 from strategy.cache import Cache
+from strategy.candidates import FILE, forget
 from strategy.ledger import Ledger
 
 USAGE = "usage: python -m sim withdraw run=<folder or name> user=<id> ratio=<0 to 1>"
@@ -70,6 +71,7 @@ def _forget(folder: RunFolder, withdrawal: Withdrawal) -> int:
     records = [record_hash(pair) for pair in withdrawal.records]
     cache = Cache(Path(config.paths.cache) / "augmentation.sqlite")
     deleted = cache.release(withdrawal.user_id, records)
+    forget(folder.path / FILE, records)
     Ledger(folder.path / "ledger.jsonl").tombstone(withdrawal.user_id, records)
     return deleted
 

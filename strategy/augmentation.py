@@ -15,15 +15,15 @@ from typing import Protocol
 from conf.schema import AugmenterConfig
 from conf.seeds import derive_seed
 from lamp.metrics import rouge_l
-from lamp.prompts import augmentation_prompt
 from lamp.records import Pair
 from lamp.scripts import is_latin
 from lamp.tasks import Task
 from storage.hashing import hash_json
 from strategy.cache import Cache
 from strategy.filters import Candidate, Scores, length_ratio
-from strategy.parsing import Parsed, parse_reply, synthetic_pair
+from strategy.parsing import Parsed, synthetic_pair
 from strategy.progress import Progress
+from strategy.prompting import Prompt, make_prompt, read_reply
 
 NO_REPLY = "no_reply"
 KEY_VERSION = 2  # of what is kept of a reply: since 2, whether it ended by itself
@@ -84,6 +84,7 @@ class _Job:
     """One sample of one record."""
 
     pair: Pair
+    prompt: str
     record: str
     index: int
     key: str
@@ -116,6 +117,7 @@ def augment(
     cache: Cache,
     progress: Progress,
     counters: Counters,
+    prompt: Prompt | None = None,
     further: Sequence[Writer] = (),
     on_ask: OnAsk | None = None,
 ) -> dict[str, tuple[Candidate, ...]]:
@@ -123,14 +125,18 @@ def augment(
 
     A user with a prompt that got no reply goes on without augmentation: half of it would be another
     method. All candidates of that user count as rejected, and ``counters`` has the reason. Where
-    there are ``further`` writers, the samples of a record go round all of them.
+    there are ``further`` writers, the samples of a record go round all of them. ``prompt`` is the
+    configured one, with its examples where it has any.
 
     Returns:
         Per user the candidates in the order of the user's shared pairs, k for each.
     """
+    prompt = prompt or make_prompt(config, task)
     writers = (writer, *further)
     models = [each.identity for each in writers]
-    jobs = {user: _jobs(pairs, task, config, seed, models) for user, pairs in shared.items()}
+    jobs = {
+        user: _jobs(pairs, task, config, prompt, seed, models) for user, pairs in shared.items()
+    }
     unique = {job.key: job for user in sorted(jobs) for job in jobs[user]}
     for user, own in jobs.items():
         cache.hold(user, _keys_by_record(own, judge))
@@ -140,7 +146,12 @@ def augment(
             on_ask(turn, _prompts_by_user(jobs, chunk))
 
     replies, lost = _replies(unique, writers, cache, progress, counters, on_chunk)
-    parsed = {key: parse_reply(task, each.text, each.finished) for key, each in replies.items()}
+    parsed = {
+        key: read_reply(
+            task, unique[key].pair, prompt, config.labels, each.text, complete=each.finished
+        )
+        for key, each in replies.items()
+    }
     scores = _scores(unique, parsed, judge, cache, progress, counters)
     for user, own in jobs.items():
         reasons = [lost[job.key] for job in own if job.key in lost]
@@ -155,11 +166,16 @@ def augment(
 
 
 def _jobs(
-    pairs: Sequence[Pair], task: Task, config: AugmenterConfig, seed: int, models: Sequence[str]
+    pairs: Sequence[Pair],
+    task: Task,
+    config: AugmenterConfig,
+    prompt: Prompt,
+    seed: int,
+    models: Sequence[str],
 ) -> list[_Job]:
     settings = {
         "version": KEY_VERSION,
-        "prompt": config.prompt_version,
+        "prompt": prompt.identity,
         "sampling": asdict(config.sampling),
         "task": task.name,
         "seed": seed,
@@ -171,7 +187,8 @@ def _jobs(
             turn = index % len(models)
             model = models[turn]
             key = hash_json({**settings, "model": model, "record": record, "index": index})
-            jobs.append(_Job(pair, record, index, key, derive_seed(seed, record, index), turn))
+            own_seed = derive_seed(seed, record, index)
+            jobs.append(_Job(pair, prompt.ask(pair), record, index, key, own_seed, turn))
     return jobs
 
 
@@ -208,7 +225,7 @@ def _replies(
         for turn, chunk in _chunks(missing, len(writers)):
             on_chunk(turn, chunk)
             replies = writers[turn].write(
-                [augmentation_prompt(job.pair) for job in chunk],
+                [job.prompt for job in chunk],
                 [job.seed for job in chunk],
                 phase.advance,
             )
@@ -227,10 +244,7 @@ def _prompts_by_user(
 ) -> dict[str, list[str]]:
     """The prompts of a chunk by the users whose records they show; some are of several users."""
     keys = {job.key for job in chunk}
-    prompts = {
-        user: [augmentation_prompt(job.pair) for job in own if job.key in keys]
-        for user, own in jobs.items()
-    }
+    prompts = {user: [job.prompt for job in own if job.key in keys] for user, own in jobs.items()}
     return {user: own for user, own in prompts.items() if own}
 
 

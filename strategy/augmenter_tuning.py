@@ -17,7 +17,7 @@ from conf.errors import DataError
 from conf.schema import AugmenterTuningConfig, Config
 from conf.seeds import derive_seed
 from lamp import world
-from lamp.prompts import augmentation_prompt, augmentation_reply
+from lamp.prompts import augmentation_reply
 from lamp.records import Pair, UserHistory
 from lamp.similarity import most_similar
 from storage import atomic
@@ -25,6 +25,7 @@ from storage.hashing import hash_json
 from strategy import public as public_users
 from strategy.base_model import model_key
 from strategy.progress import Progress
+from strategy.prompting import configured_prompt
 from strategy.public import PublicUsers
 from strategy.tuning import tune
 
@@ -42,6 +43,7 @@ def ensure_augmenter(
     key = {
         **model_key(config, config.model.cloud),
         "tuning": asdict(tuning),
+        "prompt": configured_prompt(config, public).identity,
         "task": asdict(config.task),
         "public": public.content_hash,
         "seed": config.seed,
@@ -91,8 +93,9 @@ def _train(
 
     model = config.model.cloud
     tokenizer = loading.load_tokenizer(model.path, model.revision)
+    prompt = configured_prompt(config, public)
     examples = [
-        (augmentation_prompt(shown), augmentation_reply(target))
+        (prompt.ask(shown), target.input if prompt.asks_for_text else augmentation_reply(target))
         for shown, target in tuning_pairs(public_users.read(public), tuning, config.seed)
     ]
     settings = replace(

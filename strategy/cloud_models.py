@@ -91,6 +91,7 @@ class CloudWriter:
             batch_size=self._config.batch_size,
             system=self._model_config.system_prompt,
             on_batch=on_done,
+            prefill=self._config.prefill,
         )
         return [Reply(each.text, each.tokens, each.finished) for each in generations]
 
@@ -106,6 +107,7 @@ class CloudWriter:
             self._config.sampling,
             self._config.batch_size,
             config.system_prompt,
+            self._config.prefill,
         )
 
     def release(self) -> None:

@@ -14,16 +14,15 @@ from flwr.serverapp import Grid
 from conf.errors import ProtocolError
 from conf.schema import Config
 from conf.seeds import derive_seed
-from lamp import tasks
 from lamp.lexicons import Lexicon
 from lamp.records import Pair
 from protocol.codec import decode, encode
 from protocol.messages import ShareReply, ShareRequest
 from protocol.recipe import Recipe, Stream, recipe_to_json
 from protocol.settings import settings_of, settings_to_json
-from strategy.augmentation import Counters, augment
+from strategy.augmentation import Counters
 from strategy.base_model import BaseModel, ensure_base, ensure_untuned
-from strategy.cache import Cache
+from strategy.candidates import FILE, replay, save, write_candidates
 from strategy.cdcda import CdcdaPlm, Standing
 from strategy.cloud_models import Cloud, configured_cloud
 from strategy.delivery import deliver
@@ -122,7 +121,7 @@ def run_experiment(
         log, "share", lambda: _collect_shares(accounted, nodes, arms, log, progress, scoring)
     )
     candidates = _timed(
-        log, "augment", lambda: _candidates(arms, shares, config, cloud, log, progress, ledger)
+        log, "augment", lambda: _candidates(arms, shares, inputs, cloud, log, progress, ledger)
     )
     large, standing = LargeModel(config, inputs.public, progress), _standing(config, nodes, ledger)
     oracle = Oracle(config, inputs.histories, large, bases.get(True), progress)
@@ -294,7 +293,7 @@ def _collect_shares(
 def _candidates(
     arms: Sequence[Arm],
     shares: Shares,
-    config: Config,
+    inputs: ServerInputs,
     cloud: Cloud,
     log: RunLog,
     progress: Progress,
@@ -304,12 +303,18 @@ def _candidates(
     ratios = {arm.asked_ratio for arm in arms if arm.method.needs_augmentation}
     if not ratios:
         return {}
-    counters = Counters()
+    config, k, counters = inputs.config, largest_k(arms, inputs.config), Counters()
     shared = {user: by_ratio[max(ratios)] for user, by_ratio in shares.items()}
     try:
-        candidates = _written(shared, arms, config, cloud, progress, counters, ledger)
+        if config.augmenter.file is not None:
+            found = replay(Path(config.augmenter.file), shared, k, progress)
+        else:
+            found = write_candidates(
+                shared, config, k, inputs.public, cloud, ledger, progress, counters
+            )
     finally:
         cloud.end()
+    save(log.folder / FILE, found, shared)
     _note_lost(counters, cloud, log, progress)
     log.phase(
         "",
@@ -319,37 +324,7 @@ def _candidates(
         tokens=counters.generated_tokens,
         nli_pairs=counters.nli_pairs,
     )
-    return with_objections(
-        candidates, shared, config.filters, derive_seed(config.seed, "objections")
-    )
-
-
-def _written(
-    shared: Mapping[str, tuple[Pair, ...]],
-    arms: Sequence[Arm],
-    config: Config,
-    cloud: Cloud,
-    progress: Progress,
-    counters: Counters,
-    ledger: Ledger,
-) -> dict[str, tuple[Candidate, ...]]:
-    def on_ask(turn: int, prompts: Mapping[str, Sequence[str]]) -> None:
-        if turn == 0:  # the further writers run here
-            ledger.endpoint(prompts)
-
-    return augment(
-        shared,
-        task=tasks.task(config.task),
-        config=replace(config.augmenter, k=largest_k(arms, config)),
-        seed=config.seed,
-        writer=cloud.writer,
-        judge=cloud.judge,
-        cache=Cache(Path(config.paths.cache) / "augmentation.sqlite"),
-        progress=progress,
-        counters=counters,
-        further=cloud.further,
-        on_ask=on_ask if isinstance(cloud.writer, EndpointWriter) else None,
-    )
+    return with_objections(found, shared, config.filters, derive_seed(config.seed, "objections"))
 
 
 def _note_lost(counters: Counters, cloud: Cloud, log: RunLog, progress: Progress) -> None:

@@ -25,6 +25,7 @@ from conf.schema import Config
 PRESETS = sorted(path.relative_to(FOLDER) for path in FOLDER.rglob("*.yaml"))
 REQUIRED = {  # what a preset leaves to the command line
     "privacy/per_user.yaml": ["privacy.csv=policies.csv"],
+    "augmenter/replay.yaml": ["augmenter.file=candidates.jsonl"],
     **{
         f"experiment/{name}.yaml": ["data=lamp"]
         for name in (
