@@ -86,6 +86,7 @@ def make_device(
     from benchmarks.material import make
     from clients import download
     from clients import folder as device_folder
+    from sim.provision import policy_of
     from storage import atomic
 
     material = make(folder, size, users=1, records=records)
@@ -97,7 +98,8 @@ def make_device(
     )
     user = material.data.targets[0]
     history = replace(user, queries=user.queries[:queries])
-    own = device_folder.create(folder / "device", history, device_folder.Policy(0.5), b"k" * 32)
+    policy = policy_of(replace(material.config, task=settings.task), 0.5)
+    own = device_folder.create(folder / "device", history, policy, b"k" * 32)
     with atomic.new_folder(download.bases_folder(own) / BASE, {"sha256": "00"}) as made:
         shutil.copytree(material.quantised(settings.qlora), made, dirs_exist_ok=True)
     return own, settings

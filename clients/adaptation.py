@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from clients import adapters, consent
+from clients import adapters, outbound
 from clients.base import Base
 from clients.folder import Device
 from clients.local_data import added_pairs
@@ -82,7 +82,7 @@ def prepare(
     """
     require_room(device, base, training=True)
     recipe, user = recipe_from_json(request.recipe), device.user_id
-    consent.check_recipe(device, recipe)
+    outbound.check_recipe(device, recipe)
     examples = _examples(device, base, request, settings)
     own = () if recipe.federated else (user,)  # a federated adapter starts alike on all devices
     later = (recipe.round,) if recipe.round else ()

@@ -12,7 +12,7 @@ from contextlib import nullcontext
 
 import torch
 
-from clients import adapters, consent
+from clients import adapters
 from clients.base import Base
 from clients.folder import Device
 from clients.room import require_room
@@ -37,7 +37,7 @@ def answer(
         device.history,
         request.arm,
         [generation.text for generation in generations],
-        consent.allowed_settings(device, settings),
+        settings,
         seconds=time.perf_counter() - started,
         tokens=sum(generation.tokens for generation in generations),
     )

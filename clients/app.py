@@ -1,4 +1,7 @@
-"""The Flower ClientApp: seven messages, each a few lines; the work lies in the modules beside it.
+"""The Flower ClientApp: eight messages, each a few lines; the work lies in the modules beside it.
+
+Every message is charged to the device's budget before it is answered, every reply leaves through
+:func:`clients.outbound.release`, and an error leaves as the name of its class.
 
 Which user a node is comes from where the node's folder lies, never from the server: a real device
 is started with ``device-folder`` in its node config; a virtual client takes the folder of its
@@ -8,45 +11,52 @@ partition. What needs the base model goes to the real device's trainer, which ke
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from clients import download, folder, handlers, places, trainer_client
+from clients import download, folder, handlers, outbound, places, trainer_client
+from clients.errors import errors_stay
 from clients.folder import Device
 from clients.handlers import HANDLERS, Place
-from clients.watchdog import LIMIT_KEY, watchdog
-from conf.errors import ConfigError, ProtocolError, RunError
-from protocol.codec import WireMessage, decode, encode
-from protocol.messages import PROTOCOL_VERSION, BaseRequest, HelloReply
+from clients.places import real_folder
+from clients.watchdog import limit_of, watchdog
+from conf.errors import ConfigError, ProtocolError
+from protocol.codec import WireMessage, decode
+from protocol.messages import (
+    DEVICE_TO_SERVER,
+    PROTOCOL_VERSION,
+    BaseRequest,
+    HelloReply,
+    HelloRequest,
+)
 
 IDLE_KEY = "trainer-idle-s"
 
-app = ClientApp(mods=[watchdog])
+app = ClientApp(mods=[errors_stay, watchdog])
 
 
 @app.query("hello")
 def hello(message: Message, context: Context) -> Message:
     """Say whose device this is, and which base models a real one holds."""
-    own = real_folder(context)
-    return _reply(
-        message,
-        HelloReply(
-            user_id=_device(context).user_id,
-            version=PROTOCOL_VERSION,
-            downloads=own is not None,
-            held=download.held(own) if own else (),
-        ),
+    device, own = _charged(message, context), real_folder(context)
+    decode(HelloRequest, message.content)
+    said = HelloReply(
+        user_id=device.user_id,
+        version=PROTOCOL_VERSION,
+        downloads=own is not None,
+        held=download.held(own) if own else (),
     )
+    return _reply(message, device, said)
 
 
 @app.query("base")
 def base(message: Message, context: Context) -> Message:
     """Keep one part of a base model; a virtual device reads the server's folder and takes none."""
+    device = _charged(message, context)
     if real_folder(context) is None:
         raise ProtocolError(f"{BaseRequest.TYPE}: a virtual device downloads nothing")
-    return _reply(message, download.receive(_device(context), decode(BaseRequest, message.content)))
+    request = decode(BaseRequest, message.content)
+    return _reply(message, device, download.receive(device, request))
 
 
 @app.query("share")
@@ -81,31 +91,29 @@ def answer(message: Message, context: Context) -> Message:
 
 def _handled(message: Message, context: Context) -> Message:
     """Let the trainer of a real device do the work, or do it in this process."""
-    place, kind = _place(context), message.metadata.message_type
+    device, place = _charged(message, context), _place(context)
+    kind = message.metadata.message_type
     idle_s = trainer_idle_s(context) if place.real else 0.0
-    if idle_s and handlers.needs_model(place, kind, message.content):
-        limit_s = float(context.run_config[LIMIT_KEY])
-        reply = trainer_client.ask(place.own, kind, message.content, idle_s, limit_s)
-        if reply is not None:
-            return Message(reply, reply_to=message)
-    return _reply(message, HANDLERS[kind](place, message.content))
+    if idle_s and handlers.needs_model(kind):
+        limit_s = limit_of(context)
+        done = trainer_client.ask(place.own, kind, message.content, idle_s, limit_s)
+        if done is not None:
+            return _reply(message, device, decode(DEVICE_TO_SERVER[kind], done))
+    return _reply(message, device, HANDLERS[kind](place, message.content))
 
 
 def _place(context: Context) -> Place:
     if own := real_folder(context):
         return Place((own,), 0, download.bases_folder(own), real=True)
-    folders, index = _virtual(context)
+    folders, index = places.virtual_folders(context)
     return Place(folders, index, places.bases_root(context), real=False)
 
 
-def _device(context: Context) -> Device:
-    return folder.read(_place(context).own)
-
-
-def real_folder(context: Context) -> Path | None:
-    """The folder that a real device was started with; None for a virtual one."""
-    own = context.node_config.get("device-folder")
-    return Path(str(own)) if own else None
+def _charged(message: Message, context: Context) -> Device:
+    """The device, once its budget has room for this message."""
+    device = folder.read(places.own_folder(context))
+    outbound.charge(device, message.metadata.message_type)
+    return device
 
 
 def trainer_idle_s(context: Context) -> float:
@@ -123,16 +131,7 @@ def trainer_idle_s(context: Context) -> float:
         ) from error
 
 
-def _virtual(context: Context) -> tuple[tuple[Path, ...], int]:
-    """All virtual devices' folders, and which of them is this one's."""
-    folders = folder.device_folders(places.devices_root(context))
-    index = int(context.node_config["partition-id"])
-    if index >= len(folders):
-        raise RunError(
-            f"node {index}: there are only {len(folders)} devices; start as many nodes as users"
-        )
-    return folders, index
-
-
-def _reply(message: Message, body: WireMessage) -> Message:
-    return Message(encode(body), reply_to=message)
+def _reply(message: Message, device: Device, body: WireMessage) -> Message:
+    """The only way out of a device for what it computed."""
+    kind = message.metadata.message_type
+    return Message(outbound.release(device, kind, body), reply_to=message)

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 
-from clients import adaptation, adapters, answering, consent, folder, jobs
+from clients import adaptation, adapters, answering, folder, jobs
 from clients.base import Base
 from clients.folder import Device
 from clients.room import require_room
@@ -189,7 +189,7 @@ def _answer_together(
             device.history,
             request.arm,
             [each.text for each in own],
-            consent.allowed_settings(device, settings),
+            settings,
             seconds=seconds * tokens / every,
             tokens=tokens,
         )

@@ -1,11 +1,15 @@
 """The user's own folder on the device: history, policy, secret, adapters. Only the device reads it.
 
-It is made once at set-up. Nothing that a server sends changes the policy or the secret.
+It is made once at set-up, for its owner alone (0700). Nothing that a server sends changes the
+policy, the secret or the order.
 
     <folder>/history.json   user id, D_u, queries with gold answers
-    <folder>/policy.json    share ratio, which records go first, what is redacted or withdrawn
+    <folder>/policy.json    what the user lets go, and what the device takes (clients.policy)
     <folder>/secret.bin     32 random bytes that order the records for sharing
+    <folder>/order.json     the order in which records are shared (clients.share_order)
     <folder>/limits.json    what memory and storage the device has, where it is known
+    <folder>/sent.jsonl     what left, and what of the budget is spent (clients.sent)
+    <folder>/errors.jsonl   what went wrong; it never leaves
     <folder>/adapters/      one PEFT folder per arm
 """
 
@@ -16,42 +20,20 @@ import re
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from clients import policy as policy_file
+from clients.policy import Policy as Policy
 from conf.errors import DataError
-from conf.schema import RedactedField, Select
 from lamp.records import UserHistory
 from lamp.serialise import history_from_json, history_to_json
 from storage import atomic
 from storage.hashing import hash_bytes
+from storage.text_files import read_json
 
 SECRET_BYTES = 32
 STALE = "STALE.json"  # in the folder of an adapter that saw withdrawn records
-Permit = Literal["weights", "texts"]
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What the user allows.
-
-    Attributes:
-        ratio: Largest share of D_u that may leave the device, 0 to 1.
-        withdrawn: Record ids that may not leave it (any more).
-        select: Which records are shared first.
-        redact: Fields of a record that are redacted before it leaves.
-        permits: What else may leave: the adapter's "weights", the "texts" of answers.
-    """
-
-    ratio: float
-    withdrawn: tuple[str, ...] = ()
-    select: Select = "random"
-    redact: tuple[RedactedField, ...] = ()
-    permits: tuple[Permit, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Refuse a ratio outside [0, 1]."""
-        if not 0 <= self.ratio <= 1:
-            raise DataError(f"policy: ratio must lie in [0, 1], got {self.ratio}")
+ORDER = "order.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +59,7 @@ class Device:
         policy: What the user allows.
         secret: Bytes that only the device knows.
         limits: What the device can take.
+        order: Record ids in the order in which they are shared; None before it was fixed.
     """
 
     folder: Path
@@ -84,6 +67,7 @@ class Device:
     policy: Policy
     secret: bytes
     limits: Limits = Limits()
+    order: tuple[str, ...] | None = None
 
     @property
     def user_id(self) -> str:
@@ -94,7 +78,7 @@ class Device:
 def folder_name(user_id: str) -> str:
     """A folder name that is safe for any user id ('../x', an empty one, 10 000 characters)."""
     readable = re.sub(r"[^A-Za-z0-9]+", "-", user_id)[:32].strip("-") or "user"
-    return f"{readable}-{hash_bytes(user_id.encode('utf-8', 'surrogatepass'))[:8]}"
+    return f"{readable}-{hash_bytes(user_id.encode('utf-8', 'surrogatepass'))}"
 
 
 def create(
@@ -105,9 +89,9 @@ def create(
     limits: Limits = Limits(),
 ) -> Path:
     """Set up a device folder below ``root`` and return it."""
-    if len(secret) != SECRET_BYTES:
-        raise DataError(f"secret: expected {SECRET_BYTES} bytes, got {len(secret)}")
+    _require_secret(secret, "secret")
     folder = root / folder_name(history.user_id)
+    atomic.make_folder(folder, private=True)
     atomic.write_json(folder / "history.json", history_to_json(history))
     write_policy(folder, policy)
     atomic.write_bytes(folder / "secret.bin", secret)
@@ -125,10 +109,26 @@ def read(folder: Path) -> Device:
     return Device(
         folder=folder,
         history=_history_from_json(folder, _read_json(folder / "history.json")),
-        policy=_policy_from_json(folder, _read_json(folder / "policy.json")),
-        secret=_read_bytes(folder / "secret.bin"),
+        policy=policy_file.read(folder),
+        secret=_read_secret(folder),
         limits=_limits_from_json(folder),
+        order=read_order(folder),
     )
+
+
+def read_order(folder: Path) -> tuple[str, ...] | None:
+    """The order in which records are shared; None before it was fixed.
+
+    Raises:
+        DataError: If the file is broken.
+    """
+    path = folder / ORDER
+    if not path.is_file():
+        return None
+    value = read_json(path)
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise DataError(f"{folder.name}/{ORDER}: expected a list of record ids; restore the file")
+    return tuple(value)
 
 
 def stored_adapters(folder: Path) -> list[Path]:
@@ -139,7 +139,7 @@ def stored_adapters(folder: Path) -> list[Path]:
 
 def write_policy(folder: Path, policy: Policy) -> None:
     """Replace the policy of a device; only the user's own commands do."""
-    atomic.write_json(folder / "policy.json", asdict(policy))
+    policy_file.write(folder, policy)
 
 
 @lru_cache(maxsize=4)
@@ -169,19 +169,6 @@ def _history_from_json(folder: Path, value: dict[str, Any]) -> UserHistory:
         raise DataError(f"{folder.name}/history.json: {error}; set the device up again") from error
 
 
-def _policy_from_json(folder: Path, value: dict[str, Any]) -> Policy:
-    try:
-        return Policy(
-            ratio=float(value["ratio"]),
-            withdrawn=tuple(value["withdrawn"]),
-            select=value["select"],
-            redact=tuple(value["redact"]),
-            permits=tuple(value["permits"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{folder.name}/policy.json: {error}; set the device up again") from error
-
-
 def _limits_from_json(folder: Path) -> Limits:
     path = folder / "limits.json"
     if not path.is_file():
@@ -190,6 +177,21 @@ def _limits_from_json(folder: Path) -> Limits:
         return Limits(**_read_json(path))
     except TypeError as error:
         raise DataError(f"{folder.name}/limits.json: {error}; set the device up again") from error
+
+
+def _read_secret(folder: Path) -> bytes:
+    secret = _read_bytes(folder / "secret.bin")
+    _require_secret(secret, f"{folder.name}/secret.bin")
+    return secret
+
+
+def _require_secret(secret: bytes, where: str) -> None:
+    """Refuse a secret that could be searched for: it decides which records are shared."""
+    if len(secret) != SECRET_BYTES:
+        raise DataError(
+            f"{where}: expected {SECRET_BYTES} random bytes, got {len(secret)}; write new ones: "
+            f"head -c {SECRET_BYTES} /dev/urandom"
+        )
 
 
 def _read_json(path: Path) -> dict[str, Any]:

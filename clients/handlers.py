@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from flwr.app import RecordDict
 
-from clients import asking, consent, folder, usefulness
+from clients import asking, bounds, folder, outbound, share_order
 from conf.errors import ProtocolError
 from protocol.codec import WireMessage, decode
 from protocol.messages import (
@@ -30,7 +30,7 @@ from protocol.messages import (
     ShareReply,
     ShareRequest,
 )
-from protocol.recipe import Stream, recipe_from_json
+from protocol.recipe import recipe_from_json
 from protocol.settings import DeviceSettings, settings_from_json
 
 if TYPE_CHECKING:
@@ -73,13 +73,9 @@ class Place:
 
 def share(place: Place, content: RecordDict) -> ShareReply:
     """Send the records that the user's consent covers, no more."""
-    device, request = folder.read(place.own), decode(ShareRequest, content)
-    stream = _stream_to_score_by(device, request)
-    if stream is not None:
-        settings = settings_from_json(request.settings)
-        base = _base(place, request.base_id, settings)
-        usefulness.keep_order(device, base, stream, settings)
-    granted = consent.grant(device, request.ratios)
+    request = decode(ShareRequest, content)
+    device = share_order.fixed(folder.read(place.own))
+    granted = outbound.grant(device, request.ratios)
     return ShareReply(
         user_id=device.user_id,
         pairs=granted.pairs,
@@ -92,39 +88,40 @@ def adapt(place: Place, content: RecordDict) -> AdaptReply:
     """Train the private adapter of one arm and keep it here."""
     from clients.adaptation import adapt as run  # heavy imports stay out of the driver
 
-    request = decode(AdaptRequest, content)
-    settings = settings_from_json(request.settings)
-    base = _base(place, request.base_id, settings)
-    return run(folder.read(place.own), base, request, settings)
+    request, device = decode(AdaptRequest, content), folder.read(place.own)
+    settings = _settings(device, request)
+    bounds.check_request(device, request, recipe_from_json(request.recipe))
+    return run(device, _base(place, request.base_id, settings), request, settings)
 
 
 def queue(place: Place, content: RecordDict) -> QueueReply:
     """Keep what an adapter is to be trained on until it is collected."""
     from clients.cohorts import queue as run
 
-    request = decode(QueueRequest, content)
-    settings = settings_from_json(request.settings)
-    return run(folder.read(place.own), place.mates(settings), request)
+    request, device = decode(QueueRequest, content), folder.read(place.own)
+    settings = _settings(device, request)
+    bounds.check_request(device, request, recipe_from_json(request.recipe))
+    return run(device, place.mates(settings), request)
 
 
 def collect(place: Place, content: RecordDict) -> AdaptReply:
     """Train what was queued, on a simulation's device together with its cohort."""
     from clients.cohorts import collect as run
 
-    request = decode(CollectRequest, content)
-    settings = settings_from_json(request.settings)
+    request, device = decode(CollectRequest, content), folder.read(place.own)
+    settings = _settings(device, request)
     base = _base(place, request.base_id, settings)
-    return run(folder.read(place.own), place.mates(settings), base, request, settings)
+    return run(device, place.mates(settings), base, request, settings)
 
 
 def answer(place: Place, content: RecordDict) -> AnswerReply:
     """Answer the user's own queries offline and report numbers."""
     from clients.cohorts import answer as run
 
-    request = decode(AnswerRequest, content)
-    settings = settings_from_json(request.settings)
+    request, device = decode(AnswerRequest, content), folder.read(place.own)
+    settings = _settings(device, request)
     base = _base(place, request.base_id, settings)
-    return run(folder.read(place.own), place.mates(settings), base, request, settings)
+    return run(device, place.mates(settings), base, request, settings)
 
 
 HANDLERS: dict[str, Callable[[Place, RecordDict], WireMessage]] = {
@@ -136,17 +133,16 @@ HANDLERS: dict[str, Callable[[Place, RecordDict], WireMessage]] = {
 }
 
 
-def needs_model(place: Place, kind: str, content: RecordDict) -> bool:
-    """Whether the message takes a language model or its libraries; most shares take none."""
-    if kind != ShareRequest.TYPE:
-        return True
-    request = decode(ShareRequest, content)
-    return _stream_to_score_by(folder.read(place.own), request) is not None
+def needs_model(kind: str) -> bool:
+    """Whether the message takes a language model or its libraries."""
+    return kind != ShareRequest.TYPE
 
 
-def _stream_to_score_by(device: folder.Device, request: ShareRequest) -> Stream | None:
-    """How to score the records, where the user shares by the DAC'24 scores."""
-    return recipe_from_json(request.recipe).stream if device.policy.select == "dac24" else None
+def _settings(
+    device: folder.Device, request: AdaptRequest | CollectRequest | AnswerRequest
+) -> DeviceSettings:
+    """The settings of a message as far as the device takes them."""
+    return bounds.own_settings(device, settings_from_json(request.settings))
 
 
 def _base(place: Place, base_id: str, settings: DeviceSettings) -> Base:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from clients import consent
+from clients import outbound
 from clients.folder import Device
 from conf.seeds import derive_seed
 from lamp import eda
@@ -22,7 +22,7 @@ def added_pairs(device: Device, recipe: Recipe, seed: int) -> tuple[Pair, ...]:
     if recipe.local == "nothing":
         return ()
     make = {"copies": _copies, "eda": _variants}[recipe.local]
-    covered = consent.grant(device, [recipe.ratio]).pairs
+    covered = outbound.grant(device, [recipe.ratio]).pairs
     return tuple(made for pair in covered for made in make(pair, device.user_id, recipe, seed))
 
 

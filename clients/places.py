@@ -12,7 +12,43 @@ from pathlib import Path
 
 from flwr.app import Context
 
+from clients.folder import device_folders
+from conf.errors import RunError
+
 CACHE_VARIABLE = "CDCDA_CACHE"
+
+
+def real_folder(context: Context) -> Path | None:
+    """The folder that a real device was started with; None for a virtual one."""
+    own = context.node_config.get("device-folder")
+    return Path(str(own)) if own else None
+
+
+def own_folder(context: Context) -> Path:
+    """The device's folder, real or virtual.
+
+    Raises:
+        RunError: If there are more nodes than devices.
+    """
+    if own := real_folder(context):
+        return own
+    folders, index = virtual_folders(context)
+    return folders[index]
+
+
+def virtual_folders(context: Context) -> tuple[tuple[Path, ...], int]:
+    """All virtual devices' folders, and which of them is this one's.
+
+    Raises:
+        RunError: If there are more nodes than devices.
+    """
+    folders = device_folders(devices_root(context))
+    index = int(context.node_config["partition-id"])
+    if index >= len(folders):
+        raise RunError(
+            f"node {index}: there are only {len(folders)} devices; start as many nodes as users"
+        )
+    return folders, index
 
 
 def devices_root(context: Context) -> Path:

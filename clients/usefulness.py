@@ -51,7 +51,7 @@ def read_order(folder: Path) -> Mapping[str, int]:
     except FileNotFoundError as error:
         raise ProtocolError(
             f"{folder.name}: this user shares by usefulness, which takes a base model to score by; "
-            "expected a share request that names one"
+            "score the records at set-up"
         ) from error
     return found
 

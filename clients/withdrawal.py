@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from clients import adapters, consent, folder
+from clients import adapters, folder, outbound
 from clients.folder import Device
 from conf.errors import ConfigError
 from lamp.records import Pair
@@ -55,14 +55,14 @@ def withdraw(device_folder: Path, ratio: float) -> Withdrawal:
     )
     return Withdrawal(
         user_id=device.user_id,
-        records=consent.as_sent(device, withdrawn),
+        records=outbound.as_sent(device, withdrawn),
         newly=len(gone),
         stale=tuple(adapters.mark_stale(device, withdrawn)),
     )
 
 
 def _covered(device: Device) -> set[str]:
-    return {pair.id for pair in consent.grant(device, [1.0]).pairs}
+    return {pair.id for pair in outbound.grant(device, [1.0]).pairs}
 
 
 def _with_ratio(device: Device, ratio: float) -> Device:

@@ -4,6 +4,7 @@
     ├── ConfigError     a key, name or value of the configuration is refused
     ├── DataError       a file, record or field of the data cannot be used
     ├── ModelError      a model folder lacks what the run needs
+    ├── BudgetError     what a device's user lets go is spent
     ├── ProtocolError   a message does not have the shape that its kind prescribes
     └── RunError        a run cannot start, go on or be read
 
@@ -27,6 +28,10 @@ class DataError(CdcdaError):
 
 class ModelError(CdcdaError):
     """A model, tokenizer or adapter folder lacks what the run needs."""
+
+
+class BudgetError(CdcdaError):
+    """What a device's user lets go is spent, or the message asks for what the policy keeps."""
 
 
 class ProtocolError(CdcdaError):

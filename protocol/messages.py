@@ -18,7 +18,7 @@ from conf.errors import ProtocolError
 from lamp.records import Pair
 from protocol.codec import Arrays, WireMessage, holds
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,16 +89,10 @@ class ShareRequest:
 
     Attributes:
         ratios: Share ratios asked for; 1.0 asks for as much as the user allows.
-        base_id: Content id of M_base, for users who share by the DAC'24 scores; "" for none.
-        settings: JSON of :class:`protocol.settings.DeviceSettings`, for the same.
-        recipe: JSON of a :class:`protocol.recipe.Recipe` whose stream says how to score.
     """
 
     TYPE: ClassVar[str] = "query.share"
     ratios: tuple[float, ...] = holds("settings")
-    base_id: str = holds("settings", "")
-    settings: str = holds("settings", "")
-    recipe: str = holds("settings", "{}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from clients.consent import shared_count
+from clients.outbound import covered_count
+from clients.policy import Policy
 from conf.schema import BuildConfig, Config, TransformerSize
 from lamp.dataset import LampData
 from lamp.records import UserHistory
@@ -126,8 +127,8 @@ def _covered_by_arm(config: Config, data: LampData) -> dict[str, dict[str, int]]
     )
     return {
         arm.name: {
-            user.user_id: shared_count(
-                min(arm.asked_ratio, preferences[user.user_id].ratio), len(user.pairs)
+            user.user_id: covered_count(
+                arm.asked_ratio, Policy(preferences[user.user_id].ratio), len(user.pairs)
             )
             if arm.method.depends_on_ratio
             else 0

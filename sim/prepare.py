@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from clients import folder as device_folder
+from clients.folder import Device
 from conf.compose import from_json, to_json
 from conf.errors import ConfigError, RunError
 from conf.schema import Config
@@ -20,6 +21,8 @@ from lamp.bertscore import check_folder
 from lamp.dataset import LampData
 from lamp.records import Pair, UserHistory
 from models import sources
+from protocol.recipe import Stream
+from protocol.settings import settings_of
 from sim import provision
 from sim.folders import RunFolder, locked, new_run_folder, refuse_begun
 from sim.leakage.canaries import plant
@@ -30,6 +33,7 @@ from storage import atomic
 from strategy import candidates, public
 from strategy.augmenter_tuning import ensure_augmenter
 from strategy.diagnosis import Truth, Verdict
+from strategy.domains import lexicons_of
 from strategy.endpoint import key_of
 from strategy.experiment import ServerInputs
 from strategy.methods import configured_arms, has_oracle
@@ -108,10 +112,10 @@ def set_up(config: Config, data: LampData, folder: RunFolder, progress: Progress
         progress.note(note)
     config, models = _with_models(config, data, progress)
     config = with_cohort(config)
-    if config.engine.name != "deployment":  # real devices hold what is theirs already
-        _provision(config, data, folder)
     users = public.write(Path(config.paths.cache) / "public", data.public)
     config = _with_augmenter(config, users, progress)
+    if config.engine.name != "deployment":  # real devices hold what is theirs already
+        _provision(config, data, folder, users)
     atomic.write_json(
         folder.server, {"public": str(users.path), "content_hash": users.content_hash}
     )
@@ -128,7 +132,7 @@ def _with_augmenter(config: Config, users: PublicUsers, progress: Progress) -> C
     return replace(config, augmenter=replace(config.augmenter, adapter=adapter))
 
 
-def _provision(config: Config, data: LampData, folder: RunFolder) -> None:
+def _provision(config: Config, data: LampData, folder: RunFolder, users: PublicUsers) -> None:
     """Make the device folders of the simulated users.
 
     The policies are the simulator's own record, for plots.
@@ -136,12 +140,26 @@ def _provision(config: Config, data: LampData, folder: RunFolder) -> None:
     preferences = provision.provision(
         folder.devices,
         [plant(user, data.task, config.privacy.canaries, config.seed) for user in data.targets],
-        config.privacy,
-        provision.permits_of(config),
-        config.devices,
-        config.seed,
+        config,
     )
+    provision.fix_orders(folder.devices, scorer(config, users))
     provision.write_policies(folder.path / "policies.csv", preferences)
+
+
+def scorer(config: Config, users: PublicUsers) -> Callable[[Device], None] | None:
+    """How devices whose users share by the DAC'24 scores score their records, at set-up.
+
+    With the device model as it comes and the simulator's lexicons: no server chooses either.
+    """
+    if config.privacy.select != "dac24":
+        return None
+    from clients import base, usefulness
+
+    model = config.model.device.path
+    loaded = base.load(Path(model), config.qlora, config.resources.torch_threads)
+    stream = Stream(settings=config.stream, lexicons=lexicons_of(config, users))
+    settings = settings_of(config)
+    return lambda device: usefulness.keep_order(device, loaded, stream, settings)
 
 
 def server_inputs(folder: RunFolder) -> ServerInputs:

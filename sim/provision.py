@@ -11,14 +11,15 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from clients import folder
-from clients.folder import SECRET_BYTES, Limits, Permit, Policy
+from clients import folder, share_order
+from clients.folder import SECRET_BYTES, Device, Limits
+from clients.policy import NO_BUDGET, UNBOUNDED, Permit, Policy
 from conf.errors import ConfigError, DataError
 from conf.schema import Config, DeviceProfile, DevicesConfig, PrivacyConfig
 from conf.seeds import derive_seed
@@ -43,42 +44,69 @@ class Preference:
 def provision(
     root: Path,
     users: Sequence[UserHistory],
-    privacy: PrivacyConfig,
-    permits: tuple[Permit, ...],
-    devices: DevicesConfig,
-    seed: int,
+    config: Config,
 ) -> dict[str, Preference]:
     """Make one device folder per user below ``root``.
 
     Args:
         root: Parent of the device folders.
         users: The users.
-        privacy: How their policies are drawn.
-        permits: What every user lets go besides records (see :func:`permits_of`).
-        devices: What the devices are like.
-        seed: Root seed.
+        config: The run: how policies are drawn, what the devices are like.
 
     Returns:
         The drawn preference by user id.
     """
-    preferences = draw_preferences([user.user_id for user in users], privacy, seed)
-    profiles = draw_profiles([user.user_id for user in users], devices, seed)
+    ids, seed = [user.user_id for user in users], config.seed
+    preferences = draw_preferences(ids, config.privacy, seed)
+    profiles = draw_profiles(ids, config.devices, seed)
     for user in users:
         folder.create(
             root,
             user,
-            Policy(
-                ratio=preferences[user.user_id].ratio,
-                select=privacy.select,
-                redact=privacy.redact,
-                permits=permits,
-            ),
+            policy_of(config, preferences[user.user_id].ratio),
             secret=np.random.default_rng(derive_seed(seed, user.user_id, "secret")).bytes(
                 SECRET_BYTES
             ),
             limits=_limits(profiles[user.user_id]),
         )
     return preferences
+
+
+def policy_of(config: Config, ratio: float) -> Policy:
+    """The policy of a simulated user, who shares at most ``ratio``.
+
+    Simulated users let exact numbers go, as often as they are asked, and take whatever
+    hyperparameters are compared: they are there to be measured. Noise is seeded, so that a run can
+    be repeated; its epsilon is for study. A real device has none of this
+    (:class:`clients.policy.Policy` has its defaults).
+    """
+    return Policy(
+        ratio=ratio,
+        select=config.privacy.select,
+        redact=config.privacy.redact,
+        permits=permits_of(config),
+        numbers="exact",
+        budget=NO_BUDGET,
+        task=config.task,
+        bertscore=config.evaluation.bertscore,
+        bounds=UNBOUNDED,
+        epsilon=None,
+        noise="seeded",
+    )
+
+
+def fix_orders(root: Path, score: Callable[[Device], None] | None = None) -> None:
+    """Fix the order in which each device below ``root`` shares, before any server exists.
+
+    Args:
+        root: Parent of the device folders.
+        score: Scores a device's records, where users share by scores.
+    """
+    for path in folder.device_folders(root):
+        device = folder.read(path)
+        if score is not None:
+            score(device)
+        share_order.fixed(device)
 
 
 def permits_of(config: Config) -> tuple[Permit, ...]:

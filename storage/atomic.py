@@ -1,7 +1,11 @@
 """Atomic writes: a reader sees the old content or the new one, never a half-written file.
 
-Everything is written beside its final place, flushed to the disk, then renamed. A folder counts as
-complete only when its marker file stands in it; the marker is the last thing written.
+Everything is written beside its final place, flushed to the disk, then renamed, and the folder that
+holds it is flushed too. A folder counts as complete only when its marker file stands in it; the
+marker is the last thing written.
+
+What lies in a folder that its owner alone may enter is its owner's alone (0600 and 0700), whatever
+the umask: so one private folder keeps all that is put there later private.
 """
 
 from __future__ import annotations
@@ -9,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_hex
@@ -33,17 +37,52 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{token_hex(4)}")
     try:
-        with temporary.open("xb") as file:  # not mkstemp: its files ignore the user's umask
+        with open(temporary, "xb", opener=opener(path.parent)) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        flush_folder(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def make_folder(path: Path, *, private: bool = False) -> None:
+    """Make a folder and its missing parents; private ones, and those in private ones, are 0700."""
+    if not path.is_dir():
+        make_folder(path.parent)
+        path.mkdir(mode=0o777 if is_open(path.parent) and not private else 0o700, exist_ok=True)
+    if private:
+        path.chmod(0o700)
+
+
+def is_open(folder: Path) -> bool:
+    """Whether anybody but its owner may enter or list ``folder``."""
+    return bool(folder.stat().st_mode & 0o077)
+
+
+def file_mode(folder: Path) -> int:
+    """Mode of a new file in ``folder``, before the umask."""
+    return 0o666 if is_open(folder) else 0o600
+
+
+def opener(folder: Path) -> Callable[[str, int], int]:
+    """For :func:`open`: a new file in ``folder`` is as private as the folder."""
+    mode = file_mode(folder)
+    return lambda path, flags: os.open(path, flags, mode)
+
+
+def flush_folder(folder: Path) -> None:
+    """Flush the names in ``folder``, so that a rename survives a loss of power."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: Path, content: str) -> None:
@@ -91,13 +130,31 @@ def new_folder(path: Path, marker: dict[str, Any] | None = None) -> Iterator[Pat
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{token_hex(4)}")
     with writing(path):
         try:
-            temporary.mkdir(parents=True)
+            make_folder(temporary)
             yield temporary
+            _settle(temporary)
             content = hash_folder(temporary, but=MARKER)
             write_json(temporary / MARKER, {**(marker or {}), CONTENT: content})
             _replace_folder(temporary, path)
+            flush_folder(path.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _settle(folder: Path) -> None:
+    """Flush what libraries wrote into ``folder``, and make it as private as the folder is."""
+    private = not is_open(folder)
+    for path in sorted(folder.rglob("*")):
+        if private:
+            path.chmod(0o700 if path.is_dir() else 0o600)
+        if path.is_file():
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        elif path.is_dir():
+            flush_folder(path)
 
 
 def _replace_folder(temporary: Path, path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from conf.errors import RunError
+from storage.atomic import make_folder, opener
 from storage.writing import writing
 
 K = TypeVar("K")
@@ -25,9 +26,9 @@ def append(path: Path, records: Iterable[dict[str, Any]]) -> None:
     if not lines:
         return
     with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         _drop_torn_tail(path)
-        with path.open("ab") as file:
+        with open(path, "ab", opener=opener(path.parent)) as file:
             file.write(lines.encode("utf-8"))
             file.flush()
             os.fsync(file.fileno())

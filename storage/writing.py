@@ -16,6 +16,7 @@ REMEDIES = {
     errno.EROFS: "make the disk writable",
     errno.EACCES: "make the folder writable",
     errno.EPERM: "make the folder writable",
+    errno.ENOLCK: "take a folder on a file system with locks",
 }
 
 

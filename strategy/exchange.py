@@ -11,6 +11,7 @@ sign of life, never with the sending.
 
 from __future__ import annotations
 
+import builtins
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,6 +24,7 @@ from flwr.serverapp import Grid
 
 from conf.errors import ProtocolError
 from protocol.codec import TEXTS, decode, encode
+from protocol.errors import ERROR_CLASSES, told
 from protocol.messages import DEVICE_TO_SERVER, PROTOCOL_VERSION, HelloRequest
 from strategy.ledger import DOWN, UP, Ledger
 
@@ -30,10 +32,14 @@ POLL_S = 0.05
 RESTART_S = 2.0  # what Ray needs to bring a dead actor back
 RESTARTS = 60  # how often it is looked whether an actor is back
 GONE = "the node is gone"
+LATE = "no reply in time"
 TTL_S = 7 * 24 * 3600.0
-_OWN_ERROR = re.compile(r"conf\.errors\.\w+: (?P<text>[^\n']{1,300})")
 _DEATHS = ("ActorDiedError", "ActorUnavailableError", "WorkerCrashedError", "OutOfMemoryError")
-_ERROR_CLASS = re.compile(r"(?:ray\.exceptions\.RayTaskError\()?(\w+(?:Error|Exception|Died\w*))")
+_BUILT_IN = {
+    name
+    for name, each in vars(builtins).items()
+    if isinstance(each, type) and issubclass(each, Exception)
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +199,7 @@ class AccountedGrid(Grid):
             if not late and now - last_sign > self._stall_s and not ended and self._end_hung():
                 last_sign, ended = now, True
             elif late or now - last_sign > self._stall_s:
-                bad += [_Bad(outgoing, "no reply in time") for outgoing in waiting.values()]
+                bad += [_Bad(outgoing, LATE) for outgoing in waiting.values()]
                 break
             if waiting:
                 time.sleep(POLL_S)
@@ -209,11 +215,14 @@ class AccountedGrid(Grid):
             for reply, outgoing in answered:
                 self._answered_by[reply.metadata.reply_to_message_id] = self._name(outgoing.node)
                 self._note_up(outgoing, reply.content)
-        read = [(reply, _Bad(out, _unreadable(reply, out))) for reply, out in answered]
-        good = [reply for reply, bad in read if not bad.reason]
+        read = [
+            (reply, _Bad(out, ProtocolError.__name__, _unreadable(reply, out)))
+            for reply, out in answered
+        ]
+        good = [reply for reply, bad in read if not bad.fault]
         for reply in good:
             self.on_reply(reply)
-        return good, [bad for _, bad in read if bad.reason]
+        return good, [bad for _, bad in read if bad.fault]
 
     def _note_down(self, outgoing: _Outgoing) -> None:
         if outgoing.node not in self._users:
@@ -245,7 +254,7 @@ class AccountedGrid(Grid):
             user=self._name(outgoing.node),
             phase=outgoing.message_type,
             kind=bad.kind,
-            reason=_safe_reason(bad.reason),
+            reason=bad.words,
         )
 
     def _name(self, node: int) -> str:
@@ -321,11 +330,21 @@ class _Bad:
 
     outgoing: _Outgoing
     reason: str
+    fault: str = ""  # what is wrong with a reply, in words of ours
 
     @property
     def kind(self) -> str:
-        """Class of the error."""
+        """Class of the error, of a fixed list."""
         return _error_kind(self.reason)
+
+    @property
+    def words(self) -> str:
+        """Why, in words of ours alone: nothing that a device sent is quoted."""
+        if self.fault:
+            return self.fault
+        if self.reason in (GONE, LATE):
+            return self.reason
+        return told(self.kind) or f"{self.kind}: see the log of Flower and Ray"
 
     @property
     def died(self) -> bool:
@@ -338,9 +357,9 @@ def _unreadable(reply: Message, outgoing: _Outgoing) -> str:
     try:
         decode(DEVICE_TO_SERVER[outgoing.message_type], reply.content)
     except ProtocolError as error:
-        return f"conf.errors.ProtocolError: {error}"
-    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-        return f"conf.errors.ProtocolError: {outgoing.message_type}: {type(error).__name__}"
+        return str(error)
+    except (ArithmeticError, LookupError, TypeError, ValueError):
+        return f"{outgoing.message_type}: the reply cannot be read"
     return ""
 
 
@@ -349,20 +368,13 @@ def _reason(error: Error) -> str:
 
 
 def _error_kind(reason: str) -> str:
-    if own := re.search(r"conf\.errors\.(\w+)", reason):
-        return own[1]
-    if died := [name for name in _DEATHS if name in reason]:
-        return died[0]
-    names = _ERROR_CLASS.findall(reason)
-    inner = [name for name in names if name not in ("RayTaskError", "ClientAppException")]
-    return inner[-1] if inner else (names[0] if names else "Unknown")
-
-
-def _safe_reason(reason: str) -> str:
-    """Our own errors name no users' text and are quoted; of others only the class is told."""
-    if own := _OWN_ERROR.search(reason):
-        return own["text"]
-    return reason if "\n" not in reason and len(reason) < 80 else _error_kind(reason)
+    """The class that a reason names, of a fixed list: a device's, Ray's, Python's own."""
+    if reason in (GONE, LATE):
+        return "Lost"
+    words = re.findall(r"\w+", reason)
+    named = [name for name in words if name in _DEATHS or name in ERROR_CLASSES]
+    built_in = [name for name in words if name in _BUILT_IN]
+    return next(iter((*named, *built_in)), "Unknown")
 
 
 def ignore_reply(_reply: Message | None) -> None:

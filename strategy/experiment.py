@@ -18,7 +18,6 @@ from lamp.lexicons import Lexicon
 from lamp.records import Pair
 from protocol.codec import decode, encode
 from protocol.messages import ShareReply, ShareRequest
-from protocol.recipe import Recipe, Stream, recipe_to_json
 from protocol.settings import settings_of, settings_to_json
 from strategy.augmentation import Counters
 from strategy.base_model import BaseModel, ensure_base, ensure_untuned
@@ -43,7 +42,6 @@ from strategy.roster import Roster, call_roll, wait_for_nodes
 from strategy.run_log import RunLog
 from strategy.teacher import teach
 
-BY_SCORES = "dac24"  # a choice of privacy.select
 NODES_LIMIT_S = 180.0
 STALL_FACTOR = 2.0
 STALL_GRACE_S = 60.0
@@ -116,10 +114,7 @@ def run_experiment(
     _timed(log, "deliver", lambda: _deliver(arms, bases, roster, accounted, ledger, progress))
     log.failures(accounted.take_failures())
     lexicons = _lexicons(arms, inputs)
-    scoring = _scoring(config, bases.get(True), lexicons)
-    shares = _timed(
-        log, "share", lambda: _collect_shares(accounted, nodes, arms, log, progress, scoring)
-    )
+    shares = _timed(log, "share", lambda: _collect_shares(accounted, nodes, arms, log, progress))
     candidates = _timed(
         log, "augment", lambda: _candidates(arms, shares, inputs, cloud, log, progress, ledger)
     )
@@ -220,22 +215,9 @@ def _untaught(plans: Sequence[ArmPlan], standing: Standing, log: RunLog) -> set[
 
 def _lexicons(arms: Sequence[Arm], inputs: ServerInputs) -> tuple[Lexicon, ...]:
     """The words per domain that devices score by, where some do."""
-    shares_by_score = inputs.config.privacy.select == BY_SCORES
-    if not shares_by_score and not any(arm.method.streaming for arm in arms):
+    if not any(arm.method.streaming for arm in arms):
         return ()
     return lexicons_of(inputs.config, inputs.public)
-
-
-def _scoring(config: Config, base: BaseModel | None, lexicons: tuple[Lexicon, ...]) -> ShareRequest:
-    """A share request with what users need who share by score; what leaves is theirs to say."""
-    if config.privacy.select != BY_SCORES or base is None:
-        return ShareRequest(ratios=())
-    return ShareRequest(
-        ratios=(),
-        base_id=base.base_id,
-        settings=settings_to_json(settings_of(config)),
-        recipe=recipe_to_json(Recipe(stream=Stream(settings=config.stream, lexicons=lexicons))),
-    )
 
 
 def _timed(log: RunLog, phase: str, step: Callable[[], T]) -> T:
@@ -261,13 +243,12 @@ def _collect_shares(
     arms: Sequence[Arm],
     log: RunLog,
     progress: Progress,
-    scoring: ShareRequest,
 ) -> Shares:
     """Ask every device once for all ratios of the experiment; smaller shares lie in larger ones."""
     ratios = tuple(sorted({arm.asked_ratio for arm in arms if arm.method.needs_shares}))
     if not ratios:
         return {}
-    request = encode(replace(scoring, ratios=ratios))
+    request = encode(ShareRequest(ratios=ratios))
     with progress.phase("share", len(nodes)) as phase:
         grid.on_reply = lambda _: phase.advance()
         replies = grid.send_and_receive(

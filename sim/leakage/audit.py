@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clients import consent
 from clients import folder as device_folder
+from clients import outbound
 from clients.folder import Device
 from conf.compose import from_json
 from conf.schema import Config
@@ -106,7 +106,7 @@ def _audited(device: Device, devices: Sequence[Device], task: Task, config: Conf
     return Audited(
         device=device,
         canaries=canaries_of(device.user_id, task, number, config.seed),
-        sent=frozenset(pair.id for pair in consent.grant(device, [1.0]).pairs),
+        sent=frozenset(pair.id for pair in outbound.grant(device, [1.0]).pairs),
         outsiders=own or tuple(strange[::2][:OTHERS]),
         others=tuple(strange[1::2][:OTHERS]),
     )
@@ -126,7 +126,7 @@ def _as_pairs(device: Device, task: Task) -> Iterable[Pair]:
 def _cloud_rows(users: Sequence[Audited], task: Task, config: Config) -> Iterable[dict[str, Any]]:
     """How many words of each canary stand in what the cloud wrote for any user of this run."""
     records = [
-        record_hash(pair) for user in users for pair in consent.grant(user.device, [1.0]).pairs
+        record_hash(pair) for user in users for pair in outbound.grant(user.device, [1.0]).pairs
     ]
     cache = Cache(Path(config.paths.cache) / "augmentation.sqlite")
     replies = [str(value["text"]) for value in cache.of_records(records) if "text" in value]
@@ -197,7 +197,7 @@ def _sent_in(user: Audited, arm: Arm) -> frozenset[str]:
     """What the user shared for this arm; nothing where the arm needs no records."""
     if not arm.method.needs_shares:
         return user.sent  # the adapter saw D_u alone: shared elsewhere or not, it should not matter
-    return frozenset(pair.id for pair in consent.grant(user.device, [arm.asked_ratio]).pairs)
+    return frozenset(pair.id for pair in outbound.grant(user.device, [arm.asked_ratio]).pairs)
 
 
 class _Attack:

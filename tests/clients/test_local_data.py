@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from clients import consent
+from clients import outbound
 from clients.folder import Device, Policy
 from clients.local_data import added_pairs
 from lamp.records import Pair, UserHistory
@@ -29,7 +29,7 @@ def sources(pairs: tuple[Pair, ...]) -> set[str]:
 def test_k_of_each_record_that_consent_covers(recipe):
     own = device(0.4, withdrawn=("1",))
     added = added_pairs(own, recipe, seed=1)
-    covered = consent.grant(own, [1.0]).pairs
+    covered = outbound.grant(own, [1.0]).pairs
     assert sources(added) == {pair.id for pair in covered}
     assert len(added) == 3 * len(covered)
     assert len({pair.id for pair in added}) == len(added)

@@ -26,16 +26,15 @@ from flwr.supercore.task_identity import TaskIdentity
 from clients import folder, private_socket, processes, trainer_client, watchdog
 from clients.app import IDLE_KEY, app
 from clients.download import bases_folder
-from clients.folder import Policy
+from clients.policy import UNBOUNDED, Policy
 from clients.trainer_protocol import ACCEPTED, OTHER_CODE, TREE, Job, Outcome, code_version
 from conf.compose import compose
-from conf.errors import ConfigError, ModelError
 from lamp.records import Pair, Query, UserHistory
 from protocol.codec import decode, encode
 from protocol.messages import AdaptReply, AdaptRequest, AnswerReply, AnswerRequest
-from protocol.settings import settings_of, settings_to_json
+from protocol.settings import settings_from_json, settings_of, settings_to_json
 from protocol.wire import serialise
-from storage import atomic
+from storage import atomic, jsonlines
 
 ARM = "direct_ft"
 BASE = "base0"
@@ -50,7 +49,9 @@ def device() -> Iterator[Path]:
     pairs = tuple(Pair(f"p{n}", f"text {n} about a bridge", f"title {n}") for n in range(3))
     question = "Generate a headline for the following article: a text"
     history = UserHistory("ana", (), pairs, (Query("q", question, "a title"),))
-    own = folder.create(root / "d", history, Policy(1.0), b"k" * 32)
+    task = settings_from_json(settings()).task
+    policy = Policy(1.0, numbers="exact", task=task, bounds=UNBOUNDED)
+    own = folder.create(root / "d", history, policy, b"k" * 32)
     yield own
     pid = private_socket.written_pid(own)
     if pid is not None and b"trainer" in command_line(pid):
@@ -99,6 +100,15 @@ def adapt_request(**changes: object) -> AdaptRequest:
 
 def sent(own: Path, body: AdaptRequest | AnswerRequest, idle_s: object = IDLE_S) -> RecordDict:
     """The content of the reply, through Flower's own ClientApp."""
+    return replied(own, body, idle_s).content
+
+
+def failed(own: Path, body: AdaptRequest, idle_s: object = IDLE_S) -> str:
+    """What leaves the device where the message fails."""
+    return replied(own, body, idle_s).error.reason
+
+
+def replied(own: Path, body: AdaptRequest | AnswerRequest, idle_s: object) -> Message:
     context = Context(
         run_id=1,
         node_id=1,
@@ -110,7 +120,7 @@ def sent(own: Path, body: AdaptRequest | AnswerRequest, idle_s: object = IDLE_S)
     TaskIdentity.node_id = SUPERLINK_NODE_ID
     message = Message(encode(body), dst_node_id=1, message_type=body.TYPE)
     message.metadata.__dict__["_message_id"] = "1"
-    return app(message=message, context=context).content
+    return app(message=message, context=context)
 
 
 def ended(pid: int) -> bool:
@@ -166,10 +176,11 @@ def test_replies_and_adapter_are_those_of_a_process_per_message(trained, tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_an_error_keeps_its_class_and_its_words(trained):
+def test_an_error_leaves_as_its_class_and_keeps_its_words_on_the_device(trained):
     (trained / "limits.json").write_text('{"memory_bytes": 1}')
-    with pytest.raises(ModelError, match="user ana: does not fit: memory"):
-        sent(trained, adapt_request())
+    assert failed(trained, adapt_request()) == "ModelError"
+    (kept,) = jsonlines.read(trained / "errors.jsonl")
+    assert kept["text"].startswith("user ana: does not fit: memory")
     pid = private_socket.written_pid(trained)
     assert pid is not None
     (trained / "limits.json").unlink()  # the trainer goes on, and reads the folder every time
@@ -363,5 +374,6 @@ def test_announcements_beyond_all_bounds_are_refused():
 
 
 def test_what_is_no_number_of_seconds_is_refused(device):
-    with pytest.raises(ConfigError, match="trainer-idle-s: expected seconds"):
-        sent(device, adapt_request(), idle_s="soon")
+    assert failed(device, adapt_request(), idle_s="soon") == "ConfigError"
+    (kept,) = jsonlines.read(device / "errors.jsonl")
+    assert kept["text"].startswith("node config trainer-idle-s: expected seconds")

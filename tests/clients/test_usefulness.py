@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clients import consent, usefulness
+from clients import outbound, share_order, usefulness
 from clients.base import load
 from clients.buffer import Kept
-from clients.folder import Device, Policy
+from clients.folder import Device
+from clients.policy import Policy
 from conf.compose import compose
 from conf.errors import ProtocolError
 from conf.schema import StreamConfig
@@ -66,23 +67,23 @@ def scored(tmp_path, qwen2_folder):
 
 def test_shares_are_nested_and_a_later_request_with_other_words_changes_nothing(scored):
     own = scored("fever")
-    order = [pair.id for pair in consent.sharing_order(own)]
-    granted = consent.grant(own, [0.2, 0.5, 1.0])
+    order = [pair.id for pair in share_order.sharing_order(own)]
+    granted = outbound.grant(own, [0.2, 0.5, 1.0])
     assert [pair.id for pair in granted.pairs] == order[:3]  # the policy's half of six
     assert granted.counts == (1, 3, 3)
     again = scored("text", "answer", "on")
-    assert [pair.id for pair in consent.sharing_order(again)] == order
+    assert [pair.id for pair in share_order.sharing_order(again)] == order
 
 
 def test_the_order_is_by_place_and_then_by_the_secret(scored):
     own = scored("fever")
     places = json.loads((own.folder / usefulness.ORDER).read_text())
-    ordered = [places[pair.id] for pair in consent.sharing_order(own)]
+    ordered = [places[pair.id] for pair in share_order.sharing_order(own)]
     assert ordered == sorted(ordered)
     other = replace(own, secret=b"t" * 32)
-    assert [places[pair.id] for pair in consent.sharing_order(other)] == ordered
+    assert [places[pair.id] for pair in share_order.sharing_order(other)] == ordered
 
 
 def test_without_scores_nothing_is_shared(tmp_path):
     with pytest.raises(ProtocolError, match="takes a base model to score by"):
-        consent.grant(device(tmp_path), [0.5])
+        outbound.grant(device(tmp_path), [0.5])

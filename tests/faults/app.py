@@ -18,6 +18,7 @@ from flwr.clientapp.typing import ClientAppCallable
 
 from clients import app as product
 from clients import places
+from clients.errors import errors_stay
 from clients.folder import device_folders
 from clients.watchdog import watchdog
 
@@ -77,7 +78,7 @@ def _break(context: Context) -> None:
 
 ACTS = {"raise": _raise, "kill": _kill, "hang": _hang, "memory": _memory, "break": _break}
 
-app = ClientApp(mods=[watchdog, strike])
+app = ClientApp(mods=[errors_stay, watchdog, strike])
 app.query("hello")(product.hello)
 app.query("share")(product.share)
 app.train("adapt")(product.adapt)

@@ -14,10 +14,10 @@ from flwr.supercore.task_identity import TaskIdentity
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from clients import folder
+from clients import folder, share_order
 from clients.app import app
-from clients.consent import shared_count
-from clients.folder import Policy
+from clients.outbound import largest_share
+from clients.policy import NO_BUDGET, Policy
 from conf.errors import CdcdaError
 from lamp.records import Pair, UserHistory
 from protocol.codec import decode, encode
@@ -36,7 +36,12 @@ def devices(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("devices")
     for user, number in RECORDS.items():
         pairs = tuple(Pair(f"{user}{n}", f"canary{user}{n}.", f"y{n}") for n in range(number))
-        folder.create(root, UserHistory(user, (), pairs, ()), Policy(RATIOS[user]), b"k" * 32)
+        folder.create(
+            root,
+            UserHistory(user, (), pairs, ()),
+            Policy(RATIOS[user], budget=NO_BUDGET),
+            b"k" * 32,
+        )
     return root
 
 
@@ -62,11 +67,13 @@ class Server:
         message = Message(encode(body), dst_node_id=1, message_type=body.TYPE)
         message.metadata.__dict__["_message_id"] = "1"
         reply = app(message=message, context=context)
-        self.wire += serialise(reply.content)
+        self.wire += reply.error.reason.encode() if reply.has_error() else serialise(reply.content)
         return reply
 
     def ask_for_records(self, ratios: list[float], run_config: dict, run_id: int) -> None:
         reply = self.ask(ShareRequest(ratios=tuple(ratios)), run_config, run_id)
+        if reply.has_error():  # a refusal is as good as a small answer
+            return
         share = decode(ShareReply, reply.content)
         self.records |= {pair.id for pair in share.pairs}
 
@@ -106,7 +113,7 @@ def test_the_union_of_all_replies_stays_inside_the_consented_records(
     for number, ratios in enumerate(asked * replays):
         run_config = {**run_configs[number % len(run_configs)], **roots}
         server.ask_for_records(ratios, run_config, run_id=number + 1)
-    consented = shared_count(RATIOS[user], RECORDS[user])
+    consented = largest_share(RATIOS[user], RECORDS[user])
     assert len(server.records) <= consented
     assert all(name.startswith(user) for name in server.records)
     seen = {name for name in all_records() if f"canary{name}.".encode() in server.wire}
@@ -121,7 +128,7 @@ def test_asking_for_everything_gets_exactly_what_is_allowed(devices):
     for user in USERS:
         server = Server(devices, user)
         server.ask_for_records([2.0, 1.0], {}, 1)
-        assert len(server.records) == shared_count(RATIOS[user], RECORDS[user])
+        assert len(server.records) == largest_share(RATIOS[user], RECORDS[user])
 
 
 def test_a_device_says_who_it_is_whatever_the_server_claims(devices):
@@ -132,6 +139,8 @@ def test_a_device_says_who_it_is_whatever_the_server_claims(devices):
 
 
 def test_nothing_that_a_server_sends_changes_the_policy_or_the_secret(devices):
+    for user in USERS:
+        share_order.fixed(folder.read(devices / folder.folder_name(user)))
     before = {user: device_bytes(devices, user) for user in USERS}
     for user in USERS:
         server = Server(devices, user)
@@ -151,7 +160,8 @@ def refused() -> Iterator[None]:
 
 def device_bytes(devices: Path, user: str) -> dict[str, bytes]:
     own = devices / folder.folder_name(user)
-    return {path.name: path.read_bytes() for path in sorted(own.iterdir()) if path.is_file()}
+    kept = ("history.json", "policy.json", "secret.bin", "order.json")
+    return {name: (own / name).read_bytes() for name in kept if (own / name).is_file()}
 
 
 def test_a_policy_is_read_back_as_it_was_written(devices):

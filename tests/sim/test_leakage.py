@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from clients import consent, folder
+from clients import folder, outbound
 from clients.app import app
-from clients.folder import Policy
 from conf.compose import compose, to_json
 from lamp import tasks
 from lamp.records import Pair, ProfileItem, Query, UserHistory
@@ -20,6 +19,7 @@ from sim.folders import RunFolder
 from sim.inline import InlineGrid
 from sim.leakage import audit, measure, report
 from sim.leakage.canaries import ALTERNATIVES, alternatives, canaries_of, is_canary, plant
+from sim.provision import policy_of
 from sim.results import summarise
 from sim.run_records import read_run
 from storage import atomic, jsonlines
@@ -141,7 +141,8 @@ def audited(tmp_path_factory, qwen2_folder):
     task = tasks.task(config.task)
     for user in USERS:
         planted = plant(history(user), task, CANARIES, config.seed)
-        folder.create(run.devices, planted, Policy(RATIOS[user]), user.encode() * 10 + b"xy")
+        secret = user.encode() * 10 + b"xy"
+        folder.create(run.devices, planted, policy_of(config, RATIOS[user]), secret)
     atomic.write_text(run.config, to_json(config))
     others = public.write(root / "cache" / "public", [history("public-user")])
     grid = RecordingGrid(app, len(USERS), client_run_config(config, run))
@@ -156,7 +157,7 @@ def sides(run: RunFolder, config) -> dict[str, dict[str, list]]:
     found = {}
     for user in USERS:
         device = folder.read(run.devices / folder.folder_name(user))
-        sent = {pair.id for pair in consent.grant(device, [1.0]).pairs if is_canary(pair.id)}
+        sent = {pair.id for pair in outbound.grant(device, [1.0]).pairs if is_canary(pair.id)}
         all_of_them = canaries_of(user, tasks.task(config.task), CANARIES, config.seed)
         found[user] = {
             "shared": [canary for canary in all_of_them if canary.id in sent],

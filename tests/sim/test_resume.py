@@ -11,7 +11,6 @@ import pytest
 from flwr.app import Context, Message
 
 from clients import folder
-from clients.folder import Policy
 from conf.compose import compose, to_json
 from conf.errors import RunError
 from lamp.records import Pair, Query, UserHistory
@@ -21,6 +20,7 @@ from sim import exit_status, resume, run
 from sim.engine import client_run_config
 from sim.folders import RunFolder, find_run, locked, new_run_folder
 from sim.inline import InlineGrid
+from sim.provision import policy_of
 from storage import jsonlines
 from strategy import public
 from strategy.augmentation import Reply
@@ -112,7 +112,7 @@ def make(tmp_path_factory, qwen2_folder):
             folder.create(
                 made.devices,
                 history(user),
-                Policy(1.0, permits=("weights",)),
+                replace(policy_of(config, 1.0), permits=("weights",)),
                 user.encode() * 10 + b"xy",
             )
         others = public.write(cache / "public", [history("public-user")])
@@ -290,6 +290,6 @@ def test_a_device_that_cannot_be_read_leaves_the_others_untouched(make, undistur
     only = replace(inputs, config=replace(inputs.config, methods=("direct_ft", "cdcda")))
     simulate(only, made)
     assert {row["kind"] for row in rows(made, "failures")} == {"DataError"}
-    assert "ben" in rows(made, "failures")[0]["reason"]
+    assert "ben" in next(jsonlines.read(path.with_name("errors.jsonl")))["text"]
     assert adapters(made).items() <= adapters(undisturbed).items()
     assert len(adapters(made)) == 2 * 2

@@ -9,12 +9,12 @@ import pytest
 
 from clients import folder
 from clients.app import app
-from clients.folder import Policy
 from conf.compose import compose, to_json
 from lamp.records import Pair, Query, UserHistory
 from sim.engine import client_run_config
 from sim.folders import RunFolder
 from sim.inline import InlineGrid
+from sim.provision import policy_of
 from sim.withdraw import withdraw_user
 from storage import atomic, jsonlines
 from strategy import public
@@ -60,7 +60,8 @@ def world(tmp_path_factory, qwen2_folder):
         made = RunFolder(root / name)
         atomic.write_text(made.config, to_json(replace(config, paths=paths)))
         for user, ratio in RATIOS.items():
-            folder.create(made.devices, history(user), Policy(ratio), user.encode() * 10 + b"xy")
+            secret = user.encode() * 10 + b"xy"
+            folder.create(made.devices, history(user), policy_of(config, ratio), secret)
         simulate(made)
         return made
 

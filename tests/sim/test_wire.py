@@ -16,7 +16,6 @@ import torch
 from safetensors.torch import load_file
 
 from clients import folder
-from clients.folder import Policy
 from conf.compose import compose
 from conf.errors import ConfigError
 from lamp.records import Pair, Query, UserHistory
@@ -26,7 +25,8 @@ from protocol.wire import ALWAYS, WIRE_TABLE, contents, serialise
 from sim.engine import client_run_config
 from sim.folders import RunFolder
 from sim.inline import InlineGrid
-from sim.provision import permits_of
+from sim.prepare import scorer
+from sim.provision import fix_orders, policy_of
 from storage import jsonlines
 from strategy import public
 from strategy.cloud_models import Cloud
@@ -116,7 +116,7 @@ def inputs(tmp_path_factory, qwen2_folder):
             folder.create(
                 run.devices,
                 history(user),
-                Policy(RATIOS[user], permits=permits_of(config)),
+                policy_of(config, RATIOS[user]),
                 user.encode() * 10 + b"xy",
             )
         others = public.write(cache / "public", [history("public-user")])
@@ -300,9 +300,7 @@ def test_a_device_adds_k_of_each_record_it_would_share_and_shares_none(recorded,
 
 def test_users_may_share_by_the_scores_of_their_own_device(inputs):
     made, run = inputs("by-scores", "methods=[cdcda]", "ratios=[0.5,1.0]", "privacy.select=dac24")
-    for path in run.devices.glob("*/policy.json"):
-        policy = json.loads(path.read_text())
-        path.write_text(json.dumps({**policy, "select": "dac24"}))
+    fix_orders(run.devices, scorer(made.config, made.public))
     grid = simulate(RecordingGrid, made, run)
     replies = {reply.user_id: reply for reply in bodies(grid, "query.share", "", "up")}
     assert {user: reply.counts for user, reply in replies.items()} == {

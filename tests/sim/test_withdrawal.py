@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from clients import folder as device_folder
-from clients.consent import grant
 from clients.folder import Policy
+from clients.outbound import grant
 from clients.withdrawal import withdraw
 from conf.compose import compose, to_json
 from conf.errors import ConfigError, RunError

@@ -7,7 +7,7 @@ from flwr.clientapp import ClientApp
 
 from lamp.records import Pair
 from protocol.codec import encode
-from protocol.messages import ShareReply, ShareRequest
+from protocol.messages import ShareReply
 from sim.inline import InlineGrid
 from storage import jsonlines
 from strategy.exchange import AccountedGrid
@@ -33,8 +33,7 @@ def test_a_share_without_a_count_for_each_ratio_fails_its_user_alone(tmp_path):
     grid = AccountedGrid(InlineGrid(app, 2, {}), Ledger(tmp_path / "ledger.jsonl"), 0, stall_s=5)
     grid.know({node: user for user, node in NODES.items()})
     arms, log = make_arms(["cdcda"], [0.5]), RunLog(tmp_path)
-    asked = ShareRequest(ratios=())
-    shares = _collect_shares(grid, NODES, arms, log, LoggedProgress(), asked)
+    shares = _collect_shares(grid, NODES, arms, log, LoggedProgress())
     assert shares == {"ben": {0.5: (PAIR,)}}
     (failure,) = jsonlines.read(tmp_path / "failures.jsonl")
     assert (failure["user"], failure["kind"]) == ("ana", "ProtocolError")

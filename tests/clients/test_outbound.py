@@ -9,15 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clients.consent import (
-    allowed_settings,
+from clients.bounds import own_settings
+from clients.folder import Device
+from clients.outbound import (
     check_recipe,
     grant,
     granted_ratio,
+    largest_share,
     shared_count,
-    sharing_order,
 )
-from clients.folder import Device, Policy
+from clients.policy import UNBOUNDED, Policy
+from clients.share_order import sharing_order
 from conf.compose import compose
 from conf.errors import DataError, ProtocolError
 from lamp.records import Pair, ProfileItem, UserHistory
@@ -60,7 +62,7 @@ def test_the_union_of_all_grants_stays_inside_the_consented_records(
     num_records, ratio, asked, select
 ):
     own = device(num_records, ratio, select=select)
-    allowed = set(sharing_order(own)[: shared_count(ratio, num_records)])
+    allowed = set(sharing_order(own)[: largest_share(ratio, num_records)])
     sent = {pair for request in asked for pair in grant(own, [request]).pairs}
     assert sent <= allowed
 
@@ -152,8 +154,9 @@ def test_adapter_weights_stay_unless_the_user_permits_them():
 
 def test_texts_of_answers_stay_unless_the_user_permits_them():
     asked = settings_of(compose(["evaluation.ship_predictions=true"]))
-    assert not allowed_settings(device(3, 1.0), asked).evaluation.ship_predictions
-    permitted = allowed_settings(device(3, 1.0, permits=("texts",)), asked)
+    own = {"task": asked.task, "bounds": UNBOUNDED, "numbers": "exact"}
+    assert not own_settings(device(3, 1.0, **own), asked).evaluation.ship_predictions
+    permitted = own_settings(device(3, 1.0, permits=("texts",), **own), asked)
     assert permitted.evaluation.ship_predictions
 
 
