@@ -32,6 +32,7 @@ from sim.tracker import check_installed
 from storage import atomic
 from strategy import candidates, public
 from strategy.augmenter_tuning import ensure_augmenter
+from strategy.base_model import ensure_untuned
 from strategy.diagnosis import Truth, Verdict
 from strategy.domains import lexicons_of
 from strategy.endpoint import key_of
@@ -155,8 +156,8 @@ def scorer(config: Config, users: PublicUsers) -> Callable[[Device], None] | Non
         return None
     from clients import base, usefulness
 
-    model = config.model.device.path
-    loaded = base.load(Path(model), config.qlora, config.resources.torch_threads)
+    model = ensure_untuned(config).folder
+    loaded = base.load(model, config.qlora, config.resources.torch_threads)
     stream = Stream(settings=config.stream, lexicons=lexicons_of(config, users))
     settings = settings_of(config)
     return lambda device: usefulness.keep_order(device, loaded, stream, settings)
