@@ -17,7 +17,7 @@ from conf.checks import MINIATURE
 from conf.errors import ConfigError, DataError
 from conf.schema import Config, WorldConfig
 from lamp import drift, holdout
-from lamp.contamination import given_away
+from lamp.contamination import given_away, kept_apart, person_notes
 from lamp.dialogue_users import dialogue_users
 from lamp.official import read_official
 from lamp.records import Query, UserHistory
@@ -46,6 +46,8 @@ class LampData:
         notes: What the log and the report should say about the data.
         skipped: Ids of the users with even longer histories that ``skip_users`` set aside.
         ages: Query id -> whole years since ``drift.cut``; empty without one.
+        left_out: Records of public users that are left out as a target or skipped user has, or is
+            asked, the same.
         lengths: User -> records before anything was held or left out; what users are ranked by.
     """
 
@@ -57,6 +59,7 @@ class LampData:
     notes: tuple[str, ...]
     skipped: tuple[str, ...] = ()
     ages: Mapping[str, int] = field(default_factory=dict)
+    left_out: int = 0
     lengths: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -86,26 +89,37 @@ def load(config: Config) -> LampData:
     return _assign(config, chosen, split, users)
 
 
-def corpus_users(data: LampData, unseen: int) -> tuple[UserHistory, ...]:
+def corpus_users(data: LampData, unseen: int, max_words: int) -> tuple[UserHistory, ...]:
     """Return everybody but the longest histories: whose text may teach the miniature models.
 
     Args:
         data: Loaded data.
-        unseen: So many of the longest histories stay unseen, and never fewer than the target and
-            skipped users; so runs with up to ``unseen`` target users share the same models.
+        unseen: So many of the longest histories stay unseen, and what others have in common with
+            them too; never fewer than the target and skipped users. So runs with up to ``unseen``
+            target users share the same models.
+        max_words: Where fields were cut.
 
     Raises:
         ConfigError: If nobody is left.
     """
-    held = max(unseen - len(data.targets) - len(data.skipped), 0)
-    left = sorted(data.public, key=lambda user: _rank(user, data.lengths))[held:]
+    ranked = sorted(data.public, key=lambda user: _rank(user, data.lengths))
+    longest = set(sorted(data.lengths, key=lambda name: (-data.lengths[name], name))[:unseen])
+    if not data.lengths:
+        longest = {user.user_id for user in ranked[: max(0, unseen - _set_apart(data))]}
+    held = [user for user in ranked if user.user_id in longest]
+    others = [user for user in data.public if user.user_id not in longest]
+    left = kept_apart(others, held, data.task, max_words).users
     if not left:
         raise ConfigError(
             f"model.build.holdout: {len(data.public)} public users are left besides the "
             f"{len(data.targets)} target users, and the {unseen} longest histories are held out; "
             "lower it, or take more data (world.population for the miniature world)"
         )
-    return tuple(sorted(left, key=lambda user: user.user_id))
+    return left
+
+
+def _set_apart(data: LampData) -> int:
+    return len(data.targets) + len(data.skipped)
 
 
 def as_dataset(user: UserHistory) -> Dataset:
@@ -174,17 +188,20 @@ def _assign_cut(config: Config, task: Task, split: Split, users: Sequence[UserHi
     data = _assign(config, task, Split(split.name, (), split.notes), [c.history for c in able])
     set_apart = {*(user.user_id for user in data.targets), *data.skipped}
     others = [each for each in cut if each.history.user_id not in set_apart]
-    public = [drift.as_public(each, task) for each in others if each.history.pairs]
+    known = [drift.as_public(each, task) for each in others if each.history.pairs]
+    private = [whole[name] for name in set_apart]
+    public = kept_apart(known, private, task, config.task.max_field_words)
     targets = [
         drift.cut_history(whole[user.user_id], task, settings, settings.refresh)
         for user in data.targets
     ]
-    kept = [note for note in data.notes if note != NO_PUBLIC or not public]
+    kept = [note for note in data.notes if note != NO_PUBLIC or not public.users]
     return replace(
         data,
         targets=tuple(each.history for each in targets),
-        public=_by_id(public),
-        notes=(*kept, *drift.notes(settings, targets, len(others) - len(public))),
+        public=_by_id(public.users),
+        notes=(*kept, *public.notes(), *drift.notes(settings, targets, len(others) - len(known))),
+        left_out=public.records,
         ages={query: age for each in targets for query, age in each.ages.items()},
         lengths={},
     )
@@ -201,22 +218,26 @@ def _assign(config: Config, task: Task, split: Split, users: Sequence[UserHistor
         )
     ranked, parts = holdout.take_parts(whole, task, holdout.portion_of(config, whole))
     targets, contaminated = _scored(ranked[first:last], task, config)
+    public = kept_apart(ranked[last:], whole[:last], task, config.task.max_field_words)
     notes = (
         *split.notes,
         *parts,
+        *person_notes(whole),
+        *public.notes(),
         *_tie_notes(whole, first, last),
         *_label_notes(ranked, task),
         *_contamination_notes(contaminated, targets, config.evaluation.exclude_contaminated),
-        *(() if last < len(ranked) else (NO_PUBLIC,)),
+        *(() if public.users else (NO_PUBLIC,)),
     )
     return LampData(
         task=task,
         targets=_by_id(targets),
-        public=_by_id(holdout.first_queries(ranked[last:], config.max_queries)),
+        public=_by_id(holdout.first_queries(public.users, config.max_queries)),
         split=split.name,
         contaminated=contaminated,
         notes=notes,
         skipped=tuple(sorted(user.user_id for user in ranked[:first])),
+        left_out=public.records,
         lengths={user.user_id: len(user.profile) for user in whole},
     )
 

@@ -69,7 +69,8 @@ def _has_time(questions: Iterable[Question]) -> bool:
 
 def _by_time(questions: Sequence[Question], where: str) -> Split:
     members, unclear, dropped = [], 0, 0
-    for user_id, asked in _group(questions, where, "time").items():
+    users = _group(questions, where, "time")
+    for user_id, asked in users.items():
         keys = {question.id: _dated(question, where) for question in asked}
         # the last entry of a history tells how far it reaches; histories are nested, so of two
         # that reach as far the shorter is the earlier
@@ -86,7 +87,8 @@ def _by_time(questions: Sequence[Question], where: str) -> Split:
             asked = tuple(question for question in asked if question.id not in lost)
         ordered = sorted(places, key=lambda place: (keys[first.id][place], place))
         members.append(Member(user_id, tuple(first.profile[place] for place in ordered), asked))
-    return Split("time", tuple(members), tuple(_doubt_notes(unclear, dropped)))
+    notes = (*_doubt_notes(unclear, dropped), *_identity_note(users))
+    return Split("time", tuple(members), notes)
 
 
 def _is_later(other: Question, first: Question, keys: Mapping[str, Sequence[Key]]) -> bool:
@@ -134,21 +136,34 @@ def _doubt_notes(unclear: int, dropped: int) -> Iterator[str]:
 
 
 def _by_user(questions: Sequence[Question], where: str) -> Split:
+    users = _users(questions, where, "user")
     members = [
         Member(user_id, min(asked, key=lambda each: each.id).profile, asked)
-        for user_id, asked in _users(questions, where, "user").items()
+        for user_id, asked in users.items()
     ]
     note = "split=user: without dates nothing shows that a history precedes its queries"
-    return Split("user", tuple(members), (note,))
+    return Split("user", tuple(members), (note, *_identity_note(users)))
 
 
 def _whole_histories(questions: Sequence[Question], where: str) -> Split:
     """Each user with the longest of the own profiles, and no question of the file."""
+    users = _users(questions, where, "holdout")
     members = [
         Member(user_id, min(asked, key=lambda each: (-len(each.profile), each.id)).profile, ())
-        for user_id, asked in _users(questions, where, "holdout").items()
+        for user_id, asked in users.items()
     ]
-    return Split("holdout", tuple(members), ())
+    return Split("holdout", tuple(members), _identity_note(users))
+
+
+def _identity_note(users: Mapping[str, tuple[Question, ...]]) -> tuple[str, ...]:
+    """Notice question ids in the place of user ids: nothing keeps one person's together then."""
+    same = sum(len(asked) == 1 and asked[0].id == user for user, asked in users.items())
+    if 2 * same <= len(users):
+        return ()
+    return (
+        f"user ids that are question ids: {same} of {len(users)}; one person may stand under "
+        "several of them",
+    )
 
 
 def _users(

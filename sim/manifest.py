@@ -32,6 +32,7 @@ def make_manifest(config: Config, data: LampData, models: dict[str, Any]) -> dic
             "targets": len(data.targets),
             "public": len(data.public),
             "contaminated_queries": sum(len(ids) for ids in data.contaminated.values()),
+            "public_records_left_out": data.left_out,
             "notes": list(data.notes),
             "statistics": statistics_of(data),
             "ages": dict(data.ages),

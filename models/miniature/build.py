@@ -46,7 +46,9 @@ def build(config: Config, data: LampData, cache: Path, progress: Progress) -> Co
             "model.build: expected build settings, got none; use model=miniature, or give "
             "model.cloud.path, model.device.path and model.nli.path"
         )
-    corpus = make_corpus(data.task, corpus_users(data, settings.holdout), settings)
+    corpus = make_corpus(
+        data.task, corpus_users(data, settings.holdout, config.task.max_field_words), settings
+    )
     folder = cache / "models" / _key(corpus, settings)
     if not is_whole(folder):
         from models.miniature.training import train_into  # heavy, and most runs find the folder

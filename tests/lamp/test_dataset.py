@@ -153,14 +153,47 @@ def test_a_citation_pair_needs_its_field_in_the_file(write_lamp, make_config):
 def test_corpus_users_never_include_the_longest_histories(write_users, make_config):
     write_users(1, 2, 3, 4, 5, 6)
     data = load(make_config(users=1, skip_users=1))
-    assert user_ids(corpus_users(data, unseen=0)) == ["u0", "u1", "u2", "u3"]
-    assert user_ids(corpus_users(data, unseen=4)) == ["u0", "u1"]
+    assert user_ids(corpus_users(data, unseen=0, max_words=768)) == ["u0", "u1", "u2", "u3"]
+    assert user_ids(corpus_users(data, unseen=4, max_words=768)) == ["u0", "u1"]
+
+
+def test_public_users_are_kept_apart_from_target_and_skipped_users(
+    write_lamp, make_question, make_config
+):
+    write_lamp(
+        [
+            make_question("s", ["skipped 1", "skipped 2", "s 3", "s 4"], asks="asked s"),
+            make_question("t", ["target 1", "t 2", "t 3"], asks="asked t"),
+            make_question("p", ["Skipped 1!", "own"], asks="new"),
+            make_question("q", ["asked t"], asks="TARGET 1"),
+        ]
+    )
+    data = load(make_config(users=1, skip_users=1))
+    assert user_ids(data.public) == ["p"]
+    assert [pair.input for pair in data.public[0].pairs] == ["own"]
+    assert data.left_out == 2
+    assert any("left out with their last record: 1" in note for note in data.notes)
+
+
+def test_runs_within_the_holdout_share_the_corpus_also_where_users_share_texts(
+    write_lamp, make_question, make_config
+):
+    texts = {"a": ["x", "y", "z", "a"], "b": ["x", "y", "b"], "c": ["b", "c"], "d": ["A", "d"]}
+    write_lamp([make_question(name, own, asks=f"asked {name}") for name, own in texts.items()])
+    corpora = {
+        tuple(
+            (user.user_id, *(pair.input for pair in user.pairs))
+            for user in corpus_users(load(make_config(users=users)), 3, 768)
+        )
+        for users in (1, 2, 3)
+    }
+    assert corpora == {(("d", "d"),)}
 
 
 def test_runs_within_the_holdout_share_the_corpus(write_users, make_config):
     write_users(1, 2, 3, 3, 3, 6)
     corpora = {
-        tuple(user_ids(corpus_users(load(make_config(users=users, skip_users=skip)), 4)))
+        tuple(user_ids(corpus_users(load(make_config(users=users, skip_users=skip)), 4, 768)))
         for users, skip in [(1, 0), (3, 0), (4, 0), (2, 2)]
     }
     assert len(corpora) == 1
@@ -169,7 +202,7 @@ def test_runs_within_the_holdout_share_the_corpus(write_users, make_config):
 def test_a_holdout_of_everybody_is_refused(write_users, make_config):
     write_users(1, 2, 3)
     with pytest.raises(ConfigError, match=r"model\.build\.holdout: 2 public users.*the 3 longest"):
-        corpus_users(load(make_config()), unseen=3)
+        corpus_users(load(make_config()), unseen=3, max_words=768)
 
 
 def test_a_history_is_a_dataset_of_strings(write_users, make_config):

@@ -181,7 +181,7 @@ def test_limits_change_neither_who_is_a_target_nor_who_the_miniatures_may_see(
     for keys in ({}, {"max_records": 2}, {"split": "holdout", "max_records": 1}):
         data = load(make_config(**keys))
         assert [each.user_id for each in data.targets] == ["w"]
-        assert [each.user_id for each in corpus_users(data, unseen=2)] == ["u"]
+        assert [each.user_id for each in corpus_users(data, 2, 768)] == ["u"]
     assert all(len(each.pairs) == 1 for each in (*data.targets, *data.public))
 
 

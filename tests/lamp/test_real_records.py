@@ -52,7 +52,7 @@ def test_real_files_give_their_users_and_queries(real, name):
     assert sum(map(len, data.contaminated.values())) == contaminated
     assert data.split == "user"
     assert not any("outside the label set" in note for note in data.notes)
-    assert len(corpus_users(data, 0)) == 1
+    assert len(corpus_users(data, 0, 768)) == 1
 
 
 def test_real_targets_have_the_longest_histories(real, name):

@@ -118,3 +118,16 @@ def test_what_a_split_needs_is_named(questions, name, message):
     with pytest.raises(DataError, match=message) as error:
         split_questions(questions, name, WHERE)
     assert str(error.value).startswith(WHERE)
+
+
+@pytest.mark.parametrize("name", ["user", "holdout"])
+def test_user_ids_that_are_question_ids_are_noticed(name):
+    alone = [ask("q1", None, None), ask("q2", None, None)]
+    (note,) = [each for each in split_questions(alone, name, WHERE).notes if "question ids" in each]
+    assert note.startswith("user ids that are question ids: 2 of 2;")
+    named = [ask("q1", "q1", None), ask("q2", "u", None), ask("q3", "u", None)]
+    assert not [
+        each for each in split_questions(named, name, WHERE).notes if "question ids" in each
+    ]
+    dated = [ask("q1", "q1", "2011"), ask("q2", "q2", "2012"), ask("q3", "u", "2012")]
+    assert "2 of 3" in split_questions(dated, "time", WHERE).notes[0]
