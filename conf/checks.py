@@ -321,6 +321,16 @@ def _augmenter(config: Config) -> Iterator[str]:
         yield "augmenter.tuning has no effect while augmenter.file is set: nothing is written anew"
 
 
+def _system_turn(config: Config) -> Iterator[str]:
+    for name in ("cloud", "device"):
+        model = getattr(config.model, name)
+        if model.system_turn == "user" and model.system_prompt is None:
+            yield (
+                f"model.{name}.system_turn=user has no effect without a text; set "
+                f"model.{name}.system_prompt"
+            )
+
+
 def _endpoint(config: Config) -> Iterator[str]:
     endpoint = config.augmenter.endpoint
     if endpoint.base_url is None:
@@ -397,6 +407,7 @@ RULES: tuple[Callable[[Config], Iterator[str]], ...] = (
     _portion,
     _build,
     _checkpoints,
+    _system_turn,
     _resources,
     _cloud_workers,
     _augmenter,

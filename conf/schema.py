@@ -112,6 +112,8 @@ class CausalModelConfig:
         revision: Hub revision; None for a local folder.
         dtype: Compute type of the weights when not quantised.
         system_prompt: System turn; None leaves it to the checkpoint's chat template.
+        system_turn: "system" gives the text a turn of its own, "user" puts it before the user's
+            text, for chat templates that refuse a system turn (Gemma, Mistral).
         adapter: PEFT LoRA folder that is merged into the weights when they are loaded.
     """
 
@@ -121,6 +123,7 @@ class CausalModelConfig:
     revision: str | None = None
     dtype: Dtype = "bfloat16"
     system_prompt: str | None = None
+    system_turn: Literal["system", "user"] = "system"
     adapter: str | None = None
 
 

@@ -4,6 +4,9 @@ User text never leaves its field: the template is rendered once around a sentine
 its parts are tokenised normally, the user's text without any control token, so a typed
 ``<|im_end|>`` stays text. Where text and template meet between two words, as in Qwen's template,
 the ids equal ``apply_chat_template``'s. Text is never trimmed, also where a template would trim it.
+
+Templates that write today's date into the prompt (Llama 3.2, SmolLM3, Mistral) get
+:data:`PROMPT_DATE` instead, so that a prompt is the same on every day.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import date
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -24,6 +28,14 @@ if TYPE_CHECKING:
 IGNORED = -100  # label of a token that the loss leaves out
 _SENTINEL = "\ue000user text\ue001"
 _REPLY = "\ue000reply\ue001"
+PROMPT_DATE = date(2024, 7, 26)  # what Llama 3.2's template takes where it cannot know the day
+_TODAY = re.compile(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""")
+# Before a template that knows no system turn: its text becomes the beginning of the user's.
+_SYSTEM_IN_USER = (
+    "{%- if messages[0]['role'] == 'system' %}{%- set messages = [{'role': messages[1]['role'], "
+    "'content': messages[0]['content'] + '\n\n' + messages[1]['content']}] + messages[2:] %}"
+    "{%- endif %}"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +193,16 @@ def turn_parts(tokenizer: PreTrainedTokenizerBase, system: str | None) -> TurnPa
     return _parts(tokenizer, str(tokenizer.chat_template), system)
 
 
+def put_system_into_user_turn(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Change the chat template so that a system turn's text begins the user's turn.
+
+    For templates that refuse a system turn, as Gemma's; the template is saved with the tokenizer.
+    """
+    template = tokenizer.chat_template
+    if isinstance(template, str) and not template.startswith(_SYSTEM_IN_USER):
+        tokenizer.chat_template = _SYSTEM_IN_USER + template
+
+
 @lru_cache(maxsize=32)
 def _parts(
     tokenizer: PreTrainedTokenizerBase,
@@ -191,7 +213,10 @@ def _parts(
     turns = [{"role": "user", "content": _SENTINEL}]
     if system is not None:
         turns.insert(0, {"role": "system", "content": system})
-    before, after = _split(tokenizer, _render(tokenizer, turns, for_reply=True), _SENTINEL)
+    rendered = _render(tokenizer, turns, for_reply=True)
+    if system is not None and system.strip() not in rendered:
+        raise _no_system_turn(tokenizer, "leaves it out")
+    before, after = _split(tokenizer, rendered, _SENTINEL)
     answered = [*turns, {"role": "assistant", "content": _REPLY}]
     _, tail = _split(tokenizer, _render(tokenizer, answered, for_reply=False), _REPLY)
     return TurnParts(
@@ -204,8 +229,37 @@ def _parts(
 def _render(
     tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], *, for_reply: bool
 ) -> str:
-    return str(
-        tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=for_reply)
+    from jinja2 import TemplateError
+
+    try:
+        return str(
+            tokenizer.apply_chat_template(
+                turns,
+                tokenize=False,
+                add_generation_prompt=for_reply,
+                chat_template=_dated(str(tokenizer.chat_template)),
+                date_string=PROMPT_DATE.strftime("%d %b %Y"),
+            )
+        )
+    except TemplateError as error:
+        if turns[0]["role"] == "system":
+            raise _no_system_turn(tokenizer, f"refuses it: {error}") from error
+        raise ModelError(
+            f"tokenizer {tokenizer.name_or_path}: expected a chat template for one user turn, got "
+            f"one that refuses it: {error}; use another chat template"
+        ) from error
+
+
+def _dated(template: str) -> str:
+    """The template with :data:`PROMPT_DATE` where it asks for today's date in a fixed form."""
+    return _TODAY.sub(lambda found: repr(PROMPT_DATE.strftime(found[2])), template)
+
+
+def _no_system_turn(tokenizer: PreTrainedTokenizerBase, what: str) -> ModelError:
+    return ModelError(
+        f"tokenizer {tokenizer.name_or_path}: expected a chat template with a system turn, got one "
+        f"that {what}; set system_prompt=null, or system_turn=user to put the text into the user's "
+        "turn, both below model.device or model.cloud"
     )
 
 

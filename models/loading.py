@@ -27,6 +27,7 @@ from transformers.utils import logging as library_logging
 
 from conf.errors import ModelError
 from conf.schema import CausalModelConfig, QLoraConfig
+from models.chat import put_system_into_user_turn
 from models.names import local_or_hub, unusable
 from models.quantisation import dequantise, require_nf4
 
@@ -47,6 +48,18 @@ def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedT
     )
     if len(tokenizer) <= len(tokenizer.added_tokens_decoder):  # made up from defaults
         raise unusable(source, "a tokenizer", "no vocabulary")
+    return tokenizer
+
+
+def configured_tokenizer(config: CausalModelConfig) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a configured model, its chat template as the configuration wants it.
+
+    Raises:
+        ModelError: If there is none.
+    """
+    tokenizer = load_tokenizer(config.path, config.revision)
+    if config.system_turn == "user":
+        put_system_into_user_turn(tokenizer)
     return tokenizer
 
 

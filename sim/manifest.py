@@ -11,6 +11,7 @@ from typing import Any
 
 from conf.schema import Config
 from lamp.dataset import LampData
+from models.chat import PROMPT_DATE
 
 PACKAGES = (
     "flwr", "ray", "torch", "transformers", "peft", "bitsandbytes", "datasets", "tokenizers",
@@ -38,6 +39,7 @@ def make_manifest(config: Config, data: LampData, models: dict[str, Any]) -> dic
             "ages": dict(data.ages),
         },
         "models": models,
+        "prompt_date": PROMPT_DATE.isoformat(),
         "assumptions": "docs/assumptions.md",
     }
 

@@ -92,7 +92,7 @@ def _train(
     from models import loading, lora
 
     model = config.model.cloud
-    tokenizer = loading.load_tokenizer(model.path, model.revision)
+    tokenizer = loading.configured_tokenizer(model)
     prompt = configured_prompt(config, public)
     examples = [
         (prompt.ask(shown), target.input if prompt.asks_for_text else augmentation_reply(target))

@@ -100,6 +100,7 @@ def model_key(config: Config, model: CausalModelConfig) -> dict[str, Any]:
         **({"adapter": model_identity(model.adapter, None)} if model.adapter else {}),
         "dtype": model.dtype,
         "system": model.system_prompt,
+        **({} if model.system_turn == "system" else {"system_turn": model.system_turn}),
         "qlora": {key: value for key, value in qlora.items() if key.startswith(_SHAPES_BASE)},
     }
 
@@ -126,7 +127,7 @@ def _build(config: Config, public: PublicUsers, folder: Path, progress: Progress
     from models import loading
 
     model = config.model.device
-    tokenizer = loading.load_tokenizer(model.path, model.revision)
+    tokenizer = loading.configured_tokenizer(model)
     examples = _examples(config, public_users.read(public))
     tuned, losses = tune(config, model, "base", tokenizer, examples, progress)
     _store(config, tuned.merge_and_unload(), tokenizer, folder, {"losses": list(losses)})
@@ -136,7 +137,7 @@ def _build_untuned(config: Config, folder: Path) -> None:
     from models import loading
 
     model = config.model.device
-    tokenizer = loading.load_tokenizer(model.path, model.revision)
+    tokenizer = loading.configured_tokenizer(model)
     loaded = loading.load_causal(model, config.resources.cloud_device)
     _store(config, loaded, tokenizer, folder, {})
 
@@ -145,7 +146,7 @@ def _build_cloud(config: Config, public: PublicUsers, folder: Path, progress: Pr
     from models import loading, lora
 
     model = config.model.cloud
-    tokenizer = loading.load_tokenizer(model.path, model.revision)
+    tokenizer = loading.configured_tokenizer(model)
     examples = _examples(config, public_users.read(public))
     tuned, losses = tune(config, model, "cloud", tokenizer, examples, progress)
     with atomic.new_folder(folder, {"losses": list(losses)}) as made:

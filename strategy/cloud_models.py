@@ -73,6 +73,8 @@ class CloudWriter:
         named = [model_identity(config.path, config.revision), config.dtype, config.system_prompt]
         if config.adapter is not None:
             named.append(model_identity(config.adapter, None))
+        if config.system_turn != "system":
+            named.append(config.system_turn)
         return hash_json(named)
 
     def write(
@@ -129,7 +131,7 @@ class CloudWriter:
     def _tokenizer(self) -> Any:
         from models import loading
 
-        return loading.load_tokenizer(self._model_config.path, self._model_config.revision)
+        return loading.configured_tokenizer(self._model_config)
 
     @cached_property
     def _context(self) -> int:

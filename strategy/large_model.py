@@ -32,7 +32,7 @@ class LargeModel:
         from models import loading
 
         model = self._config.model.cloud
-        return loading.load_tokenizer(model.path, model.revision)
+        return loading.configured_tokenizer(model)
 
     @contextmanager
     def loaded(self, *, tuned: bool) -> Iterator[Any]:
@@ -69,7 +69,7 @@ def require_same_vocabulary(config: Config) -> None:
     from models import loading
 
     cloud, device = (
-        loading.load_tokenizer(model.path, model.revision).get_vocab()
+        loading.configured_tokenizer(model).get_vocab()
         for model in (config.model.cloud, config.model.device)
     )
     rows = [

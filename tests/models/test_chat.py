@@ -6,11 +6,13 @@ from transformers import PreTrainedTokenizerBase
 from conf.errors import ModelError
 from models.chat import (
     IGNORED,
+    PROMPT_DATE,
     clean,
     encode_example,
     encode_prompt,
     encode_text,
     pad_id,
+    put_system_into_user_turn,
     stop_ids,
     turn_parts,
 )
@@ -171,3 +173,63 @@ def test_a_changed_template_is_rendered_anew():
     before = encode_prompt(tokenizer, "x", None, 512)
     tokenizer.chat_template = "Q: {{ messages[-1].content }}\nA:"
     assert encode_prompt(tokenizer, "x", None, 512) != before
+
+
+TURNS = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+LLAMA = (  # the lines of Llama 3.2's template that write the date
+    "{% if not date_string is defined %}{% if strftime_now is defined %}"
+    "{% set date_string = strftime_now('%d %b %Y') %}{% endif %}{% endif %}"
+    "Today Date: {{ date_string }}\n" + TURNS
+)
+SMOLLM3 = "Today Date: {{ strftime_now('%d %B %Y') }}\n" + TURNS
+GEMMA = (
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}"
+    "{% endif %}" + TURNS
+)
+DEAF = TURNS.replace("messages %}", "messages if m.role != 'system' %}")
+
+
+@pytest.fixture
+def templated(qwen2_folder):
+    def templated(template):
+        tokenizer = load_tokenizer(qwen2_folder)
+        tokenizer.chat_template = template
+        return tokenizer
+
+    return templated
+
+
+@pytest.mark.parametrize(("template", "shown"), [(LLAMA, "26 Jul 2024"), (SMOLLM3, "26 July 2024")])
+@pytest.mark.parametrize("system", [None, "Be brief."])
+def test_a_prompt_does_not_change_by_the_day(templated, template, shown, system):
+    assert PROMPT_DATE.isoformat() == "2024-07-26"
+    tokenizer = templated(template)
+    assert f"Today Date: {shown}" in tokenizer.decode(encode_prompt(tokenizer, "x", system, 512))
+
+
+@pytest.mark.parametrize(
+    ("template", "what"), [(GEMMA, "refuses it: System role not"), (DEAF, "leaves it out")]
+)
+def test_a_template_without_a_system_turn_is_refused_with_the_remedy(templated, template, what):
+    tokenizer = templated(template)
+    with pytest.raises(ModelError, match=rf"one that {what}.*system_turn=user"):
+        turn_parts(tokenizer, "Be brief.")
+    assert turn_parts(tokenizer, None).after
+
+
+def test_a_template_that_refuses_a_user_turn_is_named(templated):
+    with pytest.raises(ModelError, match="refuses it: never; use another"):
+        turn_parts(templated("{{ raise_exception('never') }}"), None)
+
+
+@pytest.mark.parametrize("template", [GEMMA, DEAF])
+def test_the_system_text_can_go_into_the_users_turn(templated, template, tmp_path):
+    tokenizer = templated(template)
+    plain = tokenizer.decode(encode_prompt(tokenizer, "x", None, 512))
+    put_system_into_user_turn(tokenizer)
+    put_system_into_user_turn(tokenizer)
+    tokenizer.save_pretrained(tmp_path)
+    for each in (tokenizer, load_tokenizer(tmp_path)):
+        assert each.decode(encode_prompt(each, "x", None, 512)) == plain
+        text = each.decode(encode_prompt(each, "x", "Be brief.", 512))
+        assert text.startswith("<|im_start|>user\nBe brief.\n\nx<|im_end|>")
