@@ -33,6 +33,8 @@ USED_BY_KIND = {
     "mixed": {"groups"},
     "per_user": {"csv"},
 }
+THRESHOLD_OF_JUDGE = {"nli": "eps_scf", "embedding": "eps_embedding"}
+LOADED = ("cloud", "device", "nli")
 DISTRIBUTION_KEYS = set[str]().union(*USED_BY_KIND.values())
 
 
@@ -57,29 +59,46 @@ def check_effect(config: Config, given: Sequence[str]) -> None:
     Raises:
         ConfigError: If such a key is among ``given``, e.g. ``privacy.ratio`` under ``mixed``.
     """
-    kind = config.privacy.kind
-    unread = {f"privacy.{key}" for key in DISTRIBUTION_KEYS - USED_BY_KIND[kind]}
     for path in given:
-        if path in unread:
-            key = path.removeprefix("privacy.")
-            readers = [name for name, used in USED_BY_KIND.items() if key in used]
-            raise ConfigError(
-                f"{path} has no effect while privacy.kind is {kind}; add privacy={readers[0]}"
-            )
-    _check_split_effect(config, given)
-    for path in given:
-        if reason := _unread_augmenter(config, path):
-            raise ConfigError(f"{path} has no effect {reason}")
+        for rule in UNREAD:
+            if reason := rule(config, path):
+                raise ConfigError(f"{path} has no effect {reason}")
 
 
-def _check_split_effect(config: Config, given: Sequence[str]) -> None:
-    held_out = config.split == "holdout"
-    if "holdout" in given and not held_out:
-        raise ConfigError(f"holdout has no effect while split is {config.split}; add split=holdout")
-    if "split_seed" in given and not held_out and config.max_records is None:
-        raise ConfigError(
-            "split_seed has no effect while all records are used; add split=holdout or max_records"
+def _unread_distribution(config: Config, path: str) -> str | None:
+    kind, key = config.privacy.kind, path.removeprefix("privacy.")
+    if key == path or key not in DISTRIBUTION_KEYS - USED_BY_KIND[kind]:
+        return None
+    reader = next(name for name, used in USED_BY_KIND.items() if key in used)
+    return f"while privacy.kind is {kind}; add privacy={reader}"
+
+
+def _unread_threshold(config: Config, path: str) -> str | None:
+    judge, other = config.filters.judge, THRESHOLD_OF_JUDGE[config.filters.judge]
+    if path in {f"filters.{key}" for key in THRESHOLD_OF_JUDGE.values()} - {f"filters.{other}"}:
+        return f"while filters.judge is {judge}; set filters.{other}, or choose the other judge"
+    return None
+
+
+def _unread_checkpoint(config: Config, path: str) -> str | None:
+    parts = path.split(".")
+    if config.model.build is None or len(parts) != 3 or parts[0] != "model":
+        return None
+    if parts[1] in LOADED and parts[2] in ("path", "revision", "gguf_file", "sha256"):
+        return (
+            f"while model={config.model.name} builds its models; choose a preset that loads them, "
+            "as model=smollm2 does"
         )
+    return None
+
+
+def _unread_split(config: Config, path: str) -> str | None:
+    held_out = config.split == "holdout"
+    if path == "holdout" and not held_out:
+        return f"while split is {config.split}; add split=holdout"
+    if path == "split_seed" and not held_out and config.max_records is None:
+        return "while all records are used; add split=holdout or max_records"
+    return None
 
 
 def _unread_augmenter(config: Config, path: str) -> str | None:
@@ -94,6 +113,15 @@ def _unread_augmenter(config: Config, path: str) -> str | None:
     if path == "augmenter.examples" and augmenter.prompt in ("paper", "rewrite", "paraphrase"):
         return f"beside augmenter.prompt={augmenter.prompt}; add augmenter.prompt=few_shot"
     return None
+
+
+UNREAD: tuple[Callable[[Config, str], str | None], ...] = (
+    _unread_distribution,
+    _unread_threshold,
+    _unread_checkpoint,
+    _unread_split,
+    _unread_augmenter,
+)
 
 
 def _privacy(config: Config) -> Iterator[str]:
@@ -127,6 +155,11 @@ def _groups(privacy: PrivacyConfig) -> Iterator[str]:
 
 def _filters(config: Config) -> Iterator[str]:
     yield from _lengths("filters", config.filters.eps_min_len, config.filters.eps_max_len)
+    judge = config.filters.judge
+    for place, given in enumerate(config.thresholds):
+        for other, key in THRESHOLD_OF_JUDGE.items():
+            if other != judge and getattr(given, key) is not None:
+                yield f"thresholds.{place}.{key} has no effect while filters.judge is {judge}"
 
 
 def _lengths(path: str, low: float, high: float) -> Iterator[str]:
@@ -228,7 +261,7 @@ def _is_date(text: str) -> bool:
 def _build(config: Config) -> Iterator[str]:
     model, build = config.model, config.model.build
     if build is None:
-        for name in ("cloud", "device", "nli"):
+        for name in LOADED:
             if getattr(model, name).path == BUILT:
                 yield f"model.{name}.path is '{BUILT}' but model.build is not given"
         return

@@ -129,7 +129,7 @@ class CausalModelConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class NliModelConfig:
-    """The natural-language-inference classifier of the semantic filter.
+    """What judges semantic consistency: an NLI classifier, or an encoder (``filters.judge``).
 
     Attributes:
         path: As in ``CausalModelConfig``. The entailment index is read from its ``id2label``.
@@ -379,7 +379,11 @@ class FiltersConfig:
     """Thresholds of the three filters (Eq. 2-4), all on the input x.
 
     Attributes:
-        eps_scf: Semantic consistency: least entailment probability, both ways.
+        judge: What judges semantic consistency: "nli", entailment both ways, or "embedding", the
+            cosine of sentence vectors by the encoder ``model.nli``; a deviation from the paper, for
+            machines without an NLI checkpoint.
+        eps_scf: Semantic consistency by NLI: least entailment probability, both ways.
+        eps_embedding: Semantic consistency by embedding: least cosine.
         eps_tdf: Textual diversity: largest ROUGE-L F1.
         eps_min_len: Length: least ratio of lengths.
         eps_max_len: Length: largest ratio of lengths.
@@ -390,7 +394,9 @@ class FiltersConfig:
             and the run ends. None is off.
     """
 
+    judge: Literal["nli", "embedding"] = "nli"
     eps_scf: Fraction = 0.75
+    eps_embedding: Fraction = 0.8
     eps_tdf: Fraction = 0.75
     eps_min_len: NonNegativeFloat = 0.8
     eps_max_len: PositiveFloat = 1.5
@@ -404,6 +410,7 @@ class ThresholdsConfig:
     """Thresholds of one arm; what is not given stays as ``filters`` has it."""
 
     eps_scf: Fraction | None = None
+    eps_embedding: Fraction | None = None
     eps_tdf: Fraction | None = None
     eps_min_len: NonNegativeFloat | None = None
     eps_max_len: PositiveFloat | None = None

@@ -1,9 +1,15 @@
-"""What a checkpoint's config.json says, read without loading a deep-learning library."""
+"""What a checkpoint's files say, read without loading a deep-learning library."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+
+from storage.atomic import MARKER
+from storage.hashing import hash_files, hash_json
+
+# weights, settings, tokenizer and chat template: all that shapes what a model does
+SHAPING = ("*.safetensors", "*.bin", "*.json", "*.jinja", "*.txt", "*.model")
 
 
 def hidden_size(path: str | Path, revision: str | None = None) -> int:
@@ -25,6 +31,26 @@ def hidden_size(path: str | Path, revision: str | None = None) -> int:
     from models.loading import config_of  # seconds
 
     return int(config_of(path, revision).hidden_size)
+
+
+def model_identity(path: str, revision: str | None) -> str:
+    """Return what names a model in cache keys: a local folder's content, else name and revision."""
+    folder = Path(path)
+    if folder.is_dir():
+        found = {file for pattern in SHAPING for file in folder.glob(pattern)}
+        return hash_files(file for file in found if file.name != MARKER)
+    return hash_json({"hub": path, "revision": revision})
+
+
+def is_classifier(path: str) -> bool | None:
+    """Whether a local checkpoint brings a head that classifies; None for a name on the hub."""
+    folder = Path(path)
+    if not folder.is_dir():
+        return None
+    architectures = _local(folder).get("architectures")
+    return isinstance(architectures, list) and any(
+        str(name).endswith("ForSequenceClassification") for name in architectures
+    )
 
 
 def _local(folder: Path) -> dict[str, object]:

@@ -118,7 +118,7 @@ def _filter_warnings(run: Run) -> Iterator[str]:
             if not filtered and gate != READING:
                 continue
             if reached and passed < LOW_PASS * reached:
-                let = "could be read" if gate == READING else f"passed {reason_title(gate)}"
+                let = "could be read" if gate == READING else f"passed {reason_title(run, gate)}"
                 yield f"{arm.name}: {percent(passed, reached)} of the candidates {let}."
 
 

@@ -24,7 +24,8 @@ from conf.schema import Config, ResourcesConfig
 from sim import cluster
 from sim.processes import alive
 from strategy.augmentation import Reply
-from strategy.cloud_models import Cloud, CloudJudge, CloudWriter, configured_cloud
+from strategy.cloud_models import Cloud, CloudWriter, configured_cloud
+from strategy.judges import CloudJudge, judge_of
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 ENDING_S = 30.0
@@ -44,8 +45,8 @@ def cloud_of(config: Config) -> Cloud:
         SpreadWriter(each, workers) if isinstance(each, CloudWriter) else each
         for each in (here.writer, *here.further)
     ]
-    judge = CloudJudge(config.model.nli, config.resources.cloud_device)
-    return Cloud(writers[0], SpreadJudge(judge, workers), tuple(writers[1:]), workers.end)
+    judge = SpreadJudge(judge_of(config), workers)
+    return Cloud(writers[0], judge, tuple(writers[1:]), workers.end)
 
 
 class SpreadWriter:
@@ -87,16 +88,14 @@ class SpreadJudge:
         return self._model.identity
 
     def both_ways(self, pairs: Sequence[Texts]) -> list[tuple[float, float]]:
-        """Entailment probabilities (x => x', x' => x) of each pair of texts."""
-        from models.nli import directed, undirected
-
-        each_way = directed(pairs)
-        batches = self._model.batches(each_way)
+        """Scores (x against x', x' against x) of each pair of texts."""
+        questions = self._model.questions(pairs)
+        batches = self._model.batches(questions)
         scored = self._workers.work(
-            lambda worker, job: worker.entailment.remote(self.identity, self._model, job),
-            [[each_way[i] for i in batch] for batch in batches],
+            lambda worker, job: worker.score.remote(self.identity, self._model, job),
+            [[questions[i] for i in batch] for batch in batches],
         )
-        return undirected(_in_order(batches, scored))
+        return self._model.answers(_in_order(batches, scored))
 
 
 class CloudWorker:
@@ -126,10 +125,10 @@ class CloudWorker:
         writer: CloudWriter = self._holding(name, model)
         return writer.write(prompts, seeds, lambda _: None)
 
-    def entailment(self, name: str, model: CloudJudge, pairs: Sequence[Texts]) -> list[float]:
+    def score(self, name: str, model: CloudJudge, questions: Sequence[Texts]) -> list[float]:
         """Score one batch of pairs with the model called ``name``."""
         judge: CloudJudge = self._holding(name, model)
-        return judge.entailment(pairs)
+        return judge.score(questions)
 
     def _holding(self, name: str, model: Any) -> Any:
         if self._name != name:

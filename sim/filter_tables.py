@@ -10,11 +10,13 @@ from sim.tables import NOT_AVAILABLE, Cell, Table, count, make_table, number, pe
 from strategy import filters, parsing, prompting
 from strategy.augmentation import NO_REPLY
 from strategy.candidates import NOT_IN_FILE
+from strategy.judges import EMBEDDING
 from strategy.methods import METHODS
 
 NOT_ASKED = "-"
 READING = "reading"  # the gate before the filters
 FILTER_TITLES = {filters.SEMANTIC: "SCF", filters.DIVERSITY: "TDF", filters.LENGTH: "LSF"}
+BY_COSINE = "SCF (cosine)"  # where no NLI model judges semantic consistency
 READING_TITLES = {
     NO_REPLY: "no reply",
     NOT_IN_FILE: "not in the file",
@@ -49,7 +51,10 @@ def kept_table(run: Run) -> Table | None:
                 percent(total.kept, total.generated),
             ]
         )
-    passes = ["Readable", *(f"Pass {reason_title(name)}" for name in (*FILTER_TITLES, *others))]
+    passes = [
+        "Readable",
+        *(f"Pass {reason_title(run, name)}" for name in (*FILTER_TITLES, *others)),
+    ]
     head = ["Method", "Users who share", "Shared", "Generated", *passes, "Kept", "Kept share"]
     return make_table(head, rows) if rows else None
 
@@ -67,7 +72,7 @@ def rejections_table(run: Run) -> Table | None:
     reasons = (*READING_TITLES, *FILTER_TITLES, *other_reasons(run), filters.NOT_DRAWN)
     rows: list[list[Cell | str]] = [
         [
-            reason_title(reason),
+            reason_title(run, reason),
             *(_rejected_cell(total, reason) for total in totals.values()),
         ]
         for reason in reasons
@@ -144,9 +149,11 @@ def other_reasons(run: Run) -> list[str]:
     return sorted(named - known)
 
 
-def reason_title(reason: str) -> str:
+def reason_title(run: Run, reason: str) -> str:
     """Title of a rejection's reason."""
     titles = {**FILTER_TITLES, **READING_TITLES, filters.NOT_DRAWN: "not drawn"}
+    if run.config.filters.judge == EMBEDDING:
+        titles[filters.SEMANTIC] = BY_COSINE
     return titles.get(reason, reason)
 
 

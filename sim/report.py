@@ -40,7 +40,6 @@ from sim.tables import (
     Table,
     fitting,
     natural_width,
-    percent,
     plural,
     to_markdown,
     to_rich,
@@ -177,7 +176,6 @@ def render_report(results: Results, pictures: Sequence[str], layout: Layout | No
         layout: The table of the paper on top, where the run asks for one.
     """
     run = results.runs[0]
-    accuracy = run_tables.nli_accuracy(run)
     return render(
         "report.md",
         {
@@ -195,9 +193,7 @@ def render_report(results: Results, pictures: Sequence[str], layout: Layout | No
             "leakage_notes": leakage.notes(results),
             "redactions": sharing.redactions_note(run),
             "notes": run_tables.data_notes(run),
-            "nli": "The NLI model's accuracy on held-out pairs is not known."
-            if accuracy is None
-            else f"The NLI model is right on {percent(accuracy, 1)} of held-out pairs.",
+            "judge": run_tables.judge_sentence(run),
             "level": results.resampling.level,
             "resamples": f"{results.resampling.resamples:,}",
             "pictures": tuple(pictures),
@@ -260,8 +256,8 @@ def show(results: Results, console: Console) -> None:
         _print_layout(layout, console)
     for line in _kept_lines(run):
         console.print(escape(line), highlight=False)
-    if run.augmentations and (accuracy := run_tables.nli_accuracy(run)) is not None:
-        console.print(f"NLI model on held-out pairs: {percent(accuracy, 1)} right", highlight=False)
+    if run.augmentations:
+        console.print(run_tables.judge_sentence(run), highlight=False)
     for warning in cautions.warnings(results):
         console.print(f"[bold yellow]![/bold yellow] {escape(warning)}", highlight=False)
     for failure in run.failures[:SHOWN_FAILURES]:

@@ -16,9 +16,11 @@ from sim.tables import (
     duration,
     make_table,
     number,
+    percent,
     signed,
     size,
 )
+from strategy.judges import EMBEDDING
 from strategy.ledger import DEVICE_MODEL, WITHDRAWAL
 from strategy.methods import METHODS
 
@@ -319,3 +321,16 @@ def nli_accuracy(run: Run) -> float | None:
     """Accuracy of the NLI model on held-out pairs, where the manifest states it."""
     value = run.manifest.get("models", {}).get("nli", {}).get("accuracy")
     return float(value) if isinstance(value, int | float) else None
+
+
+def judge_sentence(run: Run) -> str:
+    """What judged semantic consistency, and how well as far as that is known."""
+    if run.config.filters.judge == EMBEDDING:
+        return (
+            "Semantic consistency is the cosine of sentence vectors, "
+            f"{run.config.filters.eps_embedding:g} or more, not NLI both ways as in the paper."
+        )
+    accuracy = nli_accuracy(run)
+    if accuracy is None:
+        return "The NLI model's accuracy on held-out pairs is not known."
+    return f"The NLI model is right on {percent(accuracy, 1)} of held-out pairs."

@@ -69,14 +69,14 @@ class Writer(Protocol):
 
 
 class Judge(Protocol):
-    """The NLI model."""
+    """What judges semantic consistency: the NLI model, or a sentence encoder."""
 
     @property
     def identity(self) -> str:
         """What names the model in cache keys."""
 
     def both_ways(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, float]]:
-        """Entailment probabilities (x => x', x' => x) of each pair of texts."""
+        """Scores from 0 to 1 of each pair of texts: P(x => x') and P(x' => x), or the cosine."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,10 +20,10 @@ from conf.schema import CausalModelConfig, Config
 from conf.seeds import derive_seed
 from lamp import tasks
 from lamp.records import UserHistory
+from models.checkpoint import model_identity
 from storage import atomic
 from storage.hashing import hash_json
 from strategy import public as public_users
-from strategy.cloud_models import model_identity
 from strategy.progress import Progress
 from strategy.public import PublicUsers
 from strategy.tuning import tune

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from conf.schema import AugmenterConfig, CausalModelConfig, Config, NliModelConfig
-from storage.hashing import hash_files, hash_json
+from conf.schema import AugmenterConfig, CausalModelConfig, Config
+from models.checkpoint import model_identity
+from storage.hashing import hash_json
 from strategy.augmentation import Judge, Reply, Writer
 from strategy.endpoint import EndpointWriter
+from strategy.judges import empty_cache, judge_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ def configured_cloud(config: Config) -> Cloud:
     cloud, augmenter = config.model.cloud, config.augmenter
     first = cloud if augmenter.adapter is None else replace(cloud, adapter=augmenter.adapter)
     own = [CloudWriter(model, augmenter, device) for model in (first, *augmenter.models)]
-    judge = CloudJudge(config.model.nli, device)
+    judge = judge_of(config)
     writers: list[Writer] = [*own]
     if augmenter.endpoint.base_url is not None:
         writers[0] = EndpointWriter(augmenter, augmenter.endpoint, cloud.system_prompt)
@@ -48,15 +49,6 @@ def configured_cloud(config: Config) -> Cloud:
         judge.release()
 
     return Cloud(writers[0], judge, tuple(writers[1:]), end)
-
-
-def model_identity(path: str, revision: str | None) -> str:
-    """What names a model in cache keys: the content of a local folder, else name and revision."""
-    folder = Path(path)
-    if folder.is_dir():
-        files = [*folder.glob("*.safetensors"), *folder.glob("*.bin"), *folder.glob("*.json")]
-        return hash_files(path for path in files if path.name != "COMPLETE.json")
-    return hash_json({"hub": path, "revision": revision})
 
 
 class CloudWriter:
@@ -115,7 +107,7 @@ class CloudWriter:
     def release(self) -> None:
         """Forget the network; another prompt loads it again."""
         if vars(self).pop("_loaded", None) is not None:
-            _empty_cache(self._device)
+            empty_cache(self._device)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel without what is loaded."""
@@ -138,62 +130,3 @@ class CloudWriter:
         from models import loading
 
         return loading.context_size(self._model_config.path, self._model_config.revision)
-
-
-class CloudJudge:
-    """The NLI model as the augmentation sees it."""
-
-    def __init__(self, config: NliModelConfig, device: str) -> None:
-        """Remember what to load; nothing is loaded before the first pair."""
-        self._config, self._device = config, device
-
-    @cached_property
-    def identity(self) -> str:
-        """Content identity and length limit of the model."""
-        config = self._config
-        return hash_json([model_identity(config.path, config.revision), config.max_length])
-
-    def both_ways(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, float]]:
-        """Entailment probabilities (x => x', x' => x) of each pair of texts."""
-        probabilities: list[tuple[float, float]] = self._scorer.both_ways(pairs)
-        return probabilities
-
-    def entailment(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """Probability that the first text of each pair entails the second."""
-        probabilities: list[float] = self._scorer.entailment(pairs)
-        return probabilities
-
-    def batches(self, pairs: Sequence[tuple[str, str]]) -> list[list[int]]:
-        """Which pairs :meth:`entailment` scores together; a batch may be scored elsewhere."""
-        from models.nli import length_batches
-
-        return length_batches(self._encoder.encode(pairs), self._config.batch_size)
-
-    def release(self) -> None:
-        """Forget the network; another pair loads it again."""
-        if vars(self).pop("_scorer", None) is not None:
-            _empty_cache(self._device)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Travel without what is loaded."""
-        return CloudJudge, (self._config, self._device)
-
-    @cached_property
-    def _scorer(self) -> Any:
-        from models.nli import NliScorer
-
-        return NliScorer.load(self._config, self._device)
-
-    @cached_property
-    def _encoder(self) -> Any:
-        from models.nli import PairEncoder
-
-        return PairEncoder.load(self._config)
-
-
-def _empty_cache(device: str) -> None:
-    """Give freed GPU memory back to the driver of the GPU, for other processes."""
-    if device.startswith("cuda"):
-        import torch
-
-        torch.cuda.empty_cache()

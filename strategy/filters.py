@@ -26,8 +26,8 @@ class Scores:
     """All filter scores of one candidate against the pair it was made from.
 
     Attributes:
-        entails: P_NLI(x => x_syn).
-        entailed: P_NLI(x_syn => x).
+        entails: P_NLI(x => x_syn); with ``filters.judge=embedding`` the cosine of sentence vectors.
+        entailed: P_NLI(x_syn => x); with ``filters.judge=embedding`` the same cosine.
         rouge_l: ROUGE-L F1 of x and x_syn.
         length_ratio_characters: len(x_syn) / len(x) in characters.
         length_ratio_words: The same in words.
@@ -97,7 +97,7 @@ def rejection(candidate: Candidate, config: FiltersConfig) -> str | None:
     if candidate.scores is None:
         return candidate.unreadable
     scores = candidate.scores
-    if min(scores.entails, scores.entailed) < config.eps_scf:
+    if min(scores.entails, scores.entailed) < _least_consistency(config):
         return SEMANTIC
     if scores.rouge_l > config.eps_tdf:
         return DIVERSITY
@@ -116,6 +116,10 @@ def _keep(
     rejected = Counter(reason for reason in reasons if reason is not None)
     writers = Counter(candidate.writer for candidate, reason in judged if reason is None)
     return Selection(tuple(kept), dict(rejected), len(candidates), dict(writers))
+
+
+def _least_consistency(config: FiltersConfig) -> float:
+    return config.eps_embedding if config.judge == "embedding" else config.eps_scf
 
 
 def _length_ratio(scores: Scores, config: FiltersConfig) -> float:

@@ -146,6 +146,22 @@ def test_one_item_of_a_list_can_be_set() -> None:
             "privacy.ratio=0.5",
             "privacy.ratio has no effect while privacy.kind is mixed; add privacy",
         ),
+        (
+            "filters.eps_embedding=0.9",
+            "filters.eps_embedding has no effect while filters.judge is nli; set filters.eps_scf",
+        ),
+        (
+            "thresholds=[{eps_embedding: 0.9}]",
+            "thresholds.0.eps_embedding has no effect while filters.judge is nli",
+        ),
+        (
+            "model.device.path=org/name",
+            "model.device.path has no effect while model=miniature builds its models; choose",
+        ),
+        (
+            "model.nli.revision=main",
+            "model.nli.revision has no effect while model=miniature builds its models; choose",
+        ),
         ("holdout=0.2", "holdout has no effect while split is auto; add split=holdout"),
         ("split_seed=1", "split_seed has no effect while all records are used; add split=holdout"),
         ("holdout=1", "holdout must be < 1, got 1"),

@@ -5,57 +5,19 @@ import logging
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+from transformers import BertForSequenceClassification, PreTrainedTokenizerFast
 
 from conf.errors import ModelError
 from conf.schema import NliModelConfig
 from models.nli import NliScorer, entailment_index
+from tests.plugins.bert import write_folder
 
-WORDS = ("the", "a", "film", "council", "votes", "bridge", "is", "fine", "not")
-VOCABULARY = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS)
 PAIRS = [
     ("the film is fine", "a film"),
     ("the council votes", "the council votes not the bridge"),
     ("a", "the bridge is fine not fine not fine not fine"),
     ("film", "film"),
 ]
-
-
-def write_folder(folder, labels: dict[int, str]):
-    """A small BERT classifier with random weights, in Hugging Face layout."""
-    backend = Tokenizer(
-        models.WordLevel({w: i for i, w in enumerate(VOCABULARY)}, unk_token="[UNK]")
-    )
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    backend.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
-    )
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-    )
-    config = BertConfig(
-        vocab_size=len(VOCABULARY),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=64,
-        initializer_range=0.3,
-        id2label=labels,
-        label2id={label: index for index, label in labels.items()},
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        BertForSequenceClassification(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 WANLI = {0: "contradiction", 1: "entailment", 2: "neutral"}

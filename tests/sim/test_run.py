@@ -27,11 +27,11 @@ def test_files_are_noted_from_the_root_and_names_stay(tmp_path, monkeypatch):
                 "filters.review=marked.csv",
                 "evaluation.bertscore=scorer",
                 "model.build.nli_data=nli.jsonl",
-                "model.cloud.path=cloud",
                 "paths.runs=runs",
             ]
         )
     )
+    loaded = with_absolute_paths(compose(["model=qwen2.5", "model.cloud.path=cloud"])).model
     named = (
         config.data,
         config.privacy.csv,
@@ -39,13 +39,13 @@ def test_files_are_noted_from_the_root_and_names_stay(tmp_path, monkeypatch):
         config.filters.review,  # need not be there yet
         config.evaluation.bertscore,
         config.model.build.nli_data,
-        config.model.cloud.path,
+        loaded.cloud.path,
         config.paths.runs,
     )
     assert all(os.path.isabs(path) for path in named)  # noqa: PTH117
     assert config.model.device.path == "built"
     assert with_absolute_paths(compose([])).stream.lexicons == "auto"
-    assert with_absolute_paths(compose(["model=qwen2.5"])).model.cloud.path.startswith("Qwen/")
+    assert loaded.device.path.startswith("Qwen/")
 
 
 def test_a_server_that_needs_no_network_imports_no_deep_learning_library():

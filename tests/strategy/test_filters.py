@@ -38,6 +38,12 @@ def test_each_threshold_rejects_just_beyond_its_bound(made, expected):
     assert rejection(made, FiltersConfig()) == expected
 
 
+def test_a_cosine_is_held_against_the_threshold_of_cosines():
+    by_cosine = FiltersConfig(judge="embedding", eps_scf=0.0, eps_embedding=0.85)
+    assert rejection(candidate(entails=0.84, entailed=0.84), by_cosine) == "scf"
+    assert rejection(candidate(entails=0.85, entailed=0.85), by_cosine) is None
+
+
 def test_the_length_unit_is_a_key():
     made = candidate(characters=1.0, words=3.0)
     assert rejection(made, FiltersConfig(length_unit="words")) == "lsf"
