@@ -40,7 +40,7 @@ def world(tmp_path_factory, qwen2_folder):
     """One cache, and a function that runs an experiment in a new run folder."""
     root = tmp_path_factory.mktemp("sweeps")
 
-    def run(name: str, *words: str) -> RunFolder:
+    def run(name: str, *words: str, cloud: Cloud | None = None) -> RunFolder:
         config = compose(
             [
                 "model=qwen2.5",
@@ -62,17 +62,17 @@ def world(tmp_path_factory, qwen2_folder):
         for user, ratio in RATIOS.items():
             secret = user.encode() * 10 + b"xy"
             folder.create(made.devices, history(user), policy_of(config, ratio), secret)
-        simulate(made)
+        simulate(made, cloud)
         return made
 
-    def simulate(made: RunFolder) -> None:
+    def simulate(made: RunFolder, cloud: Cloud | None = None) -> None:
         from conf.compose import from_json
 
         config = from_json(made.config.read_text())
         others = public.write(Path(config.paths.cache) / "public", [history("public-user")])
         grid = InlineGrid(app, len(RATIOS), client_run_config(config, made))
         inputs = ServerInputs(config, made.path, others)
-        run_experiment(grid, inputs, LoggedProgress(), cloud=Cloud(Writer(), Judge()))
+        run_experiment(grid, inputs, LoggedProgress(), cloud=cloud or Cloud(Writer(), Judge()))
 
     run.again = simulate
     return run
@@ -143,3 +143,19 @@ def test_after_a_withdrawal_the_stale_adapter_is_trained_anew_on_what_is_still_s
     place = kinds.index("withdrawal")
     assert "train.adapt" in kinds[:place]
     assert "train.adapt" in kinds[place:]
+
+
+def test_a_replay_keeps_the_same_pairs_without_a_cloud_model(world, cold):
+    words = ("augmenter=replay", f"augmenter.file='{cold.path / 'candidates.jsonl'}'")
+    nobody = Cloud(None, None)  # whatever is asked of it fails
+    replayed = world("replayed", "ratios=[1.0]", "augmenter.k=2", *words, cloud=nobody)
+    assert computed(replayed) == [(0, 0, 0)]
+    for name in ("augmentation", "candidates"):
+        files = [run.path / f"{name}.jsonl" for run in (cold, replayed)]
+        assert files[0].read_text() == files[1].read_text()
+    assert made_from(replayed) == made_from(cold)  # names the kept pairs, word for word
+
+
+def made_from(run: RunFolder) -> dict[tuple[str, str], str]:
+    lines = jsonlines.read(run.path / "adaptations.jsonl")
+    return {(line["adapter"], line["user"]): line["made_from"] for line in lines}
