@@ -29,7 +29,7 @@ from lamp import dataset
 from lamp.records import Pair, UserHistory
 from lamp.tasks import task
 from models import sources
-from sim.filter_tables import FILTER_TITLES, READING_TITLES, reason_title
+from sim.filter_tables import FILTER_TITLES, READING_TITLES
 from sim.progress import TerminalProgress
 from sim.run import with_absolute_paths
 from storage import atomic
@@ -40,6 +40,7 @@ from strategy.filters import Candidate, Selection, select
 from strategy.progress import Progress, StepProgress
 from strategy.prompting import Prompt, make_prompt
 
+TITLES = {**READING_TITLES, **FILTER_TITLES}
 USER = "replies"  # holds the entries in the cache
 
 
@@ -195,14 +196,21 @@ def sheet(config: Config, outcomes: Sequence[Outcome], records: int) -> Sheet:
             f"{filters.eps_max_len:g}; seed {config.seed}. Shares of all replies; a rejection "
             "counts under the first reason."
         ),
-        heads=("Prompt", "T", "Replies", "Readable", *map(reason_title, reasons), "Kept"),
+        heads=(
+            "Prompt",
+            "T",
+            "Replies",
+            "Readable",
+            *(TITLES.get(reason, reason) for reason in reasons),
+            "Kept",
+        ),
         rows=tuple(_cells(outcome, reasons) for outcome in outcomes),
     )
 
 
 def _reasons(outcomes: Sequence[Outcome]) -> list[str]:
     """Every reason that occurs, reading first, then the filters in their order."""
-    known = [*READING_TITLES, *FILTER_TITLES]
+    known = list(TITLES)
     named = {reason for outcome in outcomes for reason in outcome.selection.rejected}
     return [*(reason for reason in known if reason in named), *sorted(named - set(known))]
 
