@@ -17,19 +17,20 @@ NO_DOMAIN = ""
 ALONE = 1.0  # dissimilarity of a record to a domain of which nothing is kept: unrelated
 
 
-def embedding_entropy(norms: NDArray[np.float64]) -> float:
-    """EOE: how evenly the tokens of a text carry its embedding, in [0, 1].
+def embedding_entropy(masses: NDArray[np.float64], num_parts: int) -> float:
+    """EOE: how evenly a text's content is spread over its tokens, in [0, 1].
 
-    ``-sum p_i log p_i / log n`` with ``p_i`` the share of token i in the sum of all tokens' norms;
-    the paper does not say how p comes from an embedding (re-derived).
+    ``-sum p_i log p_i / log n`` with ``p_i`` the share of part i in all masses. The paper does not
+    say how p comes from an embedding (re-derived): :func:`models.embedding.embed` knows three ways.
 
     Args:
-        norms: (n,) Euclidean norm of each token's embedding; a text of one token scores 0.
+        masses: (m,) what each part weighs.
+        num_parts: n, at least m; a text of one part scores 0.
     """
-    if len(norms) < 2 or not norms.sum():
+    if num_parts < 2 or not masses.sum():
         return 0.0
-    shares = norms[norms > 0] / norms.sum()
-    return float(-(shares * np.log(shares)).sum() / np.log(len(norms)))
+    shares = masses[masses > 0] / masses.sum()
+    return float(-(shares * np.log(shares)).sum() / np.log(num_parts))
 
 
 def domain_score(words: Sequence[str], lexicons: Sequence[Lexicon]) -> float:

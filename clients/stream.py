@@ -223,6 +223,7 @@ def describe(
         texts,
         batch_size=config.batch_size,
         max_tokens=settings.qlora.max_seq_len,
+        masses=config.entropy,
     )
     words = [words_of(text) for text in texts]
     return [
@@ -230,7 +231,7 @@ def describe(
             pair,
             dominant_domain(said, lexicons),
             embedding.vector,
-            embedding_entropy(embedding.norms),
+            embedding_entropy(embedding.masses, embedding.num_parts),
             domain_score(said, lexicons),
         )
         for pair, said, embedding in zip(records, words, embeddings, strict=True)

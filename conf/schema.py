@@ -534,6 +534,9 @@ class StreamConfig:
         annotations: At most so many records are kept over the whole stream, as the user is asked
             for the response of each; None for no limit.
         reads: What selection may look at: what the user typed, or the response as well.
+        entropy: What the entropy of embedding is taken of (re-derived, docs/assumptions.md): how
+            often each input embedding stands in the text ("token"), the tokens' "surprisal", or
+            the norms of the "hidden" states in front of the last normalisation.
         lexicons: Word lists per domain: "auto" for the miniature world's own or else made from
             the public users' texts, or a JSON file with domain -> words.
         lexicon_domains: Domains that "auto" looks for where texts carry none.
@@ -552,6 +555,7 @@ class StreamConfig:
     every: PositiveInt = 800
     annotations: NonNegativeInt | None = None
     reads: Literal["input", "pair"] = "input"
+    entropy: Literal["token", "surprisal", "hidden"] = "token"
     lexicons: str = "auto"
     lexicon_domains: PositiveInt = 6
     lexicon_words: PositiveInt = 40

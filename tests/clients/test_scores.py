@@ -32,13 +32,19 @@ TRAVEL = Lexicon("travel", ("train", "hotel", "dose"))
         ([], 0.0),
     ],
 )
-def test_entropy_of_the_shares_of_the_norms(norms, expected):
-    assert embedding_entropy(np.array(norms)) == pytest.approx(expected)
+def test_entropy_of_the_shares_of_the_masses(norms, expected):
+    assert embedding_entropy(np.array(norms), len(norms)) == pytest.approx(expected)
+
+
+def test_entropy_of_token_counts_is_one_where_all_differ_and_less_where_some_repeat():
+    assert embedding_entropy(np.ones(5), 5) == pytest.approx(1)
+    repeated = embedding_entropy(np.array([3.0, 1.0, 1.0]), 5)
+    assert repeated == pytest.approx(-(0.6 * math.log(0.6) + 0.4 * math.log(0.2)) / math.log(5))
 
 
 def test_entropy_does_not_depend_on_the_scale_of_the_embeddings():
     norms = np.array([1.0, 2.0, 5.0])
-    assert embedding_entropy(norms) == pytest.approx(embedding_entropy(10 * norms))
+    assert embedding_entropy(norms, 3) == pytest.approx(embedding_entropy(10 * norms, 3))
 
 
 @pytest.mark.parametrize(
