@@ -302,10 +302,17 @@ class EndpointConfig:
         retry_budget: Repeated requests of one run, all together; when it is spent, a request that
             fails is not sent again.
         max_reply_bytes: A larger reply is refused while it comes in.
+        length_field: Name under which the limit on a reply's tokens is sent.
+        send_seed: Send a seed with each request; false for endpoints that refuse one.
+        served_names: Names besides ``model`` under which the endpoint may say that it answered, as
+            of an alias; "*" takes any.
     """
 
     base_url: str | None = None
     model: str = ""
+    length_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    send_seed: bool = True
+    served_names: tuple[str, ...] = ()
     key_variable: str | None = "OPENAI_API_KEY"
     concurrency: PositiveInt = 8
     timeout_s: PositiveFloat = 120

@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import httpx
+import httpx2
 
-from conf.errors import DataError
+from conf.errors import ConfigError, DataError
 from lamp.official import file_names, server_place
 from lamp.tasks import Task
 from storage import atomic
+from storage.proxies import proxy_refusal
 from storage.text_files import display_name
 
 OFFICIAL_URL = "https://ciir.cs.umass.edu/downloads/LaMP"
@@ -89,6 +90,7 @@ def download(
     Raises:
         DataError: If the server has no such file, cannot be reached, or sends something that is no
             JSON. What has arrived is kept for the next attempt.
+        ConfigError: If the environment names a proxy that cannot be used.
     """
     place = server_place(task, split, part)
     for name in file_names(part):
@@ -141,7 +143,7 @@ class _Part:
     def is_whole(self, total: int | None) -> bool:
         return total == self.size and self._note().get("total") in (None, total)
 
-    def accept(self, response: httpx.Response) -> tuple[int, int | None]:
+    def accept(self, response: httpx2.Response) -> tuple[int, int | None]:
         """Make ready for the body of ``response``; return where it starts and the file's length."""
         if response.status_code == PARTIAL:
             start, total = _content_range(response)
@@ -187,16 +189,16 @@ def _fetch(url: str, path: Path, progress: Callable[[Progress], None], retry: Re
 def _complete(url: str, part: _Part, progress: Callable[[Progress], None], retry: Retry) -> None:
     """Fetch ``part`` until it is whole; attempts that brought new bytes do not count as failed."""
     failures, most = 0, part.size
-    with httpx.Client(timeout=TIMEOUT_S, follow_redirects=True) as client:
+    with _client() as client:
         while True:
             try:
                 _attempt(client, url, part, progress)
                 return
-            except (httpx.InvalidURL, httpx.UnsupportedProtocol):
+            except (httpx2.InvalidURL, httpx2.UnsupportedProtocol):
                 raise DataError(
                     f"{part.name}: expected an http or https address, got '{url}'; correct it"
                 ) from None
-            except (_AgainError, httpx.RequestError) as error:
+            except (_AgainError, httpx2.RequestError) as error:
                 failures = 1 if part.size > most else failures + 1
                 most = max(most, part.size)
                 if failures >= retry.attempts:
@@ -205,8 +207,15 @@ def _complete(url: str, part: _Part, progress: Callable[[Progress], None], retry
                 time.sleep(max(retry.wait_s(failures), min(asked, LONGEST_WAIT_S)))
 
 
+def _client() -> httpx2.Client:
+    try:
+        return httpx2.Client(timeout=TIMEOUT_S, follow_redirects=True)
+    except (ImportError, ValueError, httpx2.InvalidURL) as error:
+        raise ConfigError(proxy_refusal(error)) from error
+
+
 def _attempt(
-    client: httpx.Client, url: str, part: _Part, progress: Callable[[Progress], None]
+    client: httpx2.Client, url: str, part: _Part, progress: Callable[[Progress], None]
 ) -> None:
     # identity: a range counts the bytes as they are sent
     headers = {"Accept-Encoding": "identity", **part.range_headers()}
@@ -226,7 +235,7 @@ def _attempt(
         raise _AgainError(f"{done} of {total} bytes have arrived")
 
 
-def _refuse_status(response: httpx.Response, name: str) -> None:
+def _refuse_status(response: httpx2.Response, name: str) -> None:
     status = response.status_code
     if status in (OK, PARTIAL):
         return
@@ -252,7 +261,7 @@ def _gave_up(part: _Part, failures: int, error: Exception) -> DataError:
     )
 
 
-def _content_range(response: httpx.Response) -> tuple[int | None, int | None]:
+def _content_range(response: httpx2.Response) -> tuple[int | None, int | None]:
     """Read "bytes 10-99/100" or "bytes */100" as (start, total); None for what is not there."""
     match = re.fullmatch(
         r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", response.headers.get("Content-Range", "")
@@ -261,7 +270,7 @@ def _content_range(response: httpx.Response) -> tuple[int | None, int | None]:
     return int(start) if start else None, int(total) if total and total != "*" else None
 
 
-def _version(response: httpx.Response) -> str | None:
+def _version(response: httpx2.Response) -> str | None:
     """Return what If-Range can compare: a strong ETag, or else the date of the last change."""
     etag: str | None = response.headers.get("ETag")
     return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")

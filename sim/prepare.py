@@ -35,7 +35,7 @@ from strategy.augmenter_tuning import ensure_augmenter
 from strategy.base_model import ensure_untuned
 from strategy.diagnosis import Truth, Verdict
 from strategy.domains import lexicons_of
-from strategy.endpoint import key_of
+from strategy.endpoint import open_client
 from strategy.experiment import ServerInputs
 from strategy.methods import configured_arms, has_oracle
 from strategy.planning import thesaurus_of
@@ -57,7 +57,7 @@ def check(config: Config) -> LampData:
         eda.thesaurus(thesaurus_of(config))
     check_installed(config.trackers)
     if config.augmenter.endpoint.base_url is not None:
-        key_of(config.augmenter.endpoint)
+        open_client(config.augmenter.endpoint)
     if config.augmenter.file is not None:
         candidates.read(Path(config.augmenter.file))
     if config.evaluation.bertscore is not None:

@@ -50,9 +50,20 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """No reply to one prompt, and why; asked again in another run."""
+    """No reply to one prompt, and why; asked again in another run.
+
+    Attributes:
+        reason: Why, in our words; outcomes are counted by it.
+        said: What the endpoint said of it; "" for nothing.
+    """
 
     reason: str
+    said: str = ""
+
+    @property
+    def told(self) -> str:
+        """The reason with the endpoint's own words."""
+        return f"{self.reason}: {self.said}" if self.said else self.reason
 
 
 class Writer(Protocol):
@@ -230,7 +241,7 @@ def _replies(
                 phase.advance,
             )
             outcomes = {job.key: reply for job, reply in zip(chunk, replies, strict=True)}
-            lost |= {key: each.reason for key, each in outcomes.items() if isinstance(each, Lost)}
+            lost |= {key: each.told for key, each in outcomes.items() if isinstance(each, Lost)}
             good = {key: each for key, each in outcomes.items() if isinstance(each, Reply)}
             cache.put({key: asdict(reply) for key, reply in good.items()})
             found |= good

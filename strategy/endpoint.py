@@ -3,12 +3,14 @@
     prompt -> request -> reply | Lost
 
 A request that fails for a passing reason (time-out, 429, 5xx, a connection that breaks, a reply
-that is no chat completion) is sent again with a growing wait, or after what Retry-After says,
-within the limits of one request and of the run's budget. A reason that will not pass (a revoked
-key, a model that is not there or is another one) ends the writing at once. What got no reply is
-:class:`Lost` with its reason and is never cached. Every outcome is counted.
+that is no chat completion or has no text) is sent again with a growing wait, or after what
+Retry-After says, within the limits of one request and of the run's budget. A reason that will not
+pass (a revoked key, a spent quota, a model that is not there or is another one) ends the writing at
+once; a refusal of one prompt ends that prompt. What got no reply is :class:`Lost` with its reason
+and the endpoint's own words, and is never cached. Every outcome is counted.
 
 The key is read from the environment when the first prompt comes and is kept in the client alone.
+Proxies are those of the environment, as the openai client takes them.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ from conf.errors import ConfigError
 from conf.schema import AugmenterConfig, EndpointConfig
 from conf.seeds import derive_seed
 from storage.hashing import hash_json
+from storage.proxies import proxy_refusal
+from storage.text_files import printable
 from strategy.augmentation import Lost, Reply
 
 if TYPE_CHECKING:
@@ -34,10 +38,20 @@ if TYPE_CHECKING:
 
 NO_KEY = "none"  # the client wants one even where the endpoint does not
 SEEDS = 1 << 31  # endpoints take seeds of 31 bits
-REFUSED_STATUS = {401: "key refused", 403: "key refused", 404: "no such model or address"}
-CUT = ("length", "content_filter")  # reasons for which a reply ends before its end
+QUOTA = "quota spent"
+REFUSED_STATUS = {
+    401: "key refused",
+    402: QUOTA,
+    403: "key refused",
+    404: "no such model or address",
+}
+CUT = ("length",)  # reasons for which a reply ends before its end
+FILTERED = ("content_filter",)
 OTHER_MODEL = "answered by another model"
+ANY = "*"
 _FINAL = (*REFUSED_STATUS.values(), OTHER_MODEL)
+_LONGEST_SAID = 200
+_LONGEST_ECHO = 24  # characters of a prompt that an endpoint's words may repeat
 
 
 class EndpointWriter:
@@ -53,7 +67,7 @@ class EndpointWriter:
         """Remember where to ask; nothing is sent before the first prompt."""
         self._sampling, self._endpoint, self._system = config.sampling, endpoint, system
         self._retries_left = endpoint.retry_budget
-        self._stopped = ""
+        self._stopped: Lost | None = None
         self.counts: Counter[str] = Counter()
 
     @cached_property
@@ -85,12 +99,12 @@ class EndpointWriter:
 
     async def _ask(self, client: AsyncOpenAI, prompt: str, seed: int) -> Reply | Lost:
         attempt = 0
-        while not self._stopped:
+        while self._stopped is None:
             outcome, wait_s = await self._attempt(client, prompt, seed, attempt)
             if isinstance(outcome, Reply):
                 return outcome
             if outcome.reason in _FINAL:
-                self._stopped = outcome.reason
+                self._stopped = outcome
             attempt += 1
             spent = attempt == self._endpoint.attempts or self._retries_left <= 0
             if spent or self._stopped or wait_s is None:
@@ -98,7 +112,7 @@ class EndpointWriter:
             self._retries_left -= 1
             self.counts["retried"] += 1
             await asyncio.sleep(wait_s)
-        return Lost(self._stopped)
+        return self._stopped
 
     async def _attempt(
         self, client: AsyncOpenAI, prompt: str, seed: int, attempt: int
@@ -113,36 +127,66 @@ class EndpointWriter:
         except (TimeoutError, openai.APITimeoutError):
             return Lost("no reply in time"), wait_s
         except openai.APIStatusError as error:
-            return self._refused(error, wait_s)
+            return self._refused(error, prompt, wait_s)
         except (openai.APIConnectionError, httpx2.HTTPError):
             return Lost("connection broke"), wait_s
         except _TooLargeError:
             return Lost("reply too large"), wait_s
         except (openai.APIError, ValueError):
             return Lost("reply is no chat completion"), wait_s
-        return self._read(completion), wait_s
+        outcome = self._read(completion, prompt)
+        refused = isinstance(outcome, Lost) and outcome.reason.startswith("refused")
+        return outcome, None if refused else wait_s
 
-    def _refused(self, error: Any, wait_s: float) -> tuple[Lost, float | None]:
-        status = int(error.status_code)
+    def _refused(self, error: Any, prompt: str, wait_s: float) -> tuple[Lost, float | None]:
+        status, said = int(error.status_code), self._said(_message(error.body), prompt)
         if status in REFUSED_STATUS:
-            return Lost(REFUSED_STATUS[status]), None
+            return Lost(REFUSED_STATUS[status], said), None
+        if status == 429 and _is_quota(error.body):
+            return Lost(QUOTA, said), None
         if status != 429 and status < 500:
-            return Lost(f"status {status}"), None
+            return Lost(f"status {status}", said), None
         asked_s = _retry_after(error.response.headers)
         if asked_s > self._endpoint.max_backoff_s:
-            return Lost(f"status {status}, asks to wait too long"), None
-        return Lost(f"status {status}"), max(wait_s, asked_s)
+            return Lost(f"status {status}, asks to wait too long", said), None
+        return Lost(f"status {status}", said), max(wait_s, asked_s)
 
-    def _read(self, completion: Any) -> Reply | Lost:
+    def _read(self, completion: Any, prompt: str) -> Reply | Lost:
         try:
             choice, model = completion.choices[0], completion.model
-            text, finished = choice.message.content, choice.finish_reason not in CUT
+            text, ended = choice.message.content, choice.finish_reason
+            refusal = getattr(choice.message, "refusal", None)
             tokens = completion.usage.completion_tokens if completion.usage else 0
         except (AttributeError, IndexError, TypeError):
             return Lost("reply is no chat completion")
-        if not isinstance(model, str) or not _same_model(self._endpoint.model, model):
-            return Lost(OTHER_MODEL)
-        return Reply(text if isinstance(text, str) else "", int(tokens or 0), finished)
+        if not isinstance(model, str) or not self._is_served(model):
+            return Lost(OTHER_MODEL, self._said(f"it says {model}", prompt))
+        if refusal:
+            return Lost("refused by the model", self._said(refusal, prompt))
+        if ended in FILTERED:
+            return Lost("refused by the endpoint's filter")
+        if not isinstance(text, str):
+            kind = "null" if text is None else f"a {type(text).__name__}"
+            return Lost(f"reply has no text: its content is {kind}, finish reason {ended}"[:120])
+        if not text.strip():
+            return Lost("reply is empty")
+        return Reply(text, int(tokens or 0), ended not in CUT)
+
+    def _is_served(self, name: str) -> bool:
+        endpoint = self._endpoint
+        others = endpoint.served_names
+        return ANY in others or any(_same_model(each, name) for each in (endpoint.model, *others))
+
+    def _said(self, message: object, prompt: str) -> str:
+        """The endpoint's own words on one line, short, without the key or a part of the prompt."""
+        text = printable(" ".join(str(message).split())) if message else ""
+        key = key_of(self._endpoint)
+        if key != NO_KEY:
+            text = text.replace(key, "(key)")
+        echoes = (prompt[start : start + _LONGEST_ECHO] for start in range(len(prompt)))
+        if any(len(echo) == _LONGEST_ECHO and echo in text for echo in echoes):
+            return "(its words repeat the prompt and are not shown)"
+        return text if len(text) <= _LONGEST_SAID else f"{text[: _LONGEST_SAID - 1]}…"
 
     def _request(self, prompt: str, seed: int) -> dict[str, Any]:
         sampling = self._sampling
@@ -159,8 +203,8 @@ class EndpointWriter:
             "messages": turns,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
-            "max_tokens": sampling.max_new_tokens,
-            "seed": seed % SEEDS,
+            self._endpoint.length_field: sampling.max_new_tokens,
+            **({"seed": seed % SEEDS} if self._endpoint.send_seed else {}),
             "extra_body": beyond or None,
         }
 
@@ -171,17 +215,35 @@ class EndpointWriter:
         return float(min(endpoint.max_backoff_s, endpoint.backoff_s * 2**attempt * spread))
 
     def _client(self) -> AsyncOpenAI:
-        from openai import AsyncOpenAI
+        return open_client(self._endpoint)
 
-        endpoint = self._endpoint
-        transport = _BoundedTransport(endpoint.max_reply_bytes)
-        return AsyncOpenAI(
-            api_key=key_of(endpoint),
-            base_url=endpoint.base_url,
-            max_retries=0,  # the retries here are counted and have a budget
-            timeout=endpoint.timeout_s,
-            http_client=httpx2.AsyncClient(transport=transport, timeout=endpoint.timeout_s),
+
+def open_client(endpoint: EndpointConfig) -> AsyncOpenAI:
+    """The client of an endpoint; nothing is sent yet.
+
+    Raises:
+        ConfigError: If there is no key, or the environment names a proxy that cannot be used.
+    """
+    from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+
+    async def bound(response: httpx2.Response) -> None:
+        if isinstance(response.stream, httpx2.AsyncByteStream):
+            response.stream = _BoundedStream(response.stream, endpoint.max_reply_bytes)
+
+    key = key_of(endpoint)
+    try:
+        http_client = DefaultAsyncHttpxClient(
+            timeout=endpoint.timeout_s, event_hooks={"response": [bound]}
         )
+    except (ImportError, ValueError, httpx2.InvalidURL) as error:
+        raise ConfigError(proxy_refusal(error)) from error
+    return AsyncOpenAI(
+        api_key=key,
+        base_url=endpoint.base_url,
+        max_retries=0,  # the retries here are counted and have a budget
+        timeout=endpoint.timeout_s,
+        http_client=http_client,
+    )
 
 
 def key_of(endpoint: EndpointConfig) -> str:
@@ -202,6 +264,21 @@ def key_of(endpoint: EndpointConfig) -> str:
     return key
 
 
+def _message(body: object) -> object:
+    """The endpoint's message in the body of an error, as OpenAI and the servers like it send it."""
+    inner = body.get("error", body) if isinstance(body, dict) else body
+    if isinstance(inner, dict):
+        return inner.get("message") or inner.get("detail")
+    return inner
+
+
+def _is_quota(body: object) -> bool:
+    """Whether an error with status 429 is a spent quota, which waiting does not bring back."""
+    inner = body.get("error", body) if isinstance(body, dict) else {}
+    told = (inner.get("code"), inner.get("type")) if isinstance(inner, dict) else ()
+    return any(each in ("insufficient_quota", "billing_hard_limit_reached") for each in told)
+
+
 def _same_model(asked: str, got: str) -> bool:
     """Whether ``got`` is the model asked for; endpoints add versions ("gpt-4o-2024-08-06")."""
     return got.rpartition("/")[2].startswith(asked.rpartition("/")[2])
@@ -219,21 +296,9 @@ class _TooLargeError(Exception):
     """A reply has more bytes than are accepted."""
 
 
-class _BoundedTransport(httpx2.AsyncHTTPTransport):
+class _BoundedStream(httpx2.AsyncByteStream):
     """Stops reading a reply that is too large."""
 
-    def __init__(self, max_bytes: int) -> None:
-        super().__init__()
-        self._max_bytes = max_bytes
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        response = await super().handle_async_request(request)
-        if isinstance(response.stream, httpx2.AsyncByteStream):
-            response.stream = _BoundedStream(response.stream, self._max_bytes)
-        return response
-
-
-class _BoundedStream(httpx2.AsyncByteStream):
     def __init__(self, stream: httpx2.AsyncByteStream, max_bytes: int) -> None:
         self._stream, self._left = stream, max_bytes
 

@@ -108,6 +108,22 @@ def serve(behave: Behave = always, port: int = 0) -> Iterator[Endpoint]:
                 self.send(200, completion(""))
             elif what == "null text":
                 self.send(200, completion(None))
+            elif what == "list content":
+                self.send(200, completion([{"type": "text", "text": similar(text, 0)}]))
+            elif what == "refusal":
+                self.send(200, completion(None, refusal="I will not write this"))
+            elif what == "filtered":
+                self.send(200, completion("Input: [", finish="content_filter"))
+            elif what == "quota":
+                error = {"message": "You exceeded your quota", "code": "insufficient_quota"}
+                self.send(429, json.dumps({"error": error}).encode())
+            elif what == "echo":
+                error = {"message": f"cannot answer: {text}"}
+                self.send(400, json.dumps({"error": error}).encode())
+            elif what == "key in message":
+                key = self.headers.get("Authorization", "").removeprefix("Bearer ")
+                error = {"message": f"key {key} has\n no access to \x1b[31m{'x' * 400}"}
+                self.send(400, json.dumps({"error": error}).encode())
             elif what == "surrogate":
                 self.send(200, completion("Input: [half \ud800 a character], Response: [x]"))
             else:
@@ -163,10 +179,12 @@ def serve(behave: Behave = always, port: int = 0) -> Iterator[Endpoint]:
         thread.join()
 
 
-def completion(text: str | None, model: str = MODEL) -> bytes:
+def completion(
+    text: Any, model: str = MODEL, refusal: str | None = None, finish: str = "stop"
+) -> bytes:
     """A chat completion as the interface has it."""
-    message = {"role": "assistant", "content": text}
-    choice = {"index": 0, "finish_reason": "stop", "message": message}
+    message = {"role": "assistant", "content": text, "refusal": refusal}
+    choice = {"index": 0, "finish_reason": finish, "message": message}
     usage = {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}
     return json.dumps(
         {

@@ -14,9 +14,10 @@ from lamp.prompts import augmentation_prompt
 from lamp.records import Pair
 from lamp.tasks import task
 from storage import jsonlines
+from storage.proxies import VARIABLES
 from strategy.augmentation import Counters, Lost, Reply, augment
 from strategy.cache import Cache
-from strategy.endpoint import EndpointWriter, key_of
+from strategy.endpoint import EndpointWriter, key_of, open_client
 from strategy.filters import select_readable
 from strategy.ledger import ENDPOINT, Ledger
 from strategy.progress import LoggedProgress
@@ -25,12 +26,18 @@ from tests.faults.endpoint import MODEL, serve, similar
 KEY = "sk-test-a-secret-key"
 TEXT = "Input: [x], Response: [y]."
 PASSING = ["429", "429 0", "500", "503", "garbage", "empty body", "other json", "no choices"]
+TEXTLESS = {
+    "null text": "reply has no text: its content is null, finish reason stop",
+    "list content": "reply has no text: its content is a list, finish reason stop",
+    "empty text": "reply is empty",
+}
 SLOW = ["hang", "drip", "drip head"]
 
 
 @pytest.fixture(autouse=True)
 def key(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
 def writer(address: str, **changes) -> EndpointWriter:
@@ -56,7 +63,7 @@ def test_a_good_reply_comes_with_its_tokens_and_every_setting_is_sent():
     assert endpoint.keys == {f"Bearer {KEY}"}
 
 
-@pytest.mark.parametrize("fault", [*PASSING, "break", *SLOW])
+@pytest.mark.parametrize("fault", [*PASSING, *TEXTLESS, "break", *SLOW])
 def test_what_passes_is_tried_again_and_counted(fault):
     limit_s = 1.5 if fault in SLOW else 10.0
     with serve(lambda _, times: fault if times == 1 else "good") as endpoint:
@@ -81,19 +88,21 @@ def test_what_does_not_pass_ends_with_its_reason_after_so_many_attempts(fault):
         ("403", "key refused"),
         ("404", "no such model or address"),
         ("other model", "answered by another model"),
+        ("402", "quota spent"),
+        ("quota", "quota spent"),
     ],
 )
 def test_what_cannot_pass_ends_all_writing_at_once(fault, reason):
     with serve(lambda *_: fault) as endpoint:
         replies, _ = ask(endpoint.address, *(f"{n} {TEXT}" for n in range(20)), concurrency=2)
-    assert set(replies) == {Lost(reason)}
+    assert {reply.reason for reply in replies} == {reason}
     assert sum(endpoint.asked.values()) <= 2
 
 
 def test_a_request_that_is_refused_by_itself_costs_the_others_nothing():
     with serve(lambda text, _: "400" if text.startswith("bad") else "good") as endpoint:
         replies, _ = ask(endpoint.address, f"bad {TEXT}", TEXT)
-    assert replies == [Lost("status 400"), Reply(similar(TEXT, 1), 7)]
+    assert replies == [Lost("status 400", "no"), Reply(similar(TEXT, 1), 7)]
     assert endpoint.asked[f"bad {TEXT}"] == 1
 
 
@@ -132,15 +141,97 @@ def test_an_endpoint_that_is_not_there_is_lost_not_a_crash():
     assert lost == Lost("connection broke")
 
 
-@pytest.mark.parametrize("fault", ["empty text", "null text", "surrogate"])
-def test_strange_texts_are_replies_and_never_end_the_run(fault, tmp_path):
-    with serve(lambda *_: fault) as endpoint:
+def test_half_a_character_is_a_reply(tmp_path):
+    with serve(lambda *_: "surrogate") as endpoint:
         candidates, counters = run(endpoint.address, tmp_path, {"ana": (Pair("1", "x", "y"),)})
     assert counters.lost == {}
     (candidate,) = candidates["ana"]
-    assert fault == "surrogate" or candidate.pair is None
-    if candidate.pair is not None:
-        assert candidate.pair.input == "half ? a character"
+    assert candidate.pair.input == "half ? a character"
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        *TEXTLESS.items(),
+        ("refusal", "refused by the model: I will not write this"),
+        ("filtered", "refused by the endpoint's filter"),
+    ],
+)
+def test_a_reply_without_a_text_is_lost_and_asked_for_again_later(fault, reason, tmp_path):
+    shared = {"ana": (Pair("1", "x", "y"),)}
+    with serve(lambda *_: fault) as endpoint:
+        candidates, counters = run(endpoint.address, tmp_path, shared)
+    assert counters.lost == {"ana": reason}
+    assert endpoint.asked.total() == (1 if "refused" in reason else 3)
+    assert candidates["ana"][0].pair is None
+    with serve() as endpoint:
+        candidates, counters = run(endpoint.address, tmp_path, shared)
+    assert counters.lost == {}
+    assert candidates["ana"][0].pair is not None
+
+
+def test_the_endpoints_own_words_come_on_one_line_without_the_key():
+    with serve(lambda *_: "key in message") as endpoint:
+        (lost,), _ = ask(endpoint.address)
+    assert lost.said.startswith("key (key) has no access to \\x1b[31mxxx")
+    assert len(lost.said) == 200
+    assert lost.told == f"status 400: {lost.said}"
+
+
+def test_words_that_repeat_the_prompt_are_not_shown():
+    with serve(lambda *_: "echo") as endpoint:
+        (lost,), _ = ask(endpoint.address, "Input: [a secret of the user], Response: [y].")
+    assert "secret" not in lost.said
+    assert "repeat the prompt" in lost.said
+
+
+def test_length_field_and_seed_are_sent_as_configured():
+    with serve() as endpoint:
+        ask(endpoint.address, length_field="max_completion_tokens", send_seed=False)
+    (body,) = endpoint.bodies
+    assert body["max_completion_tokens"] == 128
+    assert not {"max_tokens", "seed"} & body.keys()
+
+
+@pytest.mark.parametrize("names", [("another-model",), ("x", "*")])
+def test_other_served_names_are_taken_where_configured(names):
+    with serve(lambda *_: "other model") as endpoint:
+        (reply,), _ = ask(endpoint.address, served_names=names)
+    assert reply == Reply("x", 7)
+
+
+def test_a_proxy_of_the_environment_is_asked(monkeypatch):
+    with serve() as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.address.removesuffix("/v1"))
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        monkeypatch.delenv("no_proxy", raising=False)
+        (reply,), _ = ask("http://endpoint.invalid/v1")
+        assert isinstance(reply, Reply)
+        assert proxy.asked[TEXT] == 1
+        monkeypatch.setenv("NO_PROXY", "endpoint.invalid")
+        (lost,), _ = ask("http://endpoint.invalid/v1", attempts=1)
+        assert lost == Lost("connection broke")
+        monkeypatch.setenv("NO_PROXY", "[::1],127.0.0.1")
+        with serve() as endpoint:
+            assert isinstance(ask(endpoint.address)[0][0], Reply)
+    assert proxy.asked[TEXT] == 1
+
+
+@pytest.mark.parametrize(
+    ("proxy", "message"),
+    [
+        ("socks5://user:pw@127.0.0.1:1", "ALL_PROXY: expected an http or https proxy, got a SOCKS"),
+        ("http://[::1", "ALL_PROXY: expected addresses such as http://host:port"),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_refused_before_the_run(monkeypatch, proxy, message):
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    with pytest.raises(ConfigError, match=message) as error:
+        open_client(EndpointConfig(base_url="http://x/v1", model="m"))
+    assert "pw" not in str(error.value)
 
 
 def run(address: str, folder, shared, on_ask=None, **changes):
@@ -173,7 +264,7 @@ def test_a_user_without_a_reply_goes_on_without_augmentation_and_is_asked_again_
     }
     with serve(lambda text, _: "500" if "unlucky" in text else "good") as endpoint:
         candidates, counters = run(endpoint.address, tmp_path, shared)
-    assert counters.lost == {"ana": "status 500"}
+    assert counters.lost == {"ana": "status 500: no"}
     assert select_readable(candidates["ana"]).rejected == {"no_reply": 2}
     assert len(select_readable(candidates["ben"]).kept) == 1
     with serve() as endpoint:
