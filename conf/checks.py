@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
 from datetime import date
 from urllib.parse import urlsplit
 
 from conf.errors import ConfigError
-from conf.schema import Config, PrivacyConfig, TransformerSize
+from conf.schema import Config, PrivacyConfig, ThresholdsConfig, TransformerSize
 
 BUILT = "built"
 GGUF = ".gguf"
@@ -115,8 +116,15 @@ def _unread_augmenter(config: Config, path: str) -> str | None:
     return None
 
 
+def _unread_thresholds(config: Config, path: str) -> str | None:
+    if config.filters.keep_share is not None and path.startswith("filters.eps_"):
+        return "while filters.keep_share is set; add filters=paper"
+    return None
+
+
 UNREAD: tuple[Callable[[Config, str], str | None], ...] = (
     _unread_distribution,
+    _unread_thresholds,
     _unread_threshold,
     _unread_checkpoint,
     _unread_split,
@@ -162,6 +170,13 @@ def _filters(config: Config) -> Iterator[str]:
                 yield f"thresholds.{place}.{key} has no effect while filters.judge is {judge}"
 
 
+def _keep_share(path: str, given: ThresholdsConfig, configured: float | None) -> Iterator[str]:
+    bounds = (value for key, value in asdict(given).items() if key != "keep_share")
+    if any(bound is not None for bound in bounds) and (given.keep_share or configured) is not None:
+        set_by = f"{path}.keep_share" if given.keep_share else "filters.keep_share"
+        yield f"the thresholds of {path} have no effect while {set_by} is set; leave one out"
+
+
 def _lengths(path: str, low: float, high: float) -> Iterator[str]:
     if low > high:
         yield f"{path}.eps_min_len must be <= {path}.eps_max_len, got {low:g} > {high:g}"
@@ -180,6 +195,7 @@ def _arms(config: Config) -> Iterator[str]:
             yield "ks must hold at least one number; ks=null takes augmenter.k"
         yield from _repeated("ks", map(str, config.ks))
     for place, given in enumerate(config.thresholds):
+        yield from _keep_share(f"thresholds.{place}", given, config.filters.keep_share)
         yield from _lengths(
             f"thresholds.{place}",
             config.filters.eps_min_len if given.eps_min_len is None else given.eps_min_len,

@@ -18,6 +18,7 @@ from pydantic.dataclasses import dataclass
 STRICT = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+PositiveShare = Annotated[float, Field(gt=0, le=1)]
 Dtype = Literal["float32", "bfloat16"]
 Select = Literal["random", "recent", "oldest", "sensitive", "dac24"]
 RedactedField = Literal["input", "response"]
@@ -395,6 +396,8 @@ class FiltersConfig:
         eps_min_len: Length: least ratio of lengths.
         eps_max_len: Length: largest ratio of lengths.
         length_unit: Unit of the lengths.
+        keep_share: Keep this share of each user's readable candidates, the best by all three
+            scores, instead of what passes the thresholds; None is off.
         adversarial: Drop what a classifier of shared against synthetic texts takes for synthetic
             with at least this probability; None is off.
         review: CSV file in which a person marks what to keep; it is written where it is not there,
@@ -408,6 +411,7 @@ class FiltersConfig:
     eps_min_len: NonNegativeFloat = 0.8
     eps_max_len: PositiveFloat = 1.5
     length_unit: Literal["characters", "words"] = "characters"
+    keep_share: PositiveShare | None = None
     adversarial: Fraction | None = None
     review: str | None = None
 
@@ -421,6 +425,7 @@ class ThresholdsConfig:
     eps_tdf: Fraction | None = None
     eps_min_len: NonNegativeFloat | None = None
     eps_max_len: PositiveFloat | None = None
+    keep_share: PositiveShare | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -10,6 +10,7 @@ from lamp import metrics
 from sim import exercised
 from sim.filter_tables import (
     READING,
+    asks,
     augmentations_of,
     gates,
     other_reasons,
@@ -20,7 +21,7 @@ from sim.results import ArmResult, Results, failed_users
 from sim.run_records import Run
 from sim.run_tables import nli_accuracy
 from sim.tables import count, percent, plural
-from strategy.methods import METHODS
+from strategy.filters import QUANTILE
 
 NEAR_ZERO_KEPT = 0.01
 LOW_PASS = 0.05  # a filter that lets fewer candidates pass decides alone
@@ -113,9 +114,8 @@ def _filter_warnings(run: Run) -> Iterator[str]:
                 f"{count(total.generated)}); its scores show neither an effect nor that there is "
                 "none."
             )
-        filtered = METHODS[arm.method].choice == "filtered"
         for gate, reached, passed in gates(total, other_reasons(run)):
-            if not filtered and gate != READING:
+            if gate == QUANTILE or not asks(run, arm, gate):
                 continue
             if reached and passed < LOW_PASS * reached:
                 let = "could be read" if gate == READING else f"passed {reason_title(run, gate)}"

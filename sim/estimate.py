@@ -168,7 +168,8 @@ def _estimate_arm(
 def _added_per_record(arm: Arm, config: Config) -> float:
     """Training records that one covered record brings beside itself."""
     if arm.method.needs_augmentation:
-        return KEPT_SHARE * (arm.k or config.augmenter.k)
+        share = arm.filters(config.filters).keep_share or KEPT_SHARE
+        return share * (arm.k or config.augmenter.k)
     return (arm.k or config.augmenter.k) if arm.method.added in ("copies", "eda") else 0
 
 

@@ -46,7 +46,7 @@ def kept_table(run: Run) -> Table | None:
                 str(sum(line.shared > 0 for line in lines)),
                 count(total.shared),
                 count(total.generated),
-                *(_passed(arm, gate, *numbers) for gate, *numbers in gates(total, others)),
+                *(_passed(run, arm, gate, *numbers) for gate, *numbers in gates(total, others)),
                 count(total.kept),
                 percent(total.kept, total.generated),
             ]
@@ -59,10 +59,19 @@ def kept_table(run: Run) -> Table | None:
     return make_table(head, rows) if rows else None
 
 
-def _passed(arm: ArmName, gate: str, reached: int, passed: int) -> str:
-    """Part that a gate lets pass; "-" for filters that the method does not ask."""
-    asked = gate == READING or METHODS[arm.method].choice == "filtered"
-    return percent(passed, reached) if asked else NOT_ASKED
+def _passed(run: Run, arm: ArmName, gate: str, reached: int, passed: int) -> str:
+    """Part that a gate lets pass; "-" for filters that the arm does not ask."""
+    return percent(passed, reached) if asks(run, arm, gate) else NOT_ASKED
+
+
+def asks(run: Run, arm: ArmName, gate: str) -> bool:
+    """Whether an arm's candidates go through a gate: thresholds or the best share, never both."""
+    if gate == READING:
+        return True
+    if METHODS[arm.method].choice != "filtered":
+        return False
+    ranked = dict(arm.thresholds).get("keep_share", run.config.filters.keep_share) is not None
+    return not (gate in FILTER_TITLES and ranked) and not (gate == filters.QUANTILE and not ranked)
 
 
 def rejections_table(run: Run) -> Table | None:
@@ -151,7 +160,12 @@ def other_reasons(run: Run) -> list[str]:
 
 def reason_title(run: Run, reason: str) -> str:
     """Title of a rejection's reason."""
-    titles = {**FILTER_TITLES, **READING_TITLES, filters.NOT_DRAWN: "not drawn"}
+    titles = {
+        **FILTER_TITLES,
+        **READING_TITLES,
+        filters.NOT_DRAWN: "not drawn",
+        filters.QUANTILE: "best share",
+    }
     if run.config.filters.judge == EMBEDDING:
         titles[filters.SEMANTIC] = BY_COSINE
     return titles.get(reason, reason)

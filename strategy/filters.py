@@ -3,21 +3,30 @@
 Every score of every candidate is computed once and stored; choosing thresholds needs no model. A
 rejection counts under the first failing filter, in the paper's order, so the counts are disjoint:
 ``generated == len(kept) + sum(rejected.values())``.
+
+Instead of passing thresholds, the best share of a user's candidates can be kept (``keep_share``):
+see :func:`best`.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import ROUND_HALF_UP, Decimal
+
+from scipy.stats import rankdata
 
 from conf.schema import FiltersConfig
 from lamp.records import Pair
+from storage.hashing import hash_json
 
 SEMANTIC = "scf"
 DIVERSITY = "tdf"
 LENGTH = "lsf"
+QUANTILE = "quantile"
 NOT_DRAWN = "not_drawn"
 
 
@@ -72,8 +81,9 @@ class Selection:
 
 
 def select(candidates: Sequence[Candidate], config: FiltersConfig) -> Selection:
-    """Keep the candidates that pass all three filters."""
-    return _keep(candidates, lambda _, each: rejection(each, config))
+    """Keep the candidates that pass all three filters, or the best share where one is asked for."""
+    reasons = rejections(candidates, config)
+    return _keep(candidates, lambda place, _: reasons[place])
 
 
 def select_random(candidates: Sequence[Candidate], config: FiltersConfig, seed: int) -> Selection:
@@ -92,8 +102,54 @@ def select_readable(candidates: Sequence[Candidate]) -> Selection:
     return _keep(candidates, lambda _, each: each.unreadable)
 
 
+def rejections(candidates: Sequence[Candidate], config: FiltersConfig) -> list[str | None]:
+    """The first reason to reject each of one user's candidates, or None to keep it."""
+    if config.keep_share is None:
+        return [rejection(each, config) for each in candidates]
+    chosen = best(candidates, config)
+    return [
+        each.unreadable
+        if each.scores is None
+        else (each.objection if place in chosen else QUANTILE)
+        for place, each in enumerate(candidates)
+    ]
+
+
+def best(candidates: Sequence[Candidate], config: FiltersConfig) -> set[int]:
+    """Places of the best ``keep_share`` of one user's readable candidates, rounded half up.
+
+    Each score ranks the candidates: the smaller of the two entailment probabilities falling,
+    ROUGE-L rising, the distance of the length ratio from 1 on a log scale rising; equal scores
+    share their mean rank. The best have the lowest sum of the three; of equal sums a hash of the
+    texts decides. What a further filter objects to afterwards is not replaced.
+    """
+    readable = [place for place, each in enumerate(candidates) if each.scores is not None]
+    made = [scores for place in readable if (scores := candidates[place].scores) is not None]
+    if not made:
+        return set()
+    ranks = (
+        rankdata([-min(scores.entails, scores.entailed) for scores in made])
+        + rankdata([scores.rouge_l for scores in made])
+        + rankdata([_length_distance(_length_ratio(scores, config)) for scores in made])
+    )
+    order = sorted(
+        range(len(made)), key=lambda n: (float(ranks[n]), _content_hash(candidates[readable[n]]))
+    )
+    share = Decimal(str(config.keep_share)) * len(made)
+    return {readable[n] for n in order[: int(share.to_integral_value(ROUND_HALF_UP))]}
+
+
+def _length_distance(ratio: float) -> float:
+    return abs(math.log(ratio)) if 0 < ratio < math.inf else math.inf
+
+
+def _content_hash(candidate: Candidate) -> str:
+    pair = candidate.pair
+    return hash_json([pair and pair.input, pair and pair.response])
+
+
 def rejection(candidate: Candidate, config: FiltersConfig) -> str | None:
-    """The first reason to reject ``candidate``, or None to keep it."""
+    """The first reason to reject ``candidate`` by thresholds, or None to keep it."""
     if candidate.scores is None:
         return candidate.unreadable
     scores = candidate.scores

@@ -22,7 +22,7 @@ from lamp.records import Pair
 from storage import atomic
 from storage.hashing import hash_json
 from storage.text_files import display_name, read_table, shown, unique_rows
-from strategy.filters import Candidate, rejection
+from strategy.filters import Candidate, rejections
 
 ADVERSARIAL = "adversarial"
 REVIEW = "review"
@@ -135,8 +135,8 @@ def _export(
     """Write what passes the other filters, each content once, with nothing marked."""
     rows: dict[str, dict[str, str]] = {}
     for user, own in candidates.items():
-        for each in own:
-            if each.pair is not None and rejection(each, config) is None:
+        for each, reason in zip(own, rejections(own, config), strict=True):
+            if each.pair is not None and reason is None:
                 shared = sources[user][each.source_id]
                 name = review_id(shared, each.pair)
                 texts = (name, shared.input, each.pair.input, each.pair.response, "")

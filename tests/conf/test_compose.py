@@ -165,6 +165,11 @@ def test_one_item_of_a_list_can_be_set() -> None:
         ("holdout=0.2", "holdout has no effect while split is auto; add split=holdout"),
         ("split_seed=1", "split_seed has no effect while all records are used; add split=holdout"),
         ("holdout=1", "holdout must be < 1, got 1"),
+        (
+            "thresholds=[{eps_scf: 0.5, keep_share: 0.1}]",
+            "the thresholds of thresholds.0 have no effect while thresholds.0.keep_share is set",
+        ),
+        ("filters.keep_share=0", "filters.keep_share must be > 0, got 0"),
         ("experiment=paper", "data is required: set data=..."),
         ("privacy=per_user", "privacy.csv is required: set privacy.csv="),
         ("name='${nope}'", "the configuration cannot be composed: Interpolation key 'nope' not"),
@@ -175,6 +180,22 @@ def test_what_is_refused_is_named_in_one_line(word: str, message: str) -> None:
         compose([word])
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["filters=quantile", "filters.eps_tdf=0.5"], "filters.eps_tdf has no effect while"),
+        (
+            ["filters=quantile", "thresholds=[{eps_tdf: 0.5}]"],
+            "the thresholds of thresholds.0 have",
+        ),
+    ],
+)
+def test_thresholds_beside_the_best_share_are_refused(words: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        compose(words)
+    assert compose(["filters=quantile", "thresholds=[{keep_share: 0.2}]"]).thresholds
 
 
 def changed(config: Config, **values: object) -> Config:

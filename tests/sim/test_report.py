@@ -92,6 +92,23 @@ def test_the_kept_share_must_be_one_that_the_paper_saw(make_run, method, generat
     assert found is None if reason is None else reason in found
 
 
+def test_the_best_share_is_a_gate_of_its_own_and_thresholds_are_not_asked(make_run):
+    run = read_run(make_run(users=2, queries=1, methods=("cdcda",)))
+    line = next(iter(run.augmentations.values()))
+    ranked = replace(line, generated=100, kept=20, rejected={"no_input": 10, "quantile": 70})
+    config = replace(run.config, filters=replace(run.config.filters, keep_share=0.22))
+    made = replace(run, config=config, augmentations={("cdcda", line.user): ranked})
+    table = kept_table(made)
+    cells = dict(zip(table.head, (cell.text for cell in table.rows[0]), strict=True))
+    assert (cells["Readable"], cells["Pass SCF"], cells["Pass best share"]) == (
+        "90.0%",
+        "-",
+        "22.2%",
+    )
+    rejected = {row[0].text: row[1].text for row in rejections_table(made).rows}
+    assert rejected == {"no input": "10", "best share": "70"}
+
+
 def test_an_arm_in_which_nothing_is_shared_is_a_control(make_run):
     results = summarise([read_run(make_run(users=12, ratios=(0.0, 1.0)))])
     assert all(arm.exercised for arm in results.arms)
