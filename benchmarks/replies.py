@@ -41,6 +41,7 @@ from strategy.progress import Progress, StepProgress
 from strategy.prompting import Prompt, make_prompt
 
 TITLES = {**READING_TITLES, **FILTER_TITLES}
+PART = 16  # records between two writes to the cache
 USER = "replies"  # holds the entries in the cache
 
 
@@ -164,20 +165,26 @@ def _ask(
     sampling = replace(config.augmenter.sampling, temperature=variant.temperature)
     asked = replace(config.augmenter, prompt=variant.prompt, sampling=sampling)
     cloud = configured_cloud(replace(config, augmenter=asked))
-    try:
+    cache = Cache(Path(config.paths.cache) / "augmentation.sqlite")
+
+    def of(part: Sequence[Pair]) -> tuple[Candidate, ...]:
         return augment(
-            {USER: pairs},
+            {USER: part},
             task=task(config.task),
             config=asked,
             seed=config.seed,
             writer=cloud.writer,
             judge=cloud.judge,
-            cache=Cache(Path(config.paths.cache) / "augmentation.sqlite"),
+            cache=cache,
             progress=progress,
             counters=Counters(),
             prompt=prompt,
             further=cloud.further,
         )[USER]
+
+    try:  # in parts, each of which the cache keeps
+        parts = [pairs[start : start + PART] for start in range(0, len(pairs), PART)]
+        return tuple(each for part in parts for each in of(part))
     finally:
         cloud.end()
 

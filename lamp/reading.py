@@ -12,6 +12,9 @@ _LINE_BREAKS = re.compile("\r\n?|[\u0085\u2028\u2029\v\f]")
 _JOINERS = "\u200c\u200d"  # part of Persian words and of joined emoji
 _THOUGHT = re.compile(r"\s*<(think|thinking|thought|reasoning)>", re.IGNORECASE)
 _THOUGHT_END = re.compile(r"</(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
+_END_OF_TURN = re.compile(
+    r"<\|(?:im_end|endoftext|eot_id|end_of_text|end)\|>|</s>|<(?:eos|end_of_turn)>"
+)
 _FENCE = re.compile(r"^[ \t]{0,8}(?:```|~~~)[\w+-]{0,20}[ \t]{0,8}$", re.MULTILINE)
 _PLACEHOLDER = re.compile(r"[\s.…_\-]*")
 _NEVER_CLOSES = ""
@@ -48,6 +51,12 @@ def without_thoughts(text: str) -> str | None:
     if ends:
         return text[ends[-1] :]
     return None if _THOUGHT.match(text) else text
+
+
+def until_end_of_turn(text: str) -> str | None:
+    """Return what stands in front of a control token that leaked; None where there is none."""
+    found = _END_OF_TURN.search(text)
+    return text[: found.start()] if found else None
 
 
 def without_fences(text: str) -> str:

@@ -19,7 +19,7 @@ Kind = Literal["input", "response"]
 _MARKER = re.compile(
     r"""
     (?<![^\W_]) (?P<kind>input|response|output) (?![^\W_])
-    [ \t]{0,2} (?:text|pair)? [ \t]{0,2} \#? \d{0,3}
+    [ \t]{0,2} (?:text|pair)? [ \t]{0,2} \#? (?P<number>\d{0,3})
     (?: [ \t]{0,2} (?: \( [^()\n]{0,40} \) | / [ \t]? \w{1,20} ) )?
     (?: (?P<colon> ["'*_`\]]{0,4} [ \t]{0,3} [:：] ["*_`]{0,3} )
       | ["'*_`:]{0,4} [ \t]{0,3} (?= \n | \Z ) )
@@ -58,6 +58,7 @@ class Marker:
         stands_out: Whether it leads, or a capital or the end of a sentence sets it off.
         ends_sentence: Whether the end of a sentence stands in front of it.
         is_output: Whether it says "output" for "response".
+        number: Its number, as in "Input 2:"; "" for none.
         quoted: Whether it is a key in quotes, as in JSON.
     """
 
@@ -68,6 +69,7 @@ class Marker:
     stands_out: bool
     ends_sentence: bool
     is_output: bool
+    number: str
     quoted: bool
 
 
@@ -116,6 +118,7 @@ def _markers(text: str) -> Iterator[Marker]:
             stands_out=leads or capital or ends_sentence,
             ends_sentence=ends_sentence,
             is_output=found["kind"].lower() == "output",
+            number=found["number"],
             quoted=before[-1:] in ("'", '"') and (found["colon"] or "")[:1] == before[-1:],
         )
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from lamp import reading
 from lamp.labels import normalise_label
 from lamp.records import Pair
-from lamp.tasks import TASKS, Task
+from lamp.tasks import Task
 from strategy import structured
 from strategy.markers import Marker, Markers, find_markers
 
@@ -34,43 +34,28 @@ UNCLOSED = "unclosed"
 UNCLEAR = "unclear"
 
 MAX_ATTEMPTS = 16  # places at which a pair is looked for
-MAX_PREAMBLES = 3
-MAX_PREAMBLE = 200  # characters of an announcement that are looked at
 _SEPARATORS = " \t\n,;|"
 _LONGEST_MARK = 12
+_LONGEST_TAGS = 40
 _SPACE = re.compile(r"\s*")
-_WORD = re.compile(r"[^\W_]")
-_BLANK_LINES = re.compile(r"\n[ \t]*\n\s*")
+WORD = re.compile(r"[^\W_]")
+_JOINS = re.compile(r"[\W_]*(?:(?:and|with|then)\b[\W_]*)?", re.IGNORECASE)
+_QUOTED_WHOLE = re.compile(r"\s*([\"'`])\s{0,4}(?=[*_]{0,3}input\b[\w *_]{0,9}:)", re.IGNORECASE)
+_EDGE_TAGS = re.compile(
+    r"(?:\s*</?(?:b|strong|i|em|u|p|br|code|div|span)\s?/?>)+\s*", re.IGNORECASE
+)
 _LIST_MARK_BEHIND = re.compile(r"[\s,;]\(?\d{1,3}[.)][ \t]*\Z")
-_FIRST_OF_LIST = re.compile(r"[ \t*_]{0,4}(?:1[.)]|[-*•])[ \t]{1,4}")
-_SECOND_OF_LIST = re.compile(r"[ \t*_]{0,4}(?:2[.)]|[-*•])[ \t]{1,4}")
-_REWORDED = r"(?:paraphras|rephras|reword|rewrit|reformulat)\w*"
+REWORDED = r"(?:paraphras|rephras|reword|rewrit|reformulat)\w*"
 # What models write behind a pair; a line that begins so is no part of a text.
-_TALK = re.compile(
+TALK = re.compile(
     r"[\W\d]{0,8}(?:(?:note|explanation|reason|rationale|comment|translation|summary|example|input"
-    rf"|response|output|original|alternative|{_REWORDED})[^\n:]{{0,20}}:"
+    rf"|response|output|original|alternative|{REWORDED})[^\n:]{{0,20}}:"
     r"|(?:here|i (?:have|hope|kept|changed|used)|let me|please|feel free|hope this"
-    rf"|(?:in )?(?:this|that) (?:is|input|response|pair|example|context|version|{_REWORDED})"
-    rf"|the (?:above|input|response|original|{_REWORDED}))\b)",
-    re.IGNORECASE,
-)
-# What announces a text, as the last words of a line that ends in a colon, or as a label.
-_ABOUT_TEXT = re.compile(
-    rf"\b(?:{_REWORDED}|text|version|sentence|structure|wording|words|here|sure|certainly)\b",
-    re.IGNORECASE,
-)
-_LABEL = re.compile(
-    rf"[\W\d]{{0,6}}(?:\w{{1,12}} ){{0,2}}{_REWORDED}(?: (?:text|version|sentence)){{0,1}}"
-    r"(?: \(?\d{1,2}\)?)?[*_ ]{0,4}[:：][*_]{0,3}",
-    re.IGNORECASE,
-)
-_ANNOUNCES = re.compile(
-    rf".{{0,120}}\b(?:{_REWORDED}|original (?:text|sentence)|same meaning|sentence structure)\b"
-    r".{0,80}:",
+    rf"|(?:in )?(?:this|that) (?:is|input|response|pair|example|context|version|{REWORDED})"
+    rf"|the (?:above|input|response|original|{REWORDED}))\b)",
     re.IGNORECASE,
 )
 _RULE = re.compile(r"[ \t]*(?:[-*_=~`#]{3,}\w{0,10})[ \t]*")
-_TEXT_ALONE = TASKS["lamp_7"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,75 +108,22 @@ def parse_reply(task: Task, text: str, complete: bool = True) -> Parsed:
         text: What the model wrote, a prefilled beginning included.
         complete: Whether the reply ended by itself, not by a limit on its length.
     """
-    body = reading.without_thoughts(reading.clean(text))
+    body, complete = answer_in(text, complete)
     if body is None:
         return Parsed(reason=NO_INPUT if complete else CUT_OFF)
     found = structured.read(body)
-    parsed = _checked(task, *found) if found else _from_markers(task, body, complete)
+    parsed = _checked(task, *found) if found else read_markers(task, body, complete)
     if parsed.reason is None and task.pair_labels:
         label = normalise_label(task, parsed.response)
         return replace(parsed, response=label) if label else Parsed(reason=LABEL_OUTSIDE_SET)
     return parsed
 
 
-def parse_text(text: str, complete: bool = True) -> Parsed:
-    """Read a reply that should be a text alone: a paraphrase of the shared input.
-
-    A line in front that announces the text and ends in a colon is no part of it, nor are remarks
-    behind it. A reply in the form of a pair gives its input.
-    """
-    body = reading.without_thoughts(reading.clean(text))
-    if body is None:
-        return Parsed(reason=NO_INPUT if complete else CUT_OFF)
-    body = reading.without_fences(body)
-    if any(each.kind == "input" and each.leads for each in find_markers(body).all):
-        return _from_markers(_TEXT_ALONE, body, complete)
-    body = _without_preamble(body)
-    form = body[:1]
-    if form in reading.BRACKETS:
-        end = reading.matched(body).get(0)
-        if end is None:
-            return Parsed(reason=UNCLOSED if complete else CUT_OFF)
-        if not _WORD.search(body[end + 1 :].partition("\n")[0]):
-            return _text_only(body[1:end])
-    text, behind = _paragraph(body)
-    if form in reading.QUOTES and (inner := reading.unwrap(text)) != text:
-        return _text_only(inner)
-    if not behind and not complete:
-        return Parsed(reason=CUT_OFF)
-    talks = any(_TALK.match(line) for line in text.split("\n")[1:])
-    if talks or _ANNOUNCES.match(text) or not _ends_text(behind):
-        return Parsed(reason=UNCLEAR)
-    return _text_only(text)
-
-
-def _text_only(text: str) -> Parsed:
-    text = reading.unwrap(text)
-    return Parsed(reason=EMPTY_INPUT) if reading.is_blank(text) else Parsed(input=text)
-
-
-def _without_preamble(body: str) -> str:
-    """Drop what announces a text: whole lines that end in a colon, or a label in front of it."""
-    body = body.strip()
-    for _ in range(MAX_PREAMBLES):
-        line, _, rest = body.partition("\n")
-        if line.rstrip(" *_#").endswith((":", "：")) and _ABOUT_TEXT.search(line[-MAX_PREAMBLE:]):
-            body = rest.strip()
-        elif label := _LABEL.match(body):
-            body = body[label.end() :].strip()
-        else:
-            break
-    return body
-
-
-def _paragraph(body: str) -> tuple[str, str]:
-    """The first paragraph, or a first numbered line; and what stands behind it."""
-    if _FIRST_OF_LIST.match(body):
-        line, _, behind = body.partition("\n")
-        if _SECOND_OF_LIST.match(behind.strip()):
-            return _FIRST_OF_LIST.sub("", line, count=1).strip(), ""
-    parts = _BLANK_LINES.split(body, maxsplit=1)
-    return parts[0].strip(), parts[1].strip() if len(parts) > 1 else ""
+def answer_in(text: str, complete: bool) -> tuple[str | None, bool]:
+    """What the model answered behind its thoughts, and whether that is all of it."""
+    body = reading.clean(text)
+    ended = reading.until_end_of_turn(body)
+    return reading.without_thoughts(body if ended is None else ended), complete or ended is not None
 
 
 def synthetic_pair(source: Pair, index: int, parsed: Parsed) -> Pair:
@@ -199,9 +131,9 @@ def synthetic_pair(source: Pair, index: int, parsed: Parsed) -> Pair:
     return Pair(id=f"{source.id}/{index}", input=parsed.input, response=parsed.response)
 
 
-def _from_markers(task: Task, body: str, complete: bool) -> Parsed:
+def read_markers(task: Task, body: str, complete: bool) -> Parsed:
     """Look for a pair behind each marker of an input, and take the first one."""
-    body = reading.without_fences(body)
+    body = _without_outer_quotes(reading.without_fences(body))
     markers = find_markers(body)
     if markers.limit is not None:
         body, complete = body[: markers.limit], False
@@ -213,6 +145,12 @@ def _from_markers(task: Task, body: str, complete: bool) -> Parsed:
             return parsed
         first = first or parsed
     return first or Parsed(reason=NO_INPUT)
+
+
+def _without_outer_quotes(body: str) -> str:
+    """Strip quotes around the whole pair."""
+    quote, bare = _QUOTED_WHOLE.match(body), body.rstrip()
+    return bare[quote.end() : -1] if quote and bare.endswith(quote[1]) else body
 
 
 def _beginnings(reply: _Reply) -> list[Marker]:
@@ -233,6 +171,8 @@ def _pair_at(task: Task, reply: _Reply, marker: Marker) -> Parsed:
         return Parsed(reason=written.reason)
     if not task.response_field or reading.is_blank(written.text):
         return _checked(task, written.text, "")
+    if response is not None and "" != marker.number != response.number != "":
+        return Parsed(reason=UNCLEAR)  # the response of another input
     if response is None:
         return Parsed(reason=NO_RESPONSE if reply.complete else CUT_OFF)
     answer = _response_field(task, reply, response, written.form)
@@ -260,7 +200,7 @@ def _input_field(task: Task, reply: _Reply, marker: Marker) -> tuple[_Field, Mar
             return _Field(reason=reply.unclosed), None
         response = _behind(reply, end + 1)
         rest = reply.text[end + 1 : response.start if response else len(reply.text)]
-        if not _WORD.search(rest.partition("\n")[0]):
+        if _JOINS.fullmatch(rest.partition("\n")[0]):
             return _Field(reading.unwrap(reply.text[start + 1 : end]), form), response
     limit = _next_input(reply, start)
     found, unclear = _only(_responses_before(reply, start, limit))
@@ -294,7 +234,7 @@ def _response_field(task: Task, reply: _Reply, marker: Marker, asked: str) -> _F
         if end is None:
             return _Field(reason=reply.unclosed)
         rest = reply.text[end + 1 : limit].partition("\n")[0]
-        if asked in reading.BRACKETS or not _WORD.search(rest):
+        if asked in reading.BRACKETS or not WORD.search(rest):
             return _Field(reading.unwrap(reply.text[start + 1 : end]), form)
     if form in reading.QUOTES and (form == asked or marker.quoted):
         end = _closing_quote(reply.text, start, limit)
@@ -307,7 +247,7 @@ def _last_field(reply: _Reply, start: int, limit: int, *, one_line: bool) -> _Fi
     line, line_break, behind = reply.text[start:limit].partition("\n")
     if not line_break and limit == len(reply.text) and not reply.complete:
         return _Field(reason=CUT_OFF)
-    if not one_line and not _ends_text(behind):
+    if not one_line and not ends_text(behind):
         return _Field(reason=UNCLEAR)
     inside = reply.markers.between(start, start + len(line))
     if any(each.stands_out for each in inside):
@@ -335,7 +275,7 @@ def _behind(reply: _Reply, start: int) -> Marker | None:
     for marker in reply.markers.between(start, len(reply.text)):
         if marker.kind == "input" and marker.stands_out:
             return None
-        silent = not _WORD.search(reply.text[start : marker.start])
+        silent = _JOINS.fullmatch(reply.text[start : marker.start]) is not None
         if marker.kind == "response" and (marker.leads or silent):
             return marker
     return None
@@ -380,21 +320,21 @@ def _closing_quote(text: str, start: int, limit: int) -> int | None:
     for closing in reading.QUOTES[text[start]]:
         place = text.find(closing, start + 1, limit)
         while place >= 0:
-            if text[place - 1] != "\\" and not _WORD.match(text[place + 1 : place + 2]):
+            if text[place - 1] != "\\" and not WORD.match(text[place + 1 : place + 2]):
                 return place
             place = text.find(closing, place + 1, limit)
     return None
 
 
-def _ends_text(behind: str) -> bool:
+def ends_text(behind: str) -> bool:
     """Whether what stands behind a line is surely no part of its text."""
     first = behind.lstrip().partition("\n")[0]
-    return not first or bool(_TALK.match(first) or _RULE.fullmatch(first[:80]))
+    return not first or bool(TALK.match(first) or _RULE.fullmatch(first[:80]))
 
 
 def _bare(text: str) -> str:
     """Strip separators, and a closing mark whose opening one stood around the whole pair."""
-    text = text.strip(_SEPARATORS)
+    text = _without_edge_tags(text.strip(_SEPARATORS)).strip(_SEPARATORS)
     for opening, closing in reading.BRACKETS.items():
         if text.endswith(closing) and text.count(opening) < text.count(closing):
             text = text[:-1].rstrip()
@@ -403,8 +343,18 @@ def _bare(text: str) -> str:
     return text
 
 
+def _without_edge_tags(text: str) -> str:
+    """Strip tags of HTML that begin or end a text."""
+    if opened := _EDGE_TAGS.match(text):
+        text = text[opened.end() :]
+    tail = text[-_LONGEST_TAGS:]
+    closed = next((found for found in _EDGE_TAGS.finditer(tail) if found.end() == len(tail)), None)
+    return text[: len(text) - len(tail) + closed.start()] if closed else text
+
+
 def _without_common_brackets(*texts: str) -> list[str]:
-    """Strip round brackets that stand around all of the texts: they are a form."""
-    if all(each[:1] == "(" and each.find(")") == len(each) - 1 for each in texts):
-        return [each[1:-1].strip() for each in texts]
+    """Strip brackets of one kind that stand around all of the texts: they are a form."""
+    for opening, closing in ("()", "<>", "[]"):
+        if all(each[:1] == opening and each.find(closing) == len(each) - 1 for each in texts):
+            return [each[1:-1].strip() for each in texts]
     return list(texts)

@@ -26,8 +26,9 @@ from lamp.records import Pair, UserHistory
 from lamp.tasks import Task
 from storage.hashing import hash_json
 from strategy import public as public_users
-from strategy.parsing import Parsed, parse_reply, parse_text
+from strategy.parsing import Parsed, parse_reply
 from strategy.public import PublicUsers
+from strategy.text_alone import parse_text
 
 X, Y, LABELS, EXAMPLES = "x", "y", "labels", "examples"
 SLOTS = (X, Y, LABELS, EXAMPLES)

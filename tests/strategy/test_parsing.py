@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from lamp.tasks import TASKS
 from storage import jsonlines
-from strategy.parsing import Parsed, parse_reply, parse_text
+from strategy.parsing import Parsed, parse_reply
+from strategy.text_alone import parse_text
 
 HEADLINE, TAGGING, STARS, TWEET = (TASKS[f"lamp_{number}"] for number in (4, 2, 3, 7))
 DIALOGUE = TASKS["dialogue"]
@@ -73,6 +74,14 @@ def test_the_shared_cases_are_read_as_listed(shared_folder):
         "Input: «a b»\nOutput: «c»",
         "Input: `a b`\nResponse: `c`",
         "Input: [a b] -> Response: [c]",
+        "Input: [a b] and Response: [c]",
+        "Input: [[a b]], Response: [[c]]",
+        "Input: <a b>, Response: <c>",
+        "Input: a b\nResponse: c<|endoftext|>Input: d",
+        "<b>Input:</b> a b<br>\n<b>Response:</b> c<br/>",
+        '"Input: a b, Response: c"',
+        "> **Input:** [a b]\n>\n> **Response:** [c]",
+        "Pair 1:\nInput: [a b]\nResponse: [c]\n\nPair 2:\nInput: [d]\nResponse: [e]",
         "Input: {a b}, Response: {c}",
         "Input: (a b), Response: (c)",
         "[Input: a b, Response: c]",
@@ -88,7 +97,7 @@ def test_the_shared_cases_are_read_as_listed(shared_folder):
         'Here is the JSON:\n```json\n{\n  "Input": "a b",\n  "Response": "c",\n}\n```',
         "<think>\nInput: [x], Response: [y]\n</think>\n\nInput: [a b], Response: [c]",
         "so I write it now</think>Input: [a b], Response: [c]",
-        "Input: a b. Response: c. Input: d. Response: e.".replace("b.", "b").replace("c.", "c,"),
+        "Input: a b, Response: c, Input: d, Response: e",
         "Input: [a b], Response: [c] I kept the style.",
         "Input: [a b]\nResponse: c\nI kept the style.",
         "Input: a b\nResponse: c\n---\nInput: d\nResponse: e",
@@ -114,6 +123,7 @@ def test_usual_ways_to_write_a_pair_are_read(reply):
         ("Input: [a b], Response: [c", "unclosed"),
         ("Input: a b. Response: none. Response: c", "unclear"),
         ("Input: [a] b, Response: [c]", "unclear"),
+        ("Input 1: a\nInput 2: b\nResponse 1: c\nResponse 2: d", "no_response"),
         ('{"Input": "a", "Response": {"text": "c"}}', "no_response"),
     ],
 )
@@ -225,6 +235,7 @@ def test_a_text_alone_is_read_without_what_announces_it(reply):
         ("a b", False, "cut_off"),
         ("[a b", True, "unclosed"),
         ("a b\n\nc d", True, "unclear"),
+        ('{"paraphrase": "a b"}', True, "unclear"),
         ("Here is the paraphrase:\n\n", True, "empty_input"),
     ],
 )
