@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from flwr.app import RecordDict
 
 from clients import asking, bounds, folder, outbound, share_order
-from conf.errors import ProtocolError
+from conf.errors import ProtocolError, RunError
 from protocol.codec import WireMessage, decode
 from protocol.messages import (
     AdaptReply,
@@ -151,6 +151,8 @@ def _base(place: Place, base_id: str, settings: DeviceSettings) -> Base:
 
     if not base_id.isalnum():  # it becomes a path: a server must not choose one
         raise ProtocolError(f"base_id: expected letters and digits, got {base_id[:40]!r}")
+    if not (place.bases / base_id).is_dir():
+        raise RunError(f"base_id {base_id[:40]}: no such base model here; send query.base first")
     loaded = load(place.bases / base_id, settings.qlora, settings.torch_threads)
     if place.real:
         asking.remember(place.own, settings)

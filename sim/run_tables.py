@@ -273,8 +273,16 @@ def data_table(run: Run) -> Table:
     rows += _spread_row("Queries per user", per_user.values(), count)
     rows += _spread_row("Records per user (D_u)", histories.values(), count)
     rows += _spread_row("Largest share allowed", ratios, lambda value: f"{value:.2f}")
+    rows.append(["Numbers that leave a device", _numbers_that_leave(run)])
     rows += _scalars(part)
     return make_table(("Figure", "Value"), rows)
+
+
+def _numbers_that_leave(run: Run) -> str:
+    """How exact they are; a simulation's users permit all, a real device's own policy decides."""
+    if run.config.engine.name == "deployment":
+        return "what each device's policy allows"
+    return "exact (simulated users permit them; a real device starts with coarse ones)"
 
 
 def _widest(run: Run) -> Sequence[Any]:

@@ -137,15 +137,15 @@ class RunLog:
 
 
 def answer_rows(user: str, reply: AnswerReply) -> list[dict[str, Any]]:
-    """One row per query; with ``disclose=sums`` one row for the user, its query None."""
+    """One row per query; where no more is disclosed one row for the user, its query None."""
     head = {
         "arm": reply.arm,
         "user": user,
         "seconds": reply.seconds,
         "tokens": reply.tokens,
-        "of": 1 if reply.sums else reply.num_queries,
+        "of": len(reply.query_ids) or 1,
     }
-    if reply.sums:
+    if not reply.query_ids:
         sums = list(reply.sums)
         return [{**head, "query": None, "queries": reply.num_queries, "sums": sums}]
     columns = {
