@@ -74,6 +74,8 @@ def estimate(config: Config, data: LampData) -> Estimate:
         arms.append(_estimate_arm(config, data, arm, covered[arm.name], rate, trains))
         trained.add(arm.adapter)
     replies = max((each.replies for each in arms), default=0)
+    if config.augmenter.file is not None:
+        replies = 0
     tokens = int(replies * _reply_tokens(config, data))
     generate_s = tokens * _parameters(config, "cloud") * FLOPS_GENERATE / rate
     build_s = BUILD_S if config.model.build is not None else 0.0

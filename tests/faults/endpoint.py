@@ -114,6 +114,8 @@ def serve(behave: Behave = always, port: int = 0) -> Iterator[Endpoint]:
                 self.send(200, completion(None, refusal="I will not write this"))
             elif what == "filtered":
                 self.send(200, completion("Input: [", finish="content_filter"))
+            elif what == "cut":
+                self.send(200, completion("Input: [a], Response: [b", finish="length"))
             elif what == "quota":
                 error = {"message": "You exceeded your quota", "code": "insufficient_quota"}
                 self.send(429, json.dumps({"error": error}).encode())

@@ -33,10 +33,11 @@ def sample(loaded, prompts=PROMPTS, seeds=None, sampling=SAMPLED, batch_size=8, 
     return generate(*loaded, prompts, seeds, sampling, batch_size, **kwargs)
 
 
-def library_greedy(loaded, prompt: str, **settings) -> str:
+def library_greedy(loaded, prompt: str, prefill: str = "", **settings) -> str:
     """What ``model.generate`` gives for one prompt with the same settings, all stated."""
     model, tokenizer = loaded
-    ids = torch.tensor([encode_prompt(tokenizer, prompt, None, 512)])
+    begun = tokenizer.encode(prefill, add_special_tokens=False)
+    ids = torch.tensor([[*encode_prompt(tokenizer, prompt, None, 512), *begun]])
     logits_processor = LogitsProcessorList(settings.pop("processors", []))
     generated = model.generate(
         input_ids=ids,
@@ -62,6 +63,19 @@ def test_no_prompts_give_no_replies(loaded):
 def test_greedy_equals_the_library_s_greedy(loaded):
     replies = sample(loaded, sampling=GREEDY)
     assert [reply.text for reply in replies] == [library_greedy(loaded, p) for p in PROMPTS]
+
+
+def test_a_reply_goes_on_from_its_prefill(loaded):
+    replies = sample(loaded, sampling=GREEDY, prefill="Input: [")
+    expected = [library_greedy(loaded, prompt, "Input: [") for prompt in PROMPTS]
+    assert [reply.text for reply in replies] == expected
+    assert replies != sample(loaded, sampling=GREEDY)
+
+
+def test_a_control_token_in_a_prefill_stays_text(loaded):
+    ended = sample(loaded, PROMPTS[:1], sampling=GREEDY, prefill="<|im_end|>")
+    assert ended != sample(loaded, PROMPTS[:1], sampling=GREEDY)
+    assert ended[0].text
 
 
 def test_repetition_penalty_equals_the_library_s(loaded):

@@ -77,8 +77,11 @@ def test_only_what_no_other_user_holds_is_deleted_and_a_tombstone_stands(run):
     cache.put({f"reply-{name}": name for name in hashes})
     cache.hold("ana", {name: [f"reply-{name}"] for name in hashes})
     cache.hold("ben", {hashes[-1]: [f"reply-{hashes[-1]}"]})
+    written = run.path / "candidates.jsonl"
+    jsonlines.append(written, [{"record": name, "input": "new"} for name in hashes])
     withdrawal, deleted = withdraw_user(run, "ana", 0.3)
     assert (withdrawal.newly, deleted) == (5, 4)
+    assert [row["record"] for row in jsonlines.read(written)] == hashes[:3]
     assert set(cache.get(f"reply-{name}" for name in hashes).values()) == {*hashes[:3], hashes[-1]}
     (line,) = jsonlines.read(run.path / "ledger.jsonl")
     assert (line["user"], line["kind"], line["records"]) == ("ana", "withdrawal", 5)

@@ -63,6 +63,12 @@ def test_a_good_reply_comes_with_its_tokens_and_every_setting_is_sent():
     assert endpoint.keys == {f"Bearer {KEY}"}
 
 
+def test_a_reply_that_the_limit_cut_says_so():
+    with serve(lambda *_: "cut") as endpoint:
+        replies, _ = ask(endpoint.address)
+    assert replies == [Reply("Input: [a], Response: [b", 7, finished=False)]
+
+
 @pytest.mark.parametrize("fault", [*PASSING, *TEXTLESS, "break", *SLOW])
 def test_what_passes_is_tried_again_and_counted(fault):
     limit_s = 1.5 if fault in SLOW else 10.0
