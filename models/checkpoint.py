@@ -25,7 +25,7 @@ def hidden_size(path: str | Path, revision: str | None = None) -> int:
     Raises:
         ModelError: If there is no such checkpoint.
     """
-    width = _local(Path(path)).get("hidden_size")
+    width = settings_of(Path(path)).get("hidden_size")
     if isinstance(width, int):
         return width
     from models.loading import config_of  # seconds
@@ -47,13 +47,14 @@ def is_classifier(path: str) -> bool | None:
     folder = Path(path)
     if not folder.is_dir():
         return None
-    architectures = _local(folder).get("architectures")
+    architectures = settings_of(folder).get("architectures")
     return isinstance(architectures, list) and any(
         str(name).endswith("ForSequenceClassification") for name in architectures
     )
 
 
-def _local(folder: Path) -> dict[str, object]:
+def settings_of(folder: Path) -> dict[str, object]:
+    """Return what a local checkpoint's config.json says; nothing where there is none."""
     try:
         found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
