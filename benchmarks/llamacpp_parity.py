@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
 
 def write_golden(file: Path, target: Path) -> None:
     """Write the texts with the ids that llama.cpp gives them, markup parsed and not."""
-    with Runtime(file, context=CONTEXT, threads=1) as runtime:
+    with Runtime(file, threads=1) as runtime:
         rows = [
             {
                 "kind": each.kind,
@@ -76,7 +76,7 @@ def compare(file: Path) -> list[Sheet]:
         gguf.convert(read_header(file), Path(folder), "float32", lambda _: None)
         tokenizer = load_tokenizer(folder)
         model = load_causal(CausalModelConfig(path=folder, dtype="float32"))
-    with Runtime(file, context=CONTEXT, threads=THREADS) as runtime:
+    with Runtime(file, threads=THREADS) as runtime:
         return [_ids(file, tokenizer, runtime), _logits(file, tokenizer, model, runtime)]
 
 

@@ -7,11 +7,15 @@ from collections.abc import Sequence
 
 
 def main(argv: Sequence[str]) -> int:
-    """Start a device's trainer, or ask a device."""
+    """Start a device's trainer, export from a device, or ask it."""
     if argv[:1] == ["trainer"]:
         from clients.trainer import main as train  # loads no library before it listens
 
         return train(argv[1:])
+    if argv[:1] == ["export"]:
+        from clients.export import main as export
+
+        return export(argv[1:])
     from clients.asking import main as ask
 
     return ask(argv)

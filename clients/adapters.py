@@ -65,7 +65,7 @@ def load_into(device: Device, arm: str, model: PeftModel) -> None:
     Raises:
         RunError: If there is no complete adapter.
     """
-    lora.load(model, _stored(device, arm))
+    lora.load(model, stored(device, arm))
 
 
 def read(device: Device, arm: str, model: PeftModel) -> dict[str, torch.Tensor]:
@@ -74,7 +74,7 @@ def read(device: Device, arm: str, model: PeftModel) -> dict[str, torch.Tensor]:
     Raises:
         RunError: If there is no complete adapter.
     """
-    return lora.read(model, _stored(device, arm))
+    return lora.read(model, stored(device, arm))
 
 
 def fingerprint(device: Device, arm: str) -> str:
@@ -89,7 +89,12 @@ def is_current(device: Device, arm: str) -> bool:
     return not (folder / STALE).exists() and atomic.is_whole(folder)
 
 
-def _stored(device: Device, arm: str) -> Path:
+def stored(device: Device, arm: str) -> Path:
+    """Folder of the adapter of ``arm``.
+
+    Raises:
+        RunError: If there is no complete adapter, or it saw records that were withdrawn.
+    """
     folder = adapter_folder(device, arm)
     if not atomic.is_complete(folder):
         raise RunError(f"user {device.user_id}: no adapter for arm '{arm}'; adapt before answering")

@@ -12,7 +12,7 @@ from contextlib import nullcontext
 
 import torch
 
-from clients import adapters
+from clients import adapters, gguf_files
 from clients.base import Base
 from clients.folder import Device
 from clients.room import require_room
@@ -61,6 +61,10 @@ def _keep(device: Device, base: Base, request: AnswerRequest) -> None:
 def _decode(
     device: Device, base: Base, arm: str | None, asked: Sequence[str], settings: DeviceSettings
 ) -> list[Generation]:
+    if settings.evaluation.runtime == "llamacpp":
+        return gguf_files.answer(
+            device, base.folder, arm, asked, settings, settings.evaluation.weights
+        )
     if arm is not None:
         adapters.load_into(device, arm, base.model)
     with nullcontext() if arm is not None else lora.disabled(base.model):

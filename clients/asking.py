@@ -19,6 +19,7 @@ from storage import atomic
 
 SETTINGS_FILE = "settings.json"
 USAGE = 'usage: python -m clients folder=<device folder> [arm=<name>] "query"'
+BASE_ALONE = "device"  # the arm that is M_base without an adapter
 
 
 def main(argv: Sequence[str]) -> int:
@@ -40,27 +41,34 @@ def ask(own: Path, arm: str | None, query: str) -> str:
 
     Args:
         own: The device's folder.
-        arm: Whose adapter answers; None takes the one that was trained last.
+        arm: Whose adapter answers; None takes the one that was trained last, "device" none.
         query: A whole prompt, or just the text, which then gets the task's own prompt.
 
     Raises:
         RunError: If nothing was trained here yet.
     """
     device = folder.read(own)
-    chosen, base_id = newest_adapter(device, arm)
-    return answer_with(device, chosen, download.bases_folder(own) / base_id, _settings(own), query)
+    chosen, base_id = newest_adapter(device, None if arm == BASE_ALONE else arm)
+    base_folder = download.bases_folder(own) / base_id
+    adapter = None if arm == BASE_ALONE else chosen
+    return answer_with(device, adapter, base_folder, settings_of(own), query)
 
 
 def answer_with(
-    device: Device, arm: str, base_folder: Path, settings: DeviceSettings, query: str
+    device: Device, arm: str | None, base_folder: Path, settings: DeviceSettings, query: str
 ) -> str:
-    """Answer ``query`` with the adapter of ``arm`` on the base in ``base_folder``."""
+    """Answer ``query`` with the adapter of ``arm``, or the base in ``base_folder`` alone."""
+    prompt = whole_prompt(task(settings.task), query)
+    if settings.evaluation.runtime == "llamacpp":  # which needs no PyTorch model
+        from clients import gguf_files
+
+        weights = settings.evaluation.weights
+        return gguf_files.answer(device, base_folder, arm, [prompt], settings, weights)[0].text
     from clients import base
     from clients.answering import answer_text
 
     loaded = base.load(base_folder, settings.qlora, settings.torch_threads)
-    kind = task(settings.task)
-    return answer_text(device, loaded, arm, whole_prompt(kind, query), settings)
+    return answer_text(device, loaded, arm, prompt, settings)
 
 
 def whole_prompt(task: Task, query: str) -> str:
@@ -98,7 +106,12 @@ def remember(own: Path, settings: DeviceSettings) -> None:
     atomic.write_text(own / SETTINGS_FILE, settings_to_json(settings))
 
 
-def _settings(own: Path) -> DeviceSettings:
+def settings_of(own: Path) -> DeviceSettings:
+    """What the real device with the folder ``own`` works by.
+
+    Raises:
+        RunError: If it has not trained yet.
+    """
     try:
         return settings_from_json((own / SETTINGS_FILE).read_text(encoding="utf-8"))
     except OSError as error:

@@ -21,10 +21,12 @@ class Base:
     Attributes:
         model: Frozen base with one adapter slot.
         tokenizer: The base's tokenizer.
+        folder: Where it was loaded from.
     """
 
     model: PeftModel
     tokenizer: Any
+    folder: Path
 
 
 @lru_cache(maxsize=1)
@@ -34,5 +36,7 @@ def load(folder: Path, qlora: QLoraConfig, threads: int) -> Base:
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
     model = loading.load_device_base(str(folder), qlora, device)
     return Base(
-        model=lora.attach(model, qlora, seed=0), tokenizer=loading.load_tokenizer(str(folder))
+        model=lora.attach(model, qlora, seed=0),
+        tokenizer=loading.load_tokenizer(str(folder)),
+        folder=folder,
     )

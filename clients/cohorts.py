@@ -89,7 +89,8 @@ def answer(
     Raises:
         RunError: If the device has no adapter for the arm.
     """
-    if request.weights:  # averaged: the device keeps them first
+    alone = settings.evaluation.runtime == "llamacpp"  # which answers one prompt at a time
+    if request.weights or alone:  # averaged: the device keeps them first
         return answering.answer(device, base, request, settings)
     name = f"answers-{hash_json([request.arm, request.base_id, request.settings])}"
     with _turn(mates, name) as together:

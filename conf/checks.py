@@ -122,6 +122,13 @@ def _unread_thresholds(config: Config, path: str) -> str | None:
     return None
 
 
+def _unread_weights(config: Config, path: str) -> str | None:
+    runtime = config.evaluation.runtime
+    if path == "evaluation.weights" and runtime != "llamacpp":
+        return f"while evaluation.runtime is {runtime}; add evaluation.runtime=llamacpp"
+    return None
+
+
 UNREAD: tuple[Callable[[Config, str], str | None], ...] = (
     _unread_distribution,
     _unread_thresholds,
@@ -129,6 +136,7 @@ UNREAD: tuple[Callable[[Config, str], str | None], ...] = (
     _unread_checkpoint,
     _unread_split,
     _unread_augmenter,
+    _unread_weights,
 )
 
 

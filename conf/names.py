@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+from conf.errors import ConfigError
+
+T = TypeVar("T", bound=str)
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
@@ -21,6 +26,18 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     close = nearest(name, known)
     question = f"Did you mean '{close}'? " if close else ""
     return f"{question}Known: {', '.join(known) or 'none'}"
+
+
+def one_of(key: str, value: str, known: Sequence[T]) -> T:
+    """Return ``value`` if it is one of ``known``.
+
+    Raises:
+        ConfigError: If not; the message names the nearest one.
+    """
+    for each in known:
+        if each == value:
+            return each
+    raise ConfigError(f"{key}={value}: {suggestion(value, known)}")
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

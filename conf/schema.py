@@ -22,6 +22,8 @@ PositiveShare = Annotated[float, Field(gt=0, le=1)]
 Dtype = Literal["float32", "bfloat16"]
 Select = Literal["random", "recent", "oldest", "sensitive", "dac24"]
 RedactedField = Literal["input", "response"]
+AnswerRuntime = Literal["transformers", "llamacpp"]
+GgufWeights = Literal["f16", "q8_0", "q4_0"]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -494,6 +496,9 @@ class EvaluationConfig:
         confidence: Coverage of every interval.
         margin: Non-inferiority to the cloud model is shown where a method's headline score is
             not worse by more than this, in the metric's own unit.
+        runtime: What devices answer through: "transformers", or "llamacpp" as on a phone, one
+            prompt at a time (docs/device.md). The cloud's oracles stay with transformers.
+        weights: Type of the base's matrices for llama.cpp.
     """
 
     disclose: Literal["queries", "sums"] = "queries"
@@ -506,6 +511,8 @@ class EvaluationConfig:
     bootstrap: PositiveInt = 2000
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
     margin: NonNegativeFloat = 0.05
+    runtime: AnswerRuntime = "transformers"
+    weights: GgufWeights = "q8_0"
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

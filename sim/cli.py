@@ -52,6 +52,7 @@ COMMANDS: dict[str, Command] = {
     "leakage": Command("Attack a finished run and report what leaked.", "sim.leakage.command:main"),
     "cache": Command("Prune what nobody holds from the cache of generations.", "sim.cache:main"),
     "answer": Command("Ask one user's device a query, offline.", "sim.answer:main"),
+    "export": Command("Write users' models for llama.cpp or PEFT.", "sim.export:main"),
     "diagnose": Command("Measure a run's adapters on records and queries.", "sim.diagnose:main"),
     "lexicons": Command("Make lexicons for the dac24 methods from texts.", "sim.lexicons:main"),
     "deploy-demo": Command("Real devices on loopback beside a simulation.", "sim.deploy_demo:main"),

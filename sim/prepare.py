@@ -21,6 +21,7 @@ from lamp.bertscore import check_folder
 from lamp.dataset import LampData
 from lamp.records import Pair, UserHistory
 from models import sources
+from models.llamacpp import runtime
 from protocol.recipe import Stream
 from protocol.settings import settings_of
 from sim import provision
@@ -62,6 +63,8 @@ def check(config: Config) -> LampData:
         candidates.read(Path(config.augmenter.file))
     if config.evaluation.bertscore is not None:
         check_folder(Path(config.evaluation.bertscore))
+    if config.evaluation.runtime == "llamacpp":
+        runtime.binding()
     data = dataset.load(config)
     make_prompt(config.augmenter, data.task, data.public, config.seed)
     sources.check(config)

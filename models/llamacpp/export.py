@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ from gguf.constants import GGML_QUANT_VERSION, GGUFType, Keys
 from safetensors.torch import load_file
 
 from conf.errors import ModelError
+from conf.schema import GgufWeights, QLoraConfig
+from models import loading
 from models.llamacpp import vocabulary
 from models.llamacpp.layout import Array, add_sizes, layout_of
 from models.lora import CONFIG_FILE, WEIGHTS_FILE
@@ -28,8 +30,6 @@ from storage.atomic import new_file
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Weights = Literal["f16", "q8_0", "q4_0"]
-WEIGHTS: tuple[Weights, ...] = get_args(Weights)
 _F32, _F16 = GGMLQuantizationType.F32, GGMLQuantizationType.F16
 _Q8_0, _Q4_0 = GGMLQuantizationType.Q8_0, GGMLQuantizationType.Q4_0
 _TYPES = {"f16": _F16, "q8_0": _Q8_0, "q4_0": _Q4_0}
@@ -73,6 +73,16 @@ class Adapter:
     modules: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
 
 
+def read_network(folder: Path, qlora: QLoraConfig) -> Network:
+    """Read the base in ``folder``, quantised or plain, as the device computes with it.
+
+    Raises:
+        ModelError: If there is no such model.
+    """
+    model = loading.load_device_base(folder, replace(qlora, dequantise_once=True))
+    return Network(model.config, model.state_dict(), loading.load_tokenizer(folder))
+
+
 def read_adapter(folder: Path) -> Adapter:
     """Read a PEFT folder.
 
@@ -105,7 +115,7 @@ def merged(network: Network, adapter: Adapter) -> Network:
     return Network(network.config, state, network.tokenizer)
 
 
-def write_base(network: Network, weights: Weights, path: Path, name: str) -> None:
+def write_base(network: Network, weights: GgufWeights, path: Path, name: str) -> None:
     """Write a base model, or one with an adapter merged into it.
 
     The embedding, which also is the output layer where they are tied, keeps 8 bits in a Q4_0 file,
@@ -168,7 +178,7 @@ def write_adapter(adapter: Adapter, config: Any, path: Path, name: str) -> None:
         _finish(writer)
 
 
-def _type_of(name: str, array: Array, weights: Weights) -> GGMLQuantizationType:
+def _type_of(name: str, array: Array, weights: GgufWeights) -> GGMLQuantizationType:
     if array.ndim == 1:
         return _F32
     if weights == "q4_0" and name in _EMBEDDINGS:

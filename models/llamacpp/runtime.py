@@ -21,7 +21,7 @@ import numpy.typing as npt
 from conf.errors import ModelError
 
 BATCH = 512  # tokens of a prompt that are computed at once
-_ROUND = 256  # llama.cpp pads its context to a multiple of this
+_ROUND = 256  # a context grows by so many tokens; llama.cpp pads it to this anyway
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,21 +61,26 @@ def binding() -> Any:
 class Runtime:
     """A GGUF base in memory with at most one adapter switched on; a context manager.
 
+    Its context, memory for a prompt with its continuation, grows with what is asked, up to the
+    length that the model was trained for.
+
     Args:
         base: GGUF file of the base model; mapped, not copied.
-        context: Most tokens of a prompt with its continuation.
         threads: CPU threads.
 
     Raises:
         ModelError: If the binding is missing, or llama.cpp cannot load the file.
     """
 
-    def __init__(self, base: Path, *, context: int, threads: int) -> None:
+    def __init__(self, base: Path, *, threads: int) -> None:
         self._api = binding()
         self._base = base
+        self._threads = threads
         self._model = _loaded(self._api, base)
-        self._context = -(-context // _ROUND) * _ROUND
-        self._handle = self._new_context(threads)
+        self._longest = int(self._api.llama_model_n_ctx_train(self._model))
+        self._context = 0
+        self._handle: Any = None
+        self._active: Path | None = None
         self._vocabulary = self._api.llama_model_get_vocab(self._model)
         self._rows = int(self._api.llama_vocab_n_tokens(self._vocabulary))
         self._adapters: dict[Path, Any] = {}
@@ -97,9 +102,9 @@ class Runtime:
             return
         for adapter in self._adapters.values():
             self._api.llama_adapter_lora_free(adapter)
-        self._api.llama_free(self._handle)
+        self._free_context()
         self._api.llama_model_free(self._model)
-        self._adapters, self._model, self._handle = {}, None, None
+        self._adapters, self._model, self._active = {}, None, None
 
     def switch(self, adapter: Path | None) -> None:
         """Answer with ``adapter`` from now on, None for the base alone; the base stays loaded.
@@ -109,11 +114,11 @@ class Runtime:
         Raises:
             ModelError: If llama.cpp cannot load it onto this base.
         """
-        chosen = [] if adapter is None else [self._adapter(adapter)]
-        array = (self._api.llama_adapter_lora_p_ctypes * 1)(*chosen)
-        scales = (ctypes.c_float * 1)(1.0)  # the file holds alpha; llama.cpp divides by the rank
-        if self._api.llama_set_adapters_lora(self._handle, array, len(chosen), scales):
-            raise ModelError(f"adapter {adapter}: llama.cpp could not switch to it")
+        if adapter is not None:
+            self._adapter(adapter)
+        self._active = adapter
+        if self._handle:
+            self._apply()
 
     def drop(self, adapter: Path) -> None:
         """Forget an adapter that was switched on before; the base alone answers then."""
@@ -138,7 +143,7 @@ class Runtime:
 
     def logits(self, ids: Sequence[int], start: int = 0) -> npt.NDArray[np.float32]:
         """Return the (len(ids) - start, V) logits behind each token from ``start`` on."""
-        self._clear()
+        self._begin(len(ids))
         rows = []
         for at in range(0, len(ids), BATCH):
             part = ids[at : at + BATCH]
@@ -156,14 +161,10 @@ class Runtime:
             stops: Tokens that end it.
 
         Raises:
-            ModelError: If prompt and continuation exceed the context.
+            ModelError: If prompt and continuation exceed what the model was trained for.
         """
-        if len(ids) + limit > self._context:
-            raise ModelError(
-                f"llama.cpp: expected at most {self._context} tokens of prompt and answer, "
-                f"got {len(ids)} + {limit}"
-            )
         started = time.perf_counter()
+        self._begin(len(ids) + limit)
         self._prefill(ids)
         written, first = [int(self._row(-1).argmax())], time.perf_counter() - started
         while written[-1] not in stops and len(written) < limit:
@@ -173,25 +174,48 @@ class Runtime:
         return Continuation(tuple(written), written[-1] in stops, first, seconds)
 
     def _prefill(self, ids: Sequence[int]) -> None:
-        self._clear()
         for at in range(0, len(ids), BATCH):
             part = ids[at : at + BATCH]
             self._decode(part, at, [at + place + 1 == len(ids) for place in range(len(part))])
 
-    def _new_context(self, threads: int) -> Any:
+    def _begin(self, tokens: int) -> None:
+        """Make room for ``tokens`` and forget what was computed."""
+        if tokens > self._context:
+            self._grow(tokens)
+        self._api.llama_memory_clear(self._api.llama_get_memory(self._handle), False)
+
+    def _grow(self, tokens: int) -> None:
+        if tokens > self._longest:
+            raise ModelError(
+                f"model {self._base.name}: expected at most {self._longest} tokens of prompt and "
+                f"answer, got {tokens}"
+            )
+        self._free_context()
+        self._context = min(self._longest, -(-tokens // _ROUND) * _ROUND)
         settings = self._api.llama_context_default_params()
         settings.n_ctx = self._context
         settings.n_batch = settings.n_ubatch = BATCH
-        settings.n_threads = settings.n_threads_batch = threads
+        settings.n_threads = settings.n_threads_batch = self._threads
         settings.no_perf = True
-        handle = self._api.llama_init_from_model(self._model, settings)
-        if not handle:
-            self._api.llama_model_free(self._model)
+        self._handle = self._api.llama_init_from_model(self._model, settings)
+        if not self._handle:
             raise ModelError(
                 f"model {self._base.name}: llama.cpp has no memory for a context of "
                 f"{self._context} tokens"
             )
-        return handle
+        self._apply()
+
+    def _apply(self) -> None:
+        chosen = [] if self._active is None else [self._adapters[self._active]]
+        array = (self._api.llama_adapter_lora_p_ctypes * 1)(*chosen)
+        scales = (ctypes.c_float * 1)(1.0)  # the file holds alpha; llama.cpp divides by the rank
+        if self._api.llama_set_adapters_lora(self._handle, array, len(chosen), scales):
+            raise ModelError(f"adapter {self._active}: llama.cpp could not switch to it")
+
+    def _free_context(self) -> None:
+        if self._handle:
+            self._api.llama_free(self._handle)
+        self._handle, self._context = None, 0
 
     def _adapter(self, path: Path) -> Any:
         if path not in self._adapters:
@@ -207,9 +231,6 @@ class Runtime:
                 )
             self._adapters[path] = handle
         return self._adapters[path]
-
-    def _clear(self) -> None:
-        self._api.llama_memory_clear(self._api.llama_get_memory(self._handle), False)
 
     def _decode(self, ids: Sequence[int], position: int, asked: Sequence[bool]) -> None:
         """Compute ``ids`` from ``position`` on; logits are kept where they are asked for."""

@@ -41,7 +41,11 @@ def settings(qwen2_folder):
 @pytest.fixture(scope="module")
 def base(qwen2_folder, settings):
     model = loading.load_device_base(str(qwen2_folder), settings.qlora, "cpu")
-    return Base(lora.attach(model, settings.qlora, 0), loading.load_tokenizer(str(qwen2_folder)))
+    return Base(
+        lora.attach(model, settings.qlora, 0),
+        loading.load_tokenizer(str(qwen2_folder)),
+        qwen2_folder,
+    )
 
 
 @pytest.fixture

@@ -23,7 +23,9 @@ DEVICE = Device(Path("ana"), UserHistory("ana", (), (), ()), Policy(0.5), b"")
 def base(qwen2_folder):
     qlora = compose(["qlora.compute_dtype=float32"]).qlora
     model = loading.load_device_base(str(qwen2_folder), qlora, "cpu")
-    return Base(lora.attach(model, qlora, 0), loading.load_tokenizer(str(qwen2_folder)))
+    return Base(
+        lora.attach(model, qlora, 0), loading.load_tokenizer(str(qwen2_folder)), qwen2_folder
+    )
 
 
 def limited(**limits: float) -> Device:

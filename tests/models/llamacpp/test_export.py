@@ -220,7 +220,7 @@ def test_llamacpp_computes_what_transformers_computes(kind: str, tmp_path: Path)
     slot = lora.attach(_model(network), QLORA, seed=0)
     lora.load(slot, tmp_path / "peft")
     ids = encode_prompt(network.tokenizer, TEXT, None, 200)
-    with Runtime(tmp_path / "base.gguf", context=256, threads=1) as runtime:
+    with Runtime(tmp_path / "base.gguf", threads=1) as runtime:
         assert runtime.tokenize(TEXT, control=True) == network.tokenizer.encode(TEXT)
         alone = runtime.logits(ids)
         runtime.switch(tmp_path / "adapter.gguf")
