@@ -172,10 +172,11 @@ def test_an_adapters_gguf_follows_its_weights(device, base):
 
 @pytest.mark.skipif(HAS_LLAMACPP, reason="llama.cpp is installed")
 def test_without_the_binding_one_line_says_how_to_install_it(device, base, settings):
-    through = replace(settings, evaluation=replace(settings.evaluation, runtime="llamacpp"))
+    evaluation = replace(settings.evaluation, runtime="llamacpp", weights="q4_0")
+    through = replace(settings, evaluation=evaluation)
     with pytest.raises(ModelError, match=r"llama-cpp-python.*install it with make llamacpp"):
         answer_with(device, ARM, base.folder, through, "a text")
-    assert not base.folder.with_name(f"{base.folder.name}-gguf").joinpath("q8_0.gguf").exists()
+    assert not base.folder.with_name(f"{base.folder.name}-gguf").joinpath("q4_0.gguf").exists()
 
 
 @pytest.mark.skipif(not HAS_LLAMACPP, reason="needs llama.cpp: make llamacpp")

@@ -147,6 +147,10 @@ def test_one_item_of_a_list_can_be_set() -> None:
             "privacy.ratio has no effect while privacy.kind is mixed; add privacy",
         ),
         (
+            "evaluation.weights=q4_0",
+            "evaluation.weights has no effect while evaluation.runtime is transformers; add eval",
+        ),
+        (
             "filters.eps_embedding=0.9",
             "filters.eps_embedding has no effect while filters.judge is nli; set filters.eps_scf",
         ),
