@@ -17,6 +17,7 @@ from conf.errors import ConfigError
 from conf.schema import Config, PrivacyConfig, ThresholdsConfig, TransformerSize
 
 BUILT = "built"
+WORLD = "world"
 GGUF = ".gguf"
 MINIATURE = "miniature"
 LABELLED = ("lamp_2", "lamp_3")  # tasks whose pairs have labels
@@ -85,11 +86,19 @@ def _unread_checkpoint(config: Config, path: str) -> str | None:
     parts = path.split(".")
     if config.model.build is None or len(parts) != 3 or parts[0] != "model":
         return None
+    if path == "model.nli.nli_data":
+        return "while model=miniature builds its models; set model.build.nli_data"
     if parts[1] in LOADED and parts[2] in ("path", "revision", "gguf_file", "sha256"):
         return (
             f"while model={config.model.name} builds its models; choose a preset that loads them, "
             "as model=smollm2 does"
         )
+    return None
+
+
+def _unread_head(config: Config, path: str) -> str | None:
+    if path.startswith("model.nli.head.") and config.model.nli.nli_data is None:
+        return "without pairs to train on; set model.nli.nli_data=<file>"
     return None
 
 
@@ -134,6 +143,7 @@ UNREAD: tuple[Callable[[Config, str], str | None], ...] = (
     _unread_thresholds,
     _unread_threshold,
     _unread_checkpoint,
+    _unread_head,
     _unread_split,
     _unread_augmenter,
     _unread_weights,
@@ -305,6 +315,20 @@ def _checkpoints(config: Config) -> Iterator[str]:
             yield f"{name}.gguf_file has no effect while {name}.path is a GGUF file itself"
         if model.sha256 is not None and not (model.path.endswith(GGUF) or model.gguf_file):
             yield f"{name}.sha256 is checked for GGUF files only; set {name}.gguf_file=<file>"
+
+
+def _judge(config: Config) -> Iterator[str]:
+    nli, judge = config.model.nli, config.filters.judge
+    if nli.path == WORLD and config.data != MINIATURE:
+        yield f"model.nli.path={WORLD} needs data={MINIATURE}: its network knows no other texts"
+    if nli.path == WORLD and judge != "nli":
+        yield f"model.nli.path={WORLD} is an NLI network; add filters.judge=nli"
+    if nli.nli_data is None:
+        return
+    if nli.path in (WORLD, BUILT):
+        yield "model.nli.nli_data needs model.nli.path=<an encoder's folder or hub name>"
+    if judge != "nli":
+        yield "model.nli.nli_data has no effect while filters.judge is embedding"
 
 
 def _network(path: str, size: TransformerSize, multiple: int) -> Iterator[str]:

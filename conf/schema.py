@@ -131,18 +131,41 @@ class CausalModelConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class NliHeadConfig:
+    """How a classification head is trained on an encoder, and the encoder with it.
+
+    Attributes:
+        epochs: Passes over the pairs.
+        learning_rate: AdamW peak learning rate; linear warm-up and decay.
+        batch_size: Pairs per optimizer step.
+        seed: Seed of the head's weights and of the order.
+    """
+
+    epochs: PositiveInt = 2
+    learning_rate: PositiveFloat = 1e-4
+    batch_size: PositiveInt = 32
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class NliModelConfig:
     """What judges semantic consistency: an NLI classifier, or an encoder (``filters.judge``).
 
     Attributes:
-        path: As in ``CausalModelConfig``. The entailment index is read from its ``id2label``.
+        path: As in ``CausalModelConfig``, but no GGUF file; "world" for the miniature world's own
+            NLI network, trained at first use. The entailment index is read from ``id2label``.
         revision: Hub revision.
+        nli_data: JSON lines with premise, hypothesis, label: ``path`` is then a plain encoder, on
+            which a classification head is trained at first use.
+        head: How that head is trained.
         max_length: Premise and hypothesis together, in tokens; what is cut is counted.
         batch_size: Pairs scored at once.
     """
 
     path: str
     revision: str | None = None
+    nli_data: str | None = None
+    head: NliHeadConfig = field(default_factory=NliHeadConfig)
     max_length: PositiveInt = 512
     batch_size: PositiveInt = 64
 

@@ -20,10 +20,13 @@ from importlib.machinery import PathFinder
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from conf.checks import WORLD
 from conf.errors import ModelError
 from conf.schema import CausalModelConfig, Config, NliModelConfig
+from models.checkpoint import is_classifier
 from models.gguf_header import read_header
 from models.names import local_or_hub, unusable
+from models.nli_pairs import read_nli
 from models.pretrained import package_root
 from storage import atomic
 from storage.bundle import digest_of
@@ -83,23 +86,30 @@ def locate(model: CausalModelConfig | NliModelConfig, cache: Path) -> Found:
     return Found(place)
 
 
-def check(config: Config) -> None:
+def check(config: Config, *, judged: bool) -> None:
     """Refuse checkpoints that are not there or cannot be loaded; nothing is converted.
 
+    Args:
+        config: Run.
+        judged: Whether the run judges synthetic texts.
+
     Raises:
-        ModelError: If a path names nothing, or a GGUF file that cannot be converted.
+        ModelError: If a path names nothing, or a GGUF file that cannot be converted, or if the
+            judge is asked and is no classifier.
+        DataError: If the NLI pairs for a judge's head cannot be read.
     """
     if config.model.build is not None:
         return
     cache = Path(config.paths.cache)
-    models: list[CausalModelConfig | NliModelConfig] = [*_causal(config), config.model.nli]
-    for model in models:
+    for model in _causal(config):
         place = locate(model, cache).place
         if isinstance(place, Path) and place.suffix == GGUF:
             header = read_header(place)
             from models.gguf import require_loadable  # seconds
 
             require_loadable(header)
+    if judged and config.model.nli.path != WORLD:
+        _check_judge(config, str(locate(config.model.nli, cache).place))
 
 
 def resolve(config: Config, progress: Progress) -> tuple[Config, dict[str, Any]]:
@@ -118,7 +128,9 @@ def resolve(config: Config, progress: Progress) -> tuple[Config, dict[str, Any]]
     cache = Path(config.paths.cache)
     model = config.model
     cloud, device, *further = (resolve_causal(each, cache, progress) for each in _causal(config))
-    nli = replace(model.nli, path=str(locate(model.nli, cache).place))
+    nli = model.nli
+    if nli.path != WORLD:
+        nli = replace(nli, path=str(locate(nli, cache).place))
     resolved = replace(
         config,
         model=replace(model, cloud=cloud, device=device, nli=nli),
@@ -141,6 +153,21 @@ def resolve_causal(model: CausalModelConfig, cache: Path, progress: Progress) ->
     file = _local_file(found, model.revision)
     folder = _converted(file, model, cache, progress)
     return replace(model, path=str(folder), revision=None, gguf_file=None, sha256=None)
+
+
+def _check_judge(config: Config, path: str) -> None:
+    nli = config.model.nli
+    if path.endswith(GGUF):
+        raise unusable(nli.path, "a folder or hub name for the judge", "a GGUF file")
+    if nli.nli_data is not None:
+        read_nli(Path(nli.nli_data).expanduser())
+    elif config.filters.judge == "nli" and is_classifier(path) is False:
+        raise unusable(
+            nli.path,
+            "an NLI classifier",
+            "another network",
+            "set model.nli.nli_data=<file> to train a head on it, or filters=embedding",
+        )
 
 
 def _causal(config: Config) -> tuple[CausalModelConfig, ...]:

@@ -13,7 +13,8 @@ from typing import Any
 
 from clients import folder as device_folder
 from clients.folder import Device
-from conf.compose import from_json, to_json
+from conf.checks import WORLD
+from conf.compose import compose, from_json, to_json
 from conf.errors import ConfigError, RunError
 from conf.schema import Config
 from lamp import dataset, eda, world
@@ -67,7 +68,7 @@ def check(config: Config) -> LampData:
         runtime.binding()
     data = dataset.load(config)
     make_prompt(config.augmenter, data.task, data.public, config.seed)
-    sources.check(config)
+    sources.check(config, judged=any(arm.method.needs_augmentation for arm in arms))
     if config.engine.name == "deployment":
         return _all_public(config, data)
     provision.check_dates(data.targets, config.privacy)
@@ -212,15 +213,49 @@ def _with_models(
 ) -> tuple[Config, dict[str, Any]]:
     """Build the models where the configuration asks for it; else find the given ones."""
     if config.model.build is None:
-        with StepProgress(progress) as steps:
-            resolved, facts = sources.resolve(config, steps)
-        return resolved, _with_bytes(resolved, {"name": config.model.name, **facts})
+        return _found_models(config, data, progress)
     from models.miniature import build
 
     with StepProgress(progress) as steps:
         built = build(config, data, Path(config.paths.cache), steps)
     report = json.loads((Path(built.model.device.path).parent / "report.json").read_text())
     return built, _with_bytes(built, {"name": config.model.name, **report})
+
+
+def _found_models(
+    config: Config, data: LampData, progress: Progress
+) -> tuple[Config, dict[str, Any]]:
+    """Find the given models, and train the judge where it is to be trained."""
+    with StepProgress(progress) as steps:
+        resolved, facts = sources.resolve(config, steps)
+        nli = resolved.model.nli
+        folder = _trained_judge(resolved, data, steps)
+    if folder is not None:
+        from models.loading import context_size  # seconds
+
+        figures = json.loads((folder / atomic.MARKER).read_text(encoding="utf-8"))
+        facts["nli"] |= {"accuracy": figures["accuracy"], "pairs": figures["pairs"]}
+        progress.note(f"NLI model: {figures['accuracy']:.1%} of held-out pairs right")
+        most = min(nli.max_length, context_size(folder))
+        nli = replace(nli, path=str(folder), revision=None, nli_data=None, max_length=most)
+    resolved = replace(resolved, model=replace(resolved.model, nli=nli))
+    return resolved, _with_bytes(resolved, {"name": config.model.name, **facts})
+
+
+def _trained_judge(config: Config, data: LampData, steps: StepProgress) -> Path | None:
+    """The folder of a judge that this project trains; None where the checkpoint is one."""
+    nli, cache = config.model.nli, Path(config.paths.cache)
+    if nli.path == WORLD:
+        from models.miniature import world_judge
+
+        settings = compose(["model=miniature"]).model.build
+        assert settings is not None  # what the preset is for
+        return world_judge.ensure(data, config.task.max_field_words, settings, cache, steps)
+    if nli.nli_data is not None:
+        from models import nli_head
+
+        return nli_head.ensure(nli, Path(nli.nli_data).expanduser(), cache, steps)
+    return None
 
 
 def _with_bytes(config: Config, models: dict[str, Any]) -> dict[str, Any]:

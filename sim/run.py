@@ -135,6 +135,7 @@ def with_absolute_paths(config: Config) -> Config:
     """
     model, build = config.model, config.model.build
     models = {name: _from_root(getattr(model, name)) for name in ("cloud", "device", "nli")}
+    models["nli"] = replace(models["nli"], nli_data=_found(model.nli.nli_data))
     return replace(
         config,
         paths=replace(
@@ -164,7 +165,7 @@ def _absolute(path: str) -> str:
 
 
 def _found(path: S) -> S:
-    if not path or path in ("auto", "built"):  # words of ours, whatever lies here
+    if not path or path in ("auto", "built", "world"):  # words of ours, whatever lies here
         return path
     return _absolute(path) if Path(path).expanduser().exists() else path
 

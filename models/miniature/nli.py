@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from tokenizers import processors
@@ -13,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
-from conf.errors import DataError
 from conf.schema import BuildConfig, TransformerSize
 from conf.seeds import derive_seed
 from lamp import world
@@ -22,7 +20,7 @@ from models.miniature.batches import by_length
 from models.miniature.causal import INITIAL_SPREAD, check_heads
 from models.miniature.optimise import OnStep, fit
 from models.miniature.tokenizer import END_OF_TEXT, TURN_END, TURN_START
-from storage.text_files import read_json_lines, shown
+from models.nli_pairs import NliPair, read_nli
 
 MAX_TOKENS = 256
 POOL = 600
@@ -36,9 +34,7 @@ FIRST_ATTENTION = "bert.encoder.layer.0.attention"
 MUON_PER_ADAM = 20.0
 # One line in so many of an NLI file is held out.
 HELD_OUT_EVERY = 10
-NLI_FIELDS = ("premise", "hypothesis", "label")
 
-NliPair = tuple[str, str, Label]
 Source = Callable[[int, int, float], Sequence[NliPair]]  # (seed, n, share of training done)
 # From easy to hard: (until this share of training, words exchanged, facts at most). Equal words
 # come first, then synonyms, then both among several facts; all at once is not learned in minutes.
@@ -72,37 +68,6 @@ def _world_source(texts: Sequence[str]) -> Source:
         return world.nli_pairs(texts, seed, n, word_share, most_facts)
 
     return pairs
-
-
-def read_nli(path: Path) -> list[NliPair]:
-    """Read JSON lines with premise, hypothesis and label.
-
-    Raises:
-        DataError: If the file is missing, empty, or a line lacks a field or has another label.
-    """
-    lines = read_json_lines(path, "set model.build.nli_data to a file of JSON lines")
-    pairs = [_nli_pair(path, number, record) for number, record in lines]
-    if not pairs:
-        raise DataError(f"{path.name}: expected NLI pairs, the file is empty")
-    return pairs
-
-
-def _nli_pair(path: Path, number: int, record: Any) -> NliPair:
-    where = f"{path.name} line {number}"
-    fields = record if isinstance(record, dict) else {}
-    values = [value for name in NLI_FIELDS if isinstance(value := fields.get(name), str)]
-    if len(values) < len(NLI_FIELDS):
-        raise DataError(
-            f"{where}: expected a JSON object with the texts {', '.join(NLI_FIELDS)}; correct or "
-            "remove the line"
-        )
-    premise, hypothesis, label = values
-    if (found := label.strip().lower()) not in world.LABELS:
-        raise DataError(
-            f"{where}, field 'label': expected one of {', '.join(world.LABELS)}, got "
-            f"{shown(label)}; correct or remove the line"
-        )
-    return premise, hypothesis, found
 
 
 def nli_tokenizer(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:

@@ -17,7 +17,6 @@ from models.miniature.build import Progress
 from models.miniature.causal import new_causal, train_causal
 from models.miniature.corpus import Corpus, Draw, cloud_draw, device_draw
 from models.miniature.nli import (
-    NliPair,
     Source,
     accuracy,
     new_nli,
@@ -28,6 +27,7 @@ from models.miniature.nli import (
 from models.miniature.optimise import OnStep, one_thread
 from models.miniature.report import cloud_figures
 from models.miniature.tokenizer import train_tokenizer
+from models.nli_pairs import NliPair
 from storage.atomic import new_folder, write_json
 
 NLI_VOCABULARY_PAIRS = 2000

@@ -18,9 +18,10 @@ from models.loading import load_causal, load_tokenizer
 from models.miniature import build
 from models.miniature.batches import by_length
 from models.miniature.corpus import make_corpus
-from models.miniature.nli import LESSONS, nli_source, read_nli
+from models.miniature.nli import LESSONS, nli_source
 from models.miniature.tokenizer import train_tokenizer
 from models.nli import NliScorer
+from models.nli_pairs import read_nli
 
 TINY = (
     "world.population=12",
