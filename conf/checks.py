@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import date
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from conf.errors import ConfigError
@@ -421,6 +422,12 @@ def _endpoint(config: Config) -> Iterator[str]:
     parts = urlsplit(endpoint.base_url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         yield "augmenter.endpoint.base_url must be an http or https address"
+    if parts.scheme == "http" and not is_loopback(parts.hostname) and not endpoint.allow_http:
+        yield (
+            "augmenter.endpoint.base_url must be an https address, or one of this machine: shared "
+            "records would cross the network in the clear; augmenter.endpoint.allow_http=true "
+            "takes it nevertheless"
+        )
     if parts.username or parts.password or parts.query:
         yield (  # the address is written to config and manifest
             "augmenter.endpoint.base_url must hold no key, user or password; "
@@ -447,8 +454,29 @@ def _asking(config: Config) -> Iterator[str]:
         )
 
 
+def is_loopback(host: str | None) -> bool:
+    """Whether ``host`` is this machine itself."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address((host or "").strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
 def _engine(config: Config) -> Iterator[str]:
     engine = config.engine
+    host = (engine.superlink or "").rpartition(":")[0]
+    if engine.superlink and engine.root_certificates is None and not is_loopback(host):
+        yield (
+            f"engine.root_certificates is required for {engine.superlink}, which is not this "
+            "machine: without TLS anybody between could read and change every message"
+        )
+    for key in ("nodes", "signing_key"):
+        if getattr(engine, key) is not None and engine.name != "deployment":
+            yield f"engine.{key} has no effect without engine=deployment"
+    if engine.trust_local_users and engine.name != "flwr_run":
+        yield "engine.trust_local_users has no effect without engine=flwr_run"
     if engine.name == "deployment" and not engine.superlink:
         yield "engine.superlink is required: set engine.superlink=<host:port of the SuperLink>"
     if engine.name == "deployment" and config.data == MINIATURE:

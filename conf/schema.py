@@ -317,6 +317,8 @@ class EndpointConfig:
     Attributes:
         base_url: Address up to and with the version, e.g. "http://127.0.0.1:8000/v1"; None for no
             endpoint.
+        allow_http: Take an http address off this machine: users' shared records and the key would
+            cross the network in the clear.
         model: Model as the endpoint names it; part of the cache key.
         key_variable: Environment variable that holds the key; None for an endpoint without keys.
         concurrency: Requests under way at the same time.
@@ -335,6 +337,7 @@ class EndpointConfig:
     """
 
     base_url: str | None = None
+    allow_http: bool = False
     model: str = ""
     length_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     send_seed: bool = True
@@ -666,12 +669,21 @@ class EngineConfig:
             "deployment" on the real devices of a running SuperLink.
         superlink: Address host:port of the running SuperLink, for "deployment".
         root_certificates: Certificate of the authority that vouches for it; None for a SuperLink
-            without TLS.
+            without TLS, which must then be on this machine.
+        nodes: CSV with the columns node_id, user_id: whose device each registered key is, as
+            ``flwr supernode register`` numbered them. None lets every node say so itself.
+        signing_key: Ed25519 private key in PEM with which base models are signed for devices that
+            take signed ones; None signs nothing.
+        trust_local_users: Run "flwr_run" although others are logged in on this machine: its
+            SuperLink is open to all of them.
     """
 
     name: Literal["simulation", "flwr_run", "deployment"] = "simulation"
     superlink: str | None = None
     root_certificates: str | None = None
+    nodes: str | None = None
+    signing_key: str | None = None
+    trust_local_users: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

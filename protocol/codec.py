@@ -4,14 +4,17 @@ Numbers travel in a MetricRecord named "numbers", texts and flags in a ConfigRec
 and a tuple of pairs in ConfigRecords "<field>.0", "<field>.1", ... with parallel lists id, input
 and response, each at most :data:`MAX_PART_BYTES`, as the deployment engine posts a record whole.
 Named arrays travel in an ArrayRecord of the field's name; a message without arrays leaves it out.
-Every field states what it holds with :func:`holds`; the wire table is checked against that.
+Every field states what it holds with :func:`holds`; the wire table is checked against that. Nothing
+that comes is cast: type, range and size of every field are what its message says, or it is refused.
 """
 
 from __future__ import annotations
 
+import io
+import math
 import types
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from functools import lru_cache
 from typing import Any, ClassVar, Protocol, TypeVar, cast, get_args, get_origin, get_type_hints
 
@@ -25,6 +28,7 @@ from lamp.records import Pair
 NUMBERS = "numbers"
 TEXTS = "texts"
 MAX_PART_BYTES = 8 << 20
+_NUMPY = "numpy.ndarray"
 _PAIR_COLUMNS = ("id", "input", "response")
 
 
@@ -39,16 +43,35 @@ M = TypeVar("M", bound=WireMessage)
 Arrays = Mapping[str, NDArray[Any]]
 
 
-def holds(content: str, absent: Any = MISSING) -> Any:
+@dataclass(frozen=True, slots=True)
+class Range:
+    """What a field may hold; a number outside, or one that is not finite, is refused.
+
+    Attributes:
+        low: Least number.
+        high: Largest number.
+        undefined: Whether nan may stand for a number that there is none of.
+        most: Most items of a list, or characters of a text.
+    """
+
+    low: float = 0
+    high: float = 1 << 53
+    undefined: bool = False
+    most: int = 1 << 22
+
+
+def holds(content: str, absent: Any = MISSING, within: Range = Range()) -> Any:
     """Declare what a message field holds, in the words of the wire table.
 
     Args:
         content: What the field holds.
         absent: Its value where most messages have none; ``dict`` for no arrays.
+        within: Numbers and sizes that are taken.
     """
+    metadata = {"holds": content, "range": within}
     if absent is dict:
-        return field(default_factory=dict, metadata={"holds": content})
-    return field(default=absent, metadata={"holds": content})
+        return field(default_factory=dict, metadata=metadata)
+    return field(default=absent, metadata=metadata)
 
 
 def encode(message: WireMessage) -> RecordDict:
@@ -81,15 +104,18 @@ def decode(kind: type[M], records: RecordDict) -> M:
     hints = _hints(kind)
     try:
         numbers, texts = records.metric_records[NUMBERS], records.config_records[TEXTS]
+        ranges = _ranges(kind)
         values = {
-            name: _decode_field(name, hint, numbers, texts, records) for name, hint in hints.items()
+            name: _decode_field(name, hint, ranges[name], numbers, texts, records)
+            for name, hint in hints.items()
         }
     except KeyError as error:
         raise ProtocolError(
             f"{kind.TYPE}: field {error.args[0]!r} is missing in the message; "
             "both sides must run the same version"
         ) from error
-    unknown = sorted((set(numbers) | set(texts) | set(records.array_records)) - set(hints))
+    known = {NUMBERS, TEXTS, *hints, *(f"{name}.{part}" for name, part in _part_names(records))}
+    unknown = sorted((set(records) - known) | (set(numbers) | set(texts)) - set(hints))
     if unknown:
         raise ProtocolError(
             f"{kind.TYPE}: expected the fields {sorted(hints)}, got also {unknown}; "
@@ -99,10 +125,15 @@ def decode(kind: type[M], records: RecordDict) -> M:
 
 
 def _decode_field(
-    name: str, hint: Any, numbers: MetricRecord, texts: ConfigRecord, records: RecordDict
+    name: str,
+    hint: Any,
+    within: Range,
+    numbers: MetricRecord,
+    texts: ConfigRecord,
+    records: RecordDict,
 ) -> Any:
     if _is_pairs(hint):
-        return tuple(_decode_pairs(name, records))
+        return tuple(_decode_pairs(name, within, records))
     if _is_arrays(hint):
         return _decode_arrays(name, records)
     source: Any = numbers if _is_number(hint) else texts
@@ -110,13 +141,32 @@ def _decode_field(
     if get_origin(hint) is tuple:
         if not isinstance(value, list):
             raise ProtocolError(f"field {name!r}: expected a list, got {type(value).__name__}")
+        _require_size(name, len(value), within)
         item = get_args(hint)[0]
-        return tuple(item(each) for each in value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, hint):
+        return tuple(_decode_value(name, item, within, each) for each in value)
+    return _decode_value(name, hint, within, value)
+
+
+def _decode_value(name: str, hint: Any, within: Range, value: Any) -> Any:
+    """One text, flag or number, of exactly its type; a whole number may stand for a float."""
+    if hint is float and type(value) is int:
+        value = float(value)
+    if type(value) is not hint:
         raise ProtocolError(f"field {name!r}: expected {hint.__name__}, got {type(value).__name__}")
+    if hint in (str, bytes):
+        _require_size(name, len(value), within)
+    elif hint in (int, float):
+        undefined = within.undefined and math.isnan(value)
+        if not undefined and not within.low <= value <= within.high:  # nan is in no range
+            raise ProtocolError(
+                f"field {name!r}: expected numbers in [{within.low:g}, {within.high:g}], got others"
+            )
     return value
+
+
+def _require_size(name: str, size: int, within: Range) -> None:
+    if size > within.most:
+        raise ProtocolError(f"field {name!r}: expected at most {within.most}, got {size}")
 
 
 def _encode_pairs(name: str, pairs: Sequence[Pair]) -> dict[str, ConfigRecord]:
@@ -143,17 +193,34 @@ def _parts(pairs: Sequence[Pair]) -> Iterator[tuple[Pair, ...]]:
         yield tuple(part)
 
 
-def _decode_pairs(name: str, records: RecordDict) -> Iterator[Pair]:
+def _part_names(records: RecordDict) -> Iterator[tuple[str, int]]:
+    """Names of the records that hold pairs, with their numbers."""
+    for key in records:
+        name, _, part = key.rpartition(".")
+        if name and part.isascii() and part.isdigit():
+            yield name, int(part)
+
+
+def _decode_pairs(name: str, within: Range, records: RecordDict) -> Iterator[Pair]:
     number = 0
     while (key := f"{name}.{number}") in records.config_records:
         record = records.config_records[key]
         columns = [cast("list[str]", record[column]) for column in _PAIR_COLUMNS]
+        if set(record) != set(_PAIR_COLUMNS) or not all(map(_is_texts, columns)):
+            raise ProtocolError(f"{key}: expected lists of texts {_PAIR_COLUMNS}, got others")
         if len({len(column) for column in columns}) != 1:
             raise ProtocolError(f"{key}: expected {_PAIR_COLUMNS} of equal length")
+        _require_size(name, len(columns[0]), within)
         yield from (Pair(*row) for row in zip(*columns, strict=True))
         number += 1
     if not number:
         raise KeyError(f"{name}.0")
+    if number != sum(each == name for each, _ in _part_names(records)):
+        raise ProtocolError(f"field {name!r}: expected parts without a gap, got others")
+
+
+def _is_texts(column: Any) -> bool:
+    return isinstance(column, list) and all(type(each) is str for each in column)
 
 
 def _encode_arrays(name: str, arrays: Arrays) -> dict[str, ArrayRecord]:
@@ -165,11 +232,30 @@ def _encode_arrays(name: str, arrays: Arrays) -> dict[str, ArrayRecord]:
 def _decode_arrays(name: str, records: RecordDict) -> Arrays:
     if name not in records.array_records:
         return {}
-    arrays = {key: array.numpy() for key, array in records.array_records[name].items()}
-    for key, array in arrays.items():
-        if array.dtype.kind not in "fiu":
-            raise ProtocolError(f"field {name!r}, {key!r}: expected numbers, got {array.dtype}")
-    return arrays
+    return {
+        key: _decode_array(f"field {name!r}, {key!r}", array)
+        for key, array in records.array_records[name].items()
+    }
+
+
+def _decode_array(where: str, array: Array) -> NDArray[Any]:
+    """An array whose bytes are as many as its own head says: nothing is allocated for others."""
+    if array.stype != _NUMPY:
+        raise ProtocolError(f"{where}: expected numpy's format, got another one")
+    content = io.BytesIO(array.data)
+    try:
+        version = np.lib.format.read_magic(content)
+        read = {(1, 0): np.lib.format.read_array_header_1_0}.get(version)
+        if read is None:
+            raise ValueError
+        shape, _, dtype = read(content)
+    except ValueError as error:
+        raise ProtocolError(f"{where}: expected numpy's format, got another one") from error
+    if dtype.kind not in "fiu":
+        raise ProtocolError(f"{where}: expected numbers, got {dtype}")
+    if math.prod(shape) * dtype.itemsize != len(array.data) - content.tell():
+        raise ProtocolError(f"{where}: expected as many bytes as its shape has, got others")
+    return array.numpy()
 
 
 def _clean(value: Any) -> Any:
@@ -192,6 +278,11 @@ def _is_arrays(hint: Any) -> bool:
 def _is_number(hint: Any) -> bool:
     item = get_args(hint)[0] if get_origin(hint) is tuple else hint
     return item in (int, float)
+
+
+@lru_cache(maxsize=32)
+def _ranges(kind: type[WireMessage]) -> dict[str, Range]:
+    return {each.name: each.metadata["range"] for each in fields(kind)}
 
 
 @lru_cache(maxsize=32)

@@ -16,9 +16,16 @@ from typing import ClassVar
 
 from conf.errors import ProtocolError
 from lamp.records import Pair
-from protocol.codec import Arrays, WireMessage, holds
+from protocol.codec import Arrays, Range, WireMessage, holds
 
 PROTOCOL_VERSION = 4
+
+ANY = Range(low=-(1 << 63), high=(1 << 63) - 1)
+NAME = Range(most=1 << 16)
+UNIT = Range(0, 1)
+SIGNED = Range(-1e308, 1e308)
+RECORDS = Range(0, 10_000_000)
+SUMS = Range(0, 1e308, undefined=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +48,7 @@ class HelloReply:
     """
 
     TYPE: ClassVar[str] = "query.hello"
-    user_id: str = holds("identity")
+    user_id: str = holds("identity", within=NAME)
     version: int = holds("settings")
     downloads: bool = holds("settings", False)
     held: tuple[str, ...] = holds("settings", ())
@@ -79,7 +86,7 @@ class BaseReply:
     """
 
     TYPE: ClassVar[str] = "query.base"
-    user_id: str = holds("identity")
+    user_id: str = holds("identity", within=NAME)
     complete: bool = holds("settings")
 
 
@@ -92,7 +99,7 @@ class ShareRequest:
     """
 
     TYPE: ClassVar[str] = "query.share"
-    ratios: tuple[float, ...] = holds("settings")
+    ratios: tuple[float, ...] = holds("settings", within=Range(0, 1e6, most=10_000))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,10 +114,18 @@ class ShareReply:
     """
 
     TYPE: ClassVar[str] = "query.share"
-    user_id: str = holds("identity")
+    user_id: str = holds("identity", within=NAME)
     pairs: tuple[Pair, ...] = holds("shared pairs")
     counts: tuple[int, ...] = holds("numbers")
     redactions: tuple[int, ...] = holds("numbers", ())
+
+    def __post_init__(self) -> None:
+        """Refuse records that are there twice, and counts of other records."""
+        number = len(self.pairs)
+        if len({pair.id for pair in self.pairs}) != number:
+            raise ProtocolError(f"{self.TYPE}: expected every record once, got one twice")
+        if any(count > number for count in self.counts) or len(self.redactions) not in (0, number):
+            raise ProtocolError(f"{self.TYPE}: expected counts of {number} records, got others")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,10 +148,10 @@ class AdaptRequest:
     """
 
     TYPE: ClassVar[str] = "train.adapt"
-    arm: str = holds("settings")
+    arm: str = holds("settings", within=NAME)
     base_id: str = holds("settings")
     settings: str = holds("settings")
-    seed: int = holds("settings")
+    seed: int = holds("settings", within=ANY)
     kept: tuple[Pair, ...] = holds("kept pairs")
     extra_records: int = holds("settings")
     adapter: str = holds("settings", "")
@@ -165,8 +180,8 @@ class QueueReply:
     """Device has the request."""
 
     TYPE: ClassVar[str] = "train.queue"
-    user_id: str = holds("identity")
-    arm: str = holds("settings")
+    user_id: str = holds("identity", within=NAME)
+    arm: str = holds("settings", within=NAME)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,7 +196,7 @@ class CollectRequest:
     """
 
     TYPE: ClassVar[str] = "train.collect"
-    arm: str = holds("settings")
+    arm: str = holds("settings", within=NAME)
     base_id: str = holds("settings")
     settings: str = holds("settings")
     adapter: str = holds("settings", "")
@@ -219,19 +234,19 @@ class AdaptReply:
     """
 
     TYPE: ClassVar[str] = "train.adapt"
-    user_id: str = holds("identity")
-    arm: str = holds("settings")
+    user_id: str = holds("identity", within=NAME)
+    arm: str = holds("settings", within=NAME)
     steps: int = holds("numbers")
-    records: int = holds("numbers")
-    synthetic: int = holds("numbers")
-    losses: tuple[float, ...] = holds("numbers")
+    records: int = holds("numbers", within=RECORDS)
+    synthetic: int = holds("numbers", within=RECORDS)
+    losses: tuple[float, ...] = holds("numbers", within=SIGNED)
     tokens: int = holds("numbers")
     seconds: float = holds("numbers")
     peak_memory_bytes: int = holds("numbers")
     adapter_bytes: int = holds("numbers")
     weights: Arrays = holds("LoRA weights", dict)
     curve_seen: tuple[int, ...] = holds("numbers", ())
-    curve: tuple[float, ...] = holds("numbers", ())
+    curve: tuple[float, ...] = holds("numbers", (), SIGNED)
     epoch_seconds: tuple[float, ...] = holds("numbers", ())
     phase_seconds: tuple[float, ...] = holds("numbers", ())
     annotations: int = holds("numbers", 0)
@@ -254,7 +269,7 @@ class AnswerRequest:
     """
 
     TYPE: ClassVar[str] = "evaluate.answer"
-    arm: str = holds("settings")
+    arm: str = holds("settings", within=NAME)
     base_id: str = holds("settings")
     settings: str = holds("settings")
     adapted: bool = holds("settings")
@@ -297,26 +312,26 @@ class AnswerReply:
     """
 
     TYPE: ClassVar[str] = "evaluate.answer"
-    user_id: str = holds("identity")
-    arm: str = holds("settings")
-    num_queries: int = holds("numbers")
+    user_id: str = holds("identity", within=NAME)
+    arm: str = holds("settings", within=NAME)
+    num_queries: int = holds("numbers", within=RECORDS)
     query_ids: tuple[str, ...] = holds("identity")
-    gold: tuple[int, ...] = holds("numbers")
-    predicted: tuple[int, ...] = holds("numbers")
-    errors: tuple[float, ...] = holds("numbers")
-    rouge1: tuple[float, ...] = holds("numbers")
-    rouge_l: tuple[float, ...] = holds("numbers")
-    bertscore: tuple[float, ...] = holds("numbers")
-    unicode_rouge1: tuple[float, ...] = holds("numbers", ())
-    parsed: tuple[int, ...] = holds("numbers")
-    sums: tuple[float, ...] = holds("numbers")
+    gold: tuple[int, ...] = holds("numbers", within=Range(0, 10_000))
+    predicted: tuple[int, ...] = holds("numbers", within=Range(-1, 10_000))
+    errors: tuple[float, ...] = holds("numbers", within=SIGNED)
+    rouge1: tuple[float, ...] = holds("numbers", within=UNIT)
+    rouge_l: tuple[float, ...] = holds("numbers", within=UNIT)
+    bertscore: tuple[float, ...] = holds("numbers", within=Range(-1.001, 1.001))
+    unicode_rouge1: tuple[float, ...] = holds("numbers", (), Range(-1, 1))
+    parsed: tuple[int, ...] = holds("numbers", within=UNIT)
+    sums: tuple[float, ...] = holds("numbers", within=SUMS)
     seconds: float = holds("numbers")
     tokens: int = holds("numbers")
     texts: tuple[str, ...] = holds("case studies")
     gold_texts: tuple[str, ...] = holds("case studies")
 
     def __post_init__(self) -> None:
-        """Refuse columns that are not parallel."""
+        """Refuse columns that are not parallel, and a query that is there twice."""
         columns = (
             self.query_ids, self.gold, self.predicted, self.errors, self.rouge1, self.rouge_l,
             self.bertscore, self.unicode_rouge1, self.parsed, self.texts, self.gold_texts,
@@ -327,6 +342,8 @@ class AnswerReply:
                 f"{self.TYPE}: expected columns of {self.num_queries} queries, got others; "
                 "both sides must run the same version"
             )
+        if len(set(self.query_ids)) != len(self.query_ids):
+            raise ProtocolError(f"{self.TYPE}: expected every query once, got one twice")
 
 
 DEVICE_TO_SERVER: dict[str, type[WireMessage]] = {

@@ -10,6 +10,7 @@ ended half-way through a round goes on with the users that are left.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -30,6 +31,8 @@ from storage.hashing import hash_bytes
 WEIGHT = "num-examples"
 SUFFIX = ".safetensors"
 LEFT_OUT = "left out"
+RECORDS_CAP = 10.0  # times the median of the round's users
+NORM_CAP = 3.0
 Training = tuple[str, int]  # name of the adapter, federated round
 Part = tuple[str, int, Arrays]  # user, records, weights
 
@@ -68,7 +71,7 @@ class Averages:
                 return None, tuple(part[0] for part in parts)
             taken = {part[0] for part in fitting}
             left_out = [part[0] for part in parts if part[0] not in taken]
-            averaged = average(training[1], [(records, weights) for _, records, weights in fitting])
+            averaged = average(training[1], _capped(fitting))
             content = save(dict(arrays_of(averaged)), metadata={LEFT_OUT: json.dumps(left_out)})
             atomic.write_bytes(self._average(training), content)
         shutil.rmtree(self._parts(training), ignore_errors=True)
@@ -111,6 +114,30 @@ def _fitting(parts: Sequence[Part]) -> list[Part]:
         return []
     (usual, _) = Counter(shapes).most_common(1)[0]  # of equally many the first user's
     return [part for part, shape in zip(finite, shapes, strict=True) if shape == usual]
+
+
+def _capped(parts: Sequence[Part]) -> list[tuple[int, Arrays]]:
+    """No user counts as much more than most, by records or by the length of the weights.
+
+    What lies within the caps is left as it came, to the last bit.
+    """
+    most_records = RECORDS_CAP * float(np.median([records for _, records, _ in parts]))
+    norms = [_norm(weights) for _, _, weights in parts]
+    longest = NORM_CAP * float(np.median(norms))
+    capped = []
+    for (_, records, weights), norm in zip(parts, norms, strict=True):
+        shorter = weights
+        if norm > longest:
+            shorter = {
+                n: (each * (longest / norm)).astype(each.dtype) for n, each in weights.items()
+            }
+        capped.append((max(1, int(min(records, most_records))), shorter))
+    return capped
+
+
+def _norm(weights: Arrays) -> float:
+    squares = (float(np.square(each, dtype=np.float64).sum()) for each in weights.values())
+    return math.sqrt(math.fsum(squares))
 
 
 def _is_finite(weights: Arrays) -> bool:

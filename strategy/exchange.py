@@ -25,7 +25,7 @@ from flwr.serverapp import Grid
 from conf.errors import ProtocolError
 from protocol.codec import TEXTS, decode, encode
 from protocol.errors import ERROR_CLASSES, told
-from protocol.messages import DEVICE_TO_SERVER, PROTOCOL_VERSION, HelloRequest
+from protocol.messages import DEVICE_TO_SERVER, PROTOCOL_VERSION, HelloReply, HelloRequest
 from strategy.ledger import DOWN, UP, Ledger
 
 POLL_S = 0.05
@@ -216,13 +216,16 @@ class AccountedGrid(Grid):
                 self._answered_by[reply.metadata.reply_to_message_id] = self._name(outgoing.node)
                 self._note_up(outgoing, reply.content)
         read = [
-            (reply, _Bad(out, ProtocolError.__name__, _unreadable(reply, out)))
+            (reply, _Bad(out, ProtocolError.__name__, self._fault(reply, out)))
             for reply, out in answered
         ]
         good = [reply for reply, bad in read if not bad.fault]
         for reply in good:
             self.on_reply(reply)
         return good, [bad for _, bad in read if bad.fault]
+
+    def _fault(self, reply: Message, outgoing: _Outgoing) -> str:
+        return _unreadable(reply, outgoing, self._users.get(outgoing.node))
 
     def _note_down(self, outgoing: _Outgoing) -> None:
         if outgoing.node not in self._users:
@@ -248,9 +251,8 @@ class AccountedGrid(Grid):
 
     def _failure(self, bad: _Bad) -> Failure:
         outgoing = bad.outgoing
-        texts: Mapping[str, Any] = outgoing.content.config_records.get(TEXTS, {})
         return Failure(
-            arm=str(texts.get("arm", "")),
+            arm=outgoing.arm,
             user=self._name(outgoing.node),
             phase=outgoing.message_type,
             kind=bad.kind,
@@ -318,6 +320,12 @@ class _Outgoing:
             metadata.dst_node_id, metadata.message_type, metadata.group_id, message.content
         )
 
+    @property
+    def arm(self) -> str:
+        """Arm that the message is about; "" where it serves all."""
+        texts: Mapping[str, Any] = self.content.config_records.get(TEXTS, {})
+        return str(texts.get("arm", ""))
+
     def message(self) -> Message:
         return Message(
             self.content, self.node, self.message_type, ttl=TTL_S, group_id=self.group_id
@@ -352,14 +360,27 @@ class _Bad:
         return any(name in self.reason for name in _DEATHS)
 
 
-def _unreadable(reply: Message, outgoing: _Outgoing) -> str:
-    """Why a device's reply is none; "" for a good one. A device may run anything."""
+def _unreadable(reply: Message, outgoing: _Outgoing, user: str | None) -> str:
+    """Why a device's reply is none; "" for a good one. A device may run anything.
+
+    Args:
+        reply: What came.
+        outgoing: What it answers.
+        user: Whose device was asked; None while it has not said whose it is.
+    """
+    kind = outgoing.message_type
     try:
-        decode(DEVICE_TO_SERVER[outgoing.message_type], reply.content)
+        body = decode(DEVICE_TO_SERVER[kind], reply.content)
     except ProtocolError as error:
-        return str(error)
-    except (ArithmeticError, LookupError, TypeError, ValueError):
-        return f"{outgoing.message_type}: the reply cannot be read"
+        return str(error).partition(", got also")[0]  # names of further fields are the device's
+    except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError):
+        return f"{kind}: the reply cannot be read"
+    if isinstance(body, HelloReply):  # whose device it is the roster decides
+        return ""
+    if user is not None and getattr(body, "user_id", user) != user:
+        return f"{kind}: the reply names another user"
+    if getattr(body, "arm", outgoing.arm) != outgoing.arm:
+        return f"{kind}: the reply names another arm"
     return ""
 
 

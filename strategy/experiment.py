@@ -38,7 +38,7 @@ from strategy.oracle import ORACLE, Histories, Oracle
 from strategy.planning import ArmPlan, Material, Shares, largest_k, plan_arm
 from strategy.progress import Progress
 from strategy.public import PublicUsers
-from strategy.roster import Roster, call_roll, wait_for_nodes
+from strategy.roster import Roster, call_roll, read_bound, wait_for_nodes
 from strategy.run_log import RunLog
 from strategy.teacher import teach
 
@@ -107,7 +107,8 @@ def run_experiment(
     if any(arm.method.distils for arm in arms):
         require_same_vocabulary(config)
     bases = _timed(log, "base model", lambda: _bases(arms, inputs, progress))
-    roster = call_roll(accounted, wait_for_nodes(grid, config.users, NODES_LIMIT_S))
+    bound = read_bound(Path(config.engine.nodes)) if config.engine.nodes else None
+    roster = call_roll(accounted, wait_for_nodes(grid, config.users, NODES_LIMIT_S), bound)
     nodes = roster.nodes
     log.failures(accounted.take_failures())
     log.roster(nodes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,11 +16,14 @@ from protocol.messages import AdaptRequest, AnswerReply, AnswerRequest, HelloRep
 from protocol.wire import contents, serialised_message
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=30)
-PAIRS = st.lists(st.builds(Pair, id=TEXT, input=TEXT, response=TEXT), max_size=6).map(tuple)
+PAIRS = st.lists(
+    st.builds(Pair, id=TEXT, input=TEXT, response=TEXT), max_size=6, unique_by=lambda pair: pair.id
+).map(tuple)
 
 
 @given(user=TEXT, pairs=PAIRS, counts=st.lists(st.integers(0, 9), max_size=4).map(tuple))
 def test_a_share_reply_comes_back_as_it_went(user, pairs, counts):
+    counts = tuple(min(count, len(pairs)) for count in counts)
     reply = ShareReply(user_id=user, pairs=pairs, counts=counts)
     assert decode(ShareReply, encode(reply)) == reply
 
@@ -124,5 +127,67 @@ def test_arrays_of_anything_but_numbers_are_refused(wrong):
 def test_unknown_arrays_are_refused():
     records = encode(HelloReply(user_id="u", version=1))
     records["more"] = ArrayRecord({"a": Array(np.ones(1))})
+    with pytest.raises(ProtocolError, match=r"got also \['more'\]"):
+        decode(HelloReply, records)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("user_id", b"u", "expected str, got bytes"),
+        ("version", True, "expected int, got bool"),
+        ("version", 4.0, "expected int, got float"),
+        ("version", -1, "expected numbers in"),
+        ("downloads", 1, "expected bool, got int"),
+        ("held", [b"x"], "expected str, got bytes"),
+        ("held", "x", "expected a list, got str"),
+        ("user_id", "u" * (1 << 17), "expected at most 65536"),
+    ],
+)
+def test_nothing_that_comes_is_cast(name, value, expected):
+    records = encode(HelloReply(user_id="u", version=1))
+    kind = "numbers" if name == "version" else "texts"
+    changed = {**records[kind], name: value}
+    # a MetricRecord takes no flags itself, but what comes over a wire is what it is
+    records[kind] = ConfigRecord(changed) if kind == "texts" else MetricRecord({})
+    if kind == "numbers":
+        records[kind].__dict__["_data"].update(changed)
+    with pytest.raises(ProtocolError, match=expected):
+        decode(HelloReply, records)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.1, 1e9])
+def test_a_score_that_is_none_is_refused(value):
+    fields = dict.fromkeys(AnswerReply.__dataclass_fields__, ())
+    values = {"user_id": "u", "arm": "a", "num_queries": 1, "seconds": 0.0, "tokens": 0}
+    values |= {"query_ids": ("1",), "parsed": (1,), "rouge1": (value,)}
+    del fields["TYPE"]
+    with pytest.raises(ProtocolError, match=r"'rouge1': expected numbers in \[0, 1\]"):
+        decode(AnswerReply, encode(AnswerReply(**{**fields, **values})))
+
+
+def test_an_array_that_announces_more_than_it_brings_is_refused_before_memory_is_taken():
+    records = encode(AnswerRequest(arm="a", base_id="b", settings="{}", adapted=True))
+    array = Array(np.zeros(4, dtype=np.float32))
+    array.data = array.data.replace(b"(4,), }         ", b"(9999999999,), }", 1)
+    records["weights"] = ArrayRecord({"a": array})
+    with pytest.raises(ProtocolError, match="'weights', 'a'"):
+        decode(AnswerRequest, records)
+
+
+def test_pair_columns_of_bytes_are_refused():
+    records = encode(ShareReply(user_id="u", pairs=(Pair("1", "a", "b"),), counts=(1,)))
+    records["pairs.0"] = ConfigRecord({"id": ["1"], "input": [b"a"], "response": ["b"]})
+    with pytest.raises(ProtocolError, match="expected lists of texts"):
+        decode(ShareReply, records)
+
+
+def test_parts_with_a_gap_and_records_of_other_names_are_refused():
+    records = encode(ShareReply(user_id="u", pairs=(Pair("1", "a", "b"),), counts=(1,)))
+    records["pairs.2"] = records["pairs.0"]
+    with pytest.raises(ProtocolError, match="without a gap"):
+        decode(ShareReply, records)
+    records = encode(HelloReply(user_id="u", version=1))
+    records["more"] = ConfigRecord({"x": "y"})
     with pytest.raises(ProtocolError, match=r"got also \['more'\]"):
         decode(HelloReply, records)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -20,7 +22,7 @@ from strategy.roster import call_roll, wait_for_nodes
 
 REQUEST = HelloRequest(version=PROTOCOL_VERSION)
 ADAPTED = AdaptReply(
-    user_id="x", arm="a", steps=0, records=0, synthetic=0, losses=(), tokens=0, seconds=0.0,
+    user_id="", arm="", steps=0, records=0, synthetic=0, losses=(), tokens=0, seconds=0.0,
     peak_memory_bytes=0, adapter_bytes=0,
 )  # fmt: skip
 
@@ -230,7 +232,8 @@ def test_a_process_that_a_message_kills_takes_nobody_elses_message_with_it(
 
     @app.train("adapt")
     def adapt(message: Message, context: Context) -> Message:
-        return Message(encode(ADAPTED), reply_to=message)
+        own = replace(ADAPTED, user_id=f"u{context.node_config['partition-id']}")
+        return Message(encode(own), reply_to=message)
 
     inner = PoisonedGrid(app, 8, {}, killers=killers)
     accounted = AccountedGrid(inner, Ledger(tmp_path / "ledger.jsonl"), retries=1, stall_s=5)

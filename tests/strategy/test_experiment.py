@@ -26,8 +26,9 @@ def test_a_share_without_a_count_for_each_ratio_fails_its_user_alone(tmp_path):
 
     @app.query("share")
     def share(message: Message, context: Context) -> Message:
-        counts = (1,) if context.node_config["partition-id"] else (1, 1, 1)
-        body = ShareReply(user_id="", pairs=(PAIR,), counts=counts)
+        index = context.node_config["partition-id"]
+        counts = (1,) if index else (1, 1, 1)
+        body = ShareReply(user_id=list(NODES)[index], pairs=(PAIR,), counts=counts)
         return Message(encode(body), reply_to=message)
 
     grid = AccountedGrid(InlineGrid(app, 2, {}), Ledger(tmp_path / "ledger.jsonl"), 0, stall_s=5)
