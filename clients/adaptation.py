@@ -68,7 +68,7 @@ def adapt(
     if stream is not None:
         return adapt_to_stream(device, base, request, settings, stream)
     what = prepare(device, base, request, settings)
-    return finish(device, base, request, what, _train(base, what))
+    return finish(device, base, request, what, train_alone(base, what))
 
 
 def prepare(
@@ -167,7 +167,7 @@ def shared_sources(request: AdaptRequest) -> list[str]:
     return sorted(written | set(request.logits))
 
 
-def _train(base: Base, what: Training) -> CohortResult:
+def train_alone(base: Base, what: Training) -> CohortResult:
     """Train one user alone; a private training and one with a teacher have loops of their own."""
     job = what.job
     if what.stackable:

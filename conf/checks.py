@@ -52,16 +52,20 @@ def check(config: Config) -> None:
         raise ConfigError("; ".join(violations))
 
 
-def check_effect(config: Config, given: Sequence[str]) -> None:
+def check_effect(config: Config, given: Sequence[str], *, tuning: bool = False) -> None:
     """Refuse a key that was given by hand although nothing reads it beside the others.
 
     Args:
         config: The composed configuration.
         given: Dotted paths of the keys that were set by hand.
+        tuning: Whether the configuration is for ``python -m sim tune``.
 
     Raises:
         ConfigError: If such a key is among ``given``, e.g. ``privacy.ratio`` under ``mixed``.
     """
+    for path in given:
+        if path.startswith("tune.") and not tuning:
+            raise ConfigError(f"{path} has no effect on a run; add it to: python -m sim tune")
     for path in given:
         for rule in UNREAD:
             if reason := rule(config, path):
@@ -293,6 +297,16 @@ def _is_date(text: str) -> bool:
         return False
 
 
+def _tune(config: Config) -> Iterator[str]:
+    tune = config.tune
+    if tune.least_kept > tune.most_kept:
+        yield (
+            "tune.least_kept must be <= tune.most_kept, "
+            f"got {tune.least_kept:g} > {tune.most_kept:g}"
+        )
+    yield from _repeated("tune.stages", tune.stages)
+
+
 def _build(config: Config) -> Iterator[str]:
     model, build = config.model, config.model.build
     if build is None:
@@ -514,6 +528,7 @@ RULES: tuple[Callable[[Config], Iterator[str]], ...] = (
     _world,
     _drift,
     _portion,
+    _tune,
     _build,
     _checkpoints,
     _system_turn,

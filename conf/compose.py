@@ -38,11 +38,12 @@ HYDRA_VERSION_BASE = "1.3"
 ADAPTER = TypeAdapter(Config)
 
 
-def compose(overrides: Sequence[str]) -> Config:
+def compose(overrides: Sequence[str], *, tuning: bool = False) -> Config:
     """Compose the configuration of one run.
 
     Args:
         overrides: ``key=value`` and ``group=name`` words in Hydra's grammar; later ones win.
+        tuning: Whether it is for ``python -m sim tune``, which alone reads the group ``tune``.
 
     Returns:
         The checked configuration. Paths are as written; the launcher makes them absolute.
@@ -53,7 +54,7 @@ def compose(overrides: Sequence[str]) -> Config:
     """
     parsed = _parse_all(overrides)
     config = from_json(json.dumps(_typed_tree(_hydra_tree(parsed))))
-    check_effect(config, [override.key_or_group for override in parsed])
+    check_effect(config, [override.key_or_group for override in parsed], tuning=tuning)
     return config
 
 

@@ -24,6 +24,7 @@ Select = Literal["random", "recent", "oldest", "sensitive", "dac24"]
 RedactedField = Literal["input", "response"]
 AnswerRuntime = Literal["transformers", "llamacpp"]
 GgufWeights = Literal["f16", "q8_0", "q4_0"]
+TuneStage = Literal["base", "cloud", "adapters", "augmentation"]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -483,6 +484,10 @@ class QLoraConfig:
         base_epochs: Passes over the public users' records.
         base_batch_size: Records per optimizer step of the base model's tuning.
         base_max_records: At most this many public records; None for all.
+        cloud_learning_rate: As ``base_learning_rate``, of the large model's tuning; None takes that
+            one.
+        cloud_epochs: As ``base_epochs``, of the large model's tuning; None takes that one.
+        cloud_batch_size: As ``base_batch_size``, of the large model's tuning; None takes that one.
     """
 
     quant_type: Literal["nf4"] = "nf4"
@@ -504,6 +509,62 @@ class QLoraConfig:
     base_epochs: PositiveInt = 3
     base_batch_size: PositiveInt = 16
     base_max_records: PositiveInt | None = None
+    cloud_learning_rate: PositiveFloat | None = None
+    cloud_epochs: PositiveInt | None = None
+    cloud_batch_size: PositiveInt | None = None
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class TuneConfig:
+    """What ``python -m sim tune`` tries, on public users set apart as pseudo-targets (sim/tune.py).
+
+    An empty list leaves a setting as it is configured.
+
+    Attributes:
+        stages: What is tuned; always in the order M_base, M_cloud, adapters, augmentation.
+        users: Pseudo-target users: the longest histories among the public users.
+        base_learning_rates: Tried as ``qlora.base_learning_rate``.
+        base_epochs: Tried as ``qlora.base_epochs``.
+        base_batch_sizes: Tried as ``qlora.base_batch_size``.
+        cloud_learning_rates: Tried as ``qlora.cloud_learning_rate``.
+        cloud_epochs: Tried as ``qlora.cloud_epochs``.
+        cloud_batch_sizes: Tried as ``qlora.cloud_batch_size``.
+        learning_rates: Tried as ``qlora.learning_rate``.
+        epochs: Tried as ``qlora.epochs``.
+        batch_sizes: Tried as ``qlora.batch_size``.
+        prompts: Tried as ``augmenter.prompt``.
+        temperatures: Tried as ``augmenter.sampling.temperature``.
+        eps_scf: Tried as ``filters.eps_scf``, where the judge is an NLI model.
+        eps_embedding: Tried as ``filters.eps_embedding``, where it is an encoder.
+        eps_tdf: Tried as ``filters.eps_tdf``.
+        least_kept: Adapters are trained for a setting of the augmentation only where at least this
+            share of the generated pairs is kept (the paper's Table 4 implies .03).
+        most_kept: And at most this one (the paper's Table 4 implies .33).
+    """
+
+    stages: Annotated[tuple[TuneStage, ...], Field(min_length=1)] = (
+        "base",
+        "cloud",
+        "adapters",
+        "augmentation",
+    )
+    users: Annotated[int, Field(ge=2)] = 12
+    base_learning_rates: tuple[PositiveFloat, ...] = (1e-4, 3e-4, 1e-3)
+    base_epochs: tuple[PositiveInt, ...] = (1, 3)
+    base_batch_sizes: tuple[PositiveInt, ...] = ()
+    cloud_learning_rates: tuple[PositiveFloat, ...] = (1e-4, 3e-4, 1e-3)
+    cloud_epochs: tuple[PositiveInt, ...] = (1, 3)
+    cloud_batch_sizes: tuple[PositiveInt, ...] = ()
+    learning_rates: tuple[PositiveFloat, ...] = (1e-4, 3e-4, 1e-3)
+    epochs: tuple[PositiveInt, ...] = (2, 4)
+    batch_sizes: tuple[PositiveInt, ...] = (8, 16)
+    prompts: tuple[str, ...] = ("paper", "paraphrase")
+    temperatures: tuple[NonNegativeFloat, ...] = (0.5, 0.7, 0.9)
+    eps_scf: tuple[Fraction, ...] = (0.5, 0.75)
+    eps_embedding: tuple[Fraction, ...] = (0.7, 0.85)
+    eps_tdf: tuple[Fraction, ...] = (0.75, 0.85)
+    least_kept: Fraction = 0.03
+    most_kept: Fraction = 0.33
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -783,6 +844,7 @@ class Config:
     stream: StreamConfig = field(default_factory=StreamConfig)
     dialogue: DialogueConfig = field(default_factory=DialogueConfig)
     drift: DriftConfig = field(default_factory=DriftConfig)
+    tune: TuneConfig = field(default_factory=TuneConfig)
     data: str = "miniature"
     part: Literal["train", "dev", "test"] = "dev"
     split: Literal["auto", "time", "user", "holdout"] = "auto"

@@ -89,6 +89,46 @@ def load(config: Config) -> LampData:
     return _assign(config, chosen, split, users)
 
 
+def pseudo_targets(
+    data: LampData, users: int, *, exclude_contaminated: bool, max_words: int
+) -> LampData:
+    """Set the longest histories among the public users apart, to choose settings on.
+
+    They are freed of contaminated queries as target users are, and the other public users of what
+    these have as well; how records and queries were taken stays. Of the target users themselves
+    nothing is left but their ids and how many records they have.
+
+    Args:
+        data: Loaded data; only the public users' records are looked at.
+        users: How many.
+        exclude_contaminated: Leave out queries whose text stands in the user's own history.
+        max_words: Words of a field that training sees.
+
+    Raises:
+        ConfigError: If not more public users than these are there.
+    """
+    if len(data.public) <= users:
+        raise ConfigError(
+            f"tune.users: {users} pseudo-target users are asked for, and public users besides them "
+            f"to tune on; there are {len(data.public)} public users beside the "
+            f"{len(data.targets)} target users; lower tune.users or users"
+        )
+    ranked = sorted(data.public, key=lambda user: _rank(user, data.lengths))
+    targets, contaminated = _scored(ranked[:users], data.task, exclude_contaminated, None)
+    public = kept_apart(ranked[users:], ranked[:users], data.task, max_words)
+    contamination = _contamination_notes(contaminated, targets, exclude_contaminated)
+    return LampData(
+        task=data.task,
+        targets=_by_id(targets),
+        public=_by_id(public.users),
+        split=data.split,
+        contaminated=contaminated,
+        notes=(*public.notes(), *contamination),
+        skipped=tuple(sorted((*data.skipped, *(user.user_id for user in data.targets)))),
+        lengths=data.lengths,
+    )
+
+
 def corpus_users(data: LampData, unseen: int, max_words: int) -> tuple[UserHistory, ...]:
     """Return everybody but the longest histories: whose text may teach the miniature models.
 
@@ -217,7 +257,8 @@ def _assign(config: Config, task: Task, split: Split, users: Sequence[UserHistor
             f"has {len(whole)}; lower `users` or take more data"
         )
     ranked, parts = holdout.take_parts(whole, task, holdout.portion_of(config, whole))
-    targets, contaminated = _scored(ranked[first:last], task, config)
+    exclude = config.evaluation.exclude_contaminated
+    targets, contaminated = _scored(ranked[first:last], task, exclude, config.max_queries)
     public = kept_apart(ranked[last:], whole[:last], task, config.task.max_field_words)
     notes = (
         *split.notes,
@@ -226,7 +267,7 @@ def _assign(config: Config, task: Task, split: Split, users: Sequence[UserHistor
         *public.notes(),
         *_tie_notes(whole, first, last),
         *_label_notes(ranked, task),
-        *_contamination_notes(contaminated, targets, config.evaluation.exclude_contaminated),
+        *_contamination_notes(contaminated, targets, exclude),
         *(() if public.users else (NO_PUBLIC,)),
     )
     return LampData(
@@ -243,19 +284,19 @@ def _assign(config: Config, task: Task, split: Split, users: Sequence[UserHistor
 
 
 def _scored(
-    targets: Sequence[UserHistory], task: Task, config: Config
+    targets: Sequence[UserHistory], task: Task, exclude: bool, most: int | None
 ) -> tuple[list[UserHistory], dict[str, tuple[str, ...]]]:
     """Target users with the queries that are scored, and the ids of the contaminated ones."""
-    if not config.evaluation.exclude_contaminated:
-        targets = holdout.first_queries(targets, config.max_queries)
+    if not exclude:
+        targets = holdout.first_queries(targets, most)
     contaminated = {
         user.user_id: ids
         for user in sorted(targets, key=lambda user: user.user_id)
         if (ids := given_away(user, task))
     }
-    if config.evaluation.exclude_contaminated:
+    if exclude:
         clean = [_without(user, contaminated.get(user.user_id, ())) for user in targets]
-        targets = holdout.first_queries(clean, config.max_queries)
+        targets = holdout.first_queries(clean, most)
     return list(targets), contaminated
 
 

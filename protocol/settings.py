@@ -61,9 +61,12 @@ def settings_to_json(settings: DeviceSettings) -> str:
     """Write the settings as compact JSON with sorted keys.
 
     A whole GPU is what a device counts on unless it is told otherwise, so it is not written: the
-    text names trainings, and those from before the key stay valid.
+    text names trainings, and those from before the key stay valid. How the cloud tunes its own
+    model is no device's business.
     """
     given = asdict(settings)
+    for key in [key for key in given["qlora"] if key.startswith("cloud_")]:
+        del given["qlora"][key]
     if settings.gpu_share == 1.0:
         del given["gpu_share"]
     return json.dumps(given, sort_keys=True, separators=(",", ":"))

@@ -57,6 +57,7 @@ COMMANDS: dict[str, Command] = {
     "lexicons": Command("Make lexicons for the dac24 methods from texts.", "sim.lexicons:main"),
     "deploy-demo": Command("Real devices on loopback beside a simulation.", "sim.deploy_demo:main"),
     "pretrained": Command("Fetch the small pretrained checkpoints.", "sim.pretrained:main"),
+    "tune": Command("Choose settings on public users; write a preset.", "sim.tune:main"),
     "download": Command("Fetch the official LaMP files of a task.", "sim.download:main"),
 }
 HELP = ("-h", "--help")

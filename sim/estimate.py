@@ -77,7 +77,7 @@ def estimate(config: Config, data: LampData) -> Estimate:
     if config.augmenter.file is not None:
         replies = 0
     tokens = int(replies * _reply_tokens(config, data))
-    generate_s = tokens * _parameters(config, "cloud") * FLOPS_GENERATE / rate
+    generate_s = tokens * parameters(config, "cloud") * FLOPS_GENERATE / rate
     build_s = BUILD_S if config.model.build is not None else 0.0
     return Estimate(
         arms=tuple(arms),
@@ -96,7 +96,7 @@ def print_estimate(config: Config, data: LampData, console: Console) -> None:
         table.add_column(heading, justify="left" if heading == "arm" else "right")
     for each in made.arms:
         cells = (each.records, each.shared, each.replies, each.steps)
-        table.add_row(each.arm.name, *(f"{cell:,}" for cell in cells), _duration(each.seconds))
+        table.add_row(each.arm.name, *(f"{cell:,}" for cell in cells), duration(each.seconds))
     console.print(table)
     for note in data.notes:
         console.print(f"note: {note}", highlight=False)
@@ -106,7 +106,7 @@ def print_estimate(config: Config, data: LampData, console: Console) -> None:
         f"generated at most: {made.replies:,} replies, about {made.tokens:,} tokens "
         "(0 where the cache has them)\n"
         f"adapters on disk: {made.disk_bytes / MIB:,.1f} MiB in {Path(config.paths.runs)}\n"
-        f"time, to a factor of two or three: {_duration(made.seconds)}"
+        f"time, to a factor of two or three: {duration(made.seconds)}"
         + (" (170 s less once the miniature models are built)" if config.model.build else ""),
         highlight=False,
     )
@@ -143,7 +143,7 @@ def _covered_by_arm(config: Config, data: LampData) -> dict[str, dict[str, int]]
 def _estimate_arm(
     config: Config, data: LampData, arm: Arm, covered: dict[str, int], rate: float, trains: bool
 ) -> ArmEstimate:
-    tokens_per_record = _record_tokens(config, data.targets)
+    tokens_per_record = record_tokens(config, data.targets)
     added = _added_per_record(arm, config)
     steps = sum(
         _steps(config, arm, len(user.pairs) + added * covered[user.user_id])
@@ -154,8 +154,8 @@ def _estimate_arm(
     queries = sum(len(user.queries) for user in data.targets)
     flops += queries * tokens_per_record * FLOPS_GENERATE
     workers = max(1, (config.resources.num_cpus or 2) / config.resources.client_cpus)
-    parameters = _parameters(config, arm.method.answers)
-    seconds = (flops * parameters / rate + steps * STEP_OVERHEAD_S) / workers
+    size = parameters(config, arm.method.answers)
+    seconds = (flops * size / rate + steps * STEP_OVERHEAD_S) / workers
     shared = sum(covered.values()) if arm.method.needs_shares else 0
     return ArmEstimate(
         arm=arm,
@@ -196,17 +196,19 @@ def _stream_steps(config: Config, synthesis: bool, records: int) -> int:
     return config.qlora.epochs * sum(-(-each // config.qlora.batch_size) for each in trained)
 
 
-def _record_tokens(config: Config, users: tuple[UserHistory, ...]) -> float:
+def record_tokens(config: Config, users: tuple[UserHistory, ...]) -> float:
+    """Tokens of one training record, guessed from its characters."""
     texts = [len(pair.input) + len(pair.response) for user in users for pair in user.pairs]
     mean = sum(texts) / max(len(texts), 1)
     return min(config.qlora.max_seq_len, mean / CHARACTERS_PER_TOKEN + 20)
 
 
 def _reply_tokens(config: Config, data: LampData) -> float:
-    return min(config.augmenter.sampling.max_new_tokens, _record_tokens(config, data.targets))
+    return min(config.augmenter.sampling.max_new_tokens, record_tokens(config, data.targets))
 
 
-def _parameters(config: Config, which: str) -> float:
+def parameters(config: Config, which: str) -> float:
+    """Parameters of the "cloud" or the "device" model."""
     if config.model.build is not None:
         return _built_parameters(config.model.build, which)
     path = getattr(config.model, which).path
@@ -229,10 +231,11 @@ def _adapter_bytes(config: Config) -> int:
         size = config.model.build.device
         per_layer = config.qlora.rank * (8 * size.width + 3 * (size.width + size.feed_forward))
         return 4 * size.layers * per_layer
-    return int(4 * 0.0178 * _parameters(config, "device") * config.qlora.rank / 16)
+    return int(4 * 0.0178 * parameters(config, "device") * config.qlora.rank / 16)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Write seconds as a rough duration."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:

@@ -115,7 +115,7 @@ def set_up(config: Config, data: LampData, folder: RunFolder, progress: Progress
     """Build the models where needed and make the device folders; doing it twice changes nothing."""
     for note in data.notes:
         progress.note(note)
-    config, models = _with_models(config, data, progress)
+    config, models = with_models(config, data, progress)
     config = with_cohort(config)
     users = public.write(Path(config.paths.cache) / "public", data.public)
     config = _with_augmenter(config, users, progress)
@@ -208,7 +208,7 @@ def _histories(folder: RunFolder) -> Callable[[], list[UserHistory]]:
     ]
 
 
-def _with_models(
+def with_models(
     config: Config, data: LampData, progress: Progress
 ) -> tuple[Config, dict[str, Any]]:
     """Build the models where the configuration asks for it; else find the given ones."""

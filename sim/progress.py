@@ -25,9 +25,9 @@ class TerminalProgress:
     Phases may run side by side; they share one live display.
     """
 
-    def __init__(self, console: Console) -> None:
-        """Write to ``console``."""
-        self._console = console
+    def __init__(self, console: Console, *, lasting: bool = True) -> None:
+        """Write to ``console``; without ``lasting`` a phase leaves no line behind."""
+        self._console, self._lasting = console, lasting
         self._bars: Progress | None = None
         self._running = 0
 
@@ -48,9 +48,10 @@ class TerminalProgress:
             bars.remove_task(task)
             self._stop(bars)
         seconds = time.perf_counter() - started
-        self._console.print(
-            f"  {name:<28} {counter.done:>6}  [dim]{seconds:7.1f} s[/dim]", highlight=False
-        )
+        if self._lasting:
+            self._console.print(
+                f"  {name:<28} {counter.done:>6}  [dim]{seconds:7.1f} s[/dim]", highlight=False
+            )
 
     def note(self, text: str) -> None:
         """Say one thing that the user should know."""

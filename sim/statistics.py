@@ -201,6 +201,18 @@ def compare(first: UserSums, second: UserSums, resampling: Resampling) -> dict[s
     return found
 
 
+def difference_error(
+    first: UserSums, second: UserSums, name: str, resampling: Resampling
+) -> float | None:
+    """Standard error over users of first minus second in the metric ``name``, users paired.
+
+    None where there is no variance to judge by.
+    """
+    weights = draw_weights(len(first.users), resampling)
+    replicates = _subtract(_replicates(first, weights), _replicates(second, weights))
+    return standard_error(replicates[name], len(first.users))
+
+
 def rank_correlation(
     places: Sequence[float], curve: Sequence[UserSums], resampling: Resampling
 ) -> dict[str, Estimate]:

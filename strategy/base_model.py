@@ -3,14 +3,14 @@
 M_base is the small model: LoRA tuning in its own precision, merge, then NF4. What every device
 downloads once is the quantised folder; its content id names it in messages and ledger. M_cloud is
 the large model, which stays in the cloud; only its adapter is stored. Both learn from the same
-public records with the same settings.
+public records, with the same settings unless ``qlora.cloud_*`` gives M_cloud its own.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -29,6 +29,7 @@ from strategy.public import PublicUsers
 from strategy.tuning import tune
 
 VERSION = 2  # of this stage's code; part of the cache key
+CLOUD_SETTINGS = ("learning_rate", "epochs", "batch_size")  # that M_cloud may have apart
 _SHAPES_BASE = (  # prefixes of the QLoRA keys that M_base depends on
     "base_", "rank", "alpha", "dropout", "warmup", "clip", "weight_decay", "max_seq_len",
     "quant_type", "double_quant",
@@ -59,7 +60,7 @@ def bases_root(cache: Path) -> Path:
 
 def ensure_base(config: Config, public: PublicUsers, progress: Progress) -> BaseModel:
     """Take M_base from the cache, or tune, merge, quantise and store it."""
-    base_id = _base_id(config, public)
+    base_id = name_base(config, public)
     folder = bases_root(Path(config.paths.cache)) / base_id
     if not atomic.is_whole(folder):
         _build(config, public, folder, progress)
@@ -79,16 +80,35 @@ def ensure_untuned(config: Config) -> BaseModel:
 
 def ensure_cloud(config: Config, public: PublicUsers, progress: Progress) -> Path:
     """Take M_cloud's adapter folder from the cache, or tune the large model and store it."""
-    key = {
-        **model_key(config, config.model.cloud),
-        "task": asdict(config.task),
-        "public": public.content_hash,
-        "seed": config.seed,
-    }
-    folder = Path(config.paths.cache) / "clouds" / hash_json(key)
+    folder = Path(config.paths.cache) / "clouds" / name_cloud(config, public)
+    config = _with_cloud_settings(config)
     if not atomic.is_whole(folder):
         _build_cloud(config, public, folder, progress)
     return folder
+
+
+def name_cloud(config: Config, public: PublicUsers) -> str:
+    """Content id of the M_cloud that a configuration and its public users make."""
+    config = _with_cloud_settings(config)
+    return hash_json(
+        {
+            **model_key(config, config.model.cloud),
+            "task": asdict(config.task),
+            "public": public.content_hash,
+            "seed": config.seed,
+        }
+    )
+
+
+def _with_cloud_settings(config: Config) -> Config:
+    """The configuration with M_cloud's own settings of tuning in the place of M_base's."""
+    qlora = config.qlora
+    own = {
+        f"base_{name}": value
+        for name in CLOUD_SETTINGS
+        if (value := getattr(qlora, f"cloud_{name}")) is not None
+    }
+    return replace(config, qlora=replace(qlora, **own))
 
 
 def model_key(config: Config, model: CausalModelConfig) -> dict[str, Any]:
@@ -112,7 +132,8 @@ def _device_identity(config: Config) -> dict[str, Any]:
     return {**model_key(config, model), **cast}
 
 
-def _base_id(config: Config, public: PublicUsers) -> str:
+def name_base(config: Config, public: PublicUsers) -> str:
+    """Content id of the M_base that a configuration and its public users make."""
     return hash_json(
         {
             **_device_identity(config),

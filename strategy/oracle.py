@@ -22,7 +22,7 @@ from lamp.records import UserHistory
 from lamp.serialise import history_to_json
 from protocol.answers import greedy, prompts, scored_reply
 from protocol.messages import AnswerReply
-from protocol.settings import settings_of
+from protocol.settings import DeviceSettings, settings_of
 from strategy.base_model import BaseModel
 from strategy.large_model import LargeModel
 from strategy.ledger import Ledger
@@ -72,7 +72,16 @@ class Oracle:
             ledger.oracle(arm.name, user.user_id, content, len(user.pairs))
         with self._model(arm, users) as (model, tokenizer, system):
             trained = time.perf_counter()
-            replies = self._answer(arm, users, model, tokenizer, system)
+            replies = answer_together(
+                arm.name,
+                users,
+                model,
+                tokenizer,
+                settings_of(self._config),
+                self._progress,
+                system=system,
+                retrieved=self._config.evaluation.rag_items if arm.method.retrieves else 0,
+            )
         if arm.method.adapts:
             log.phase(arm.name, "adapt", trained - started, users=len(users))
         for reply in replies:
@@ -122,47 +131,58 @@ class Oracle:
             train_one(model, tokenizer.pad_token_id, job, lambda *_: phase.advance())
         return model, tokenizer
 
-    def _answer(
-        self,
-        arm: Arm,
-        users: Sequence[UserHistory],
-        model: Any,
-        tokenizer: Any,
-        system: str | None,
-    ) -> list[AnswerReply]:
-        """Answer all users' queries in common batches; each user gets the mean time per query."""
-        from models.generation import generate
 
-        settings = settings_of(self._config)
-        retrieved = self._config.evaluation.rag_items if arm.method.retrieves else 0
-        asked = [
-            prompt for user in users for prompt in prompts(user, settings, tokenizer, retrieved)
-        ]
-        started = time.perf_counter()
-        with self._progress.phase(f"{arm.name}: answer", len(asked)) as phase:
-            generations = generate(
-                model,
-                tokenizer,
-                asked,
-                seeds=[0] * len(asked),  # greedy: nothing is drawn
-                sampling=greedy(settings),
-                batch_size=settings.evaluation.batch_size,
-                system=system,
-                on_batch=phase.advance,
+def answer_together(
+    arm: str,
+    users: Sequence[UserHistory],
+    model: Any,
+    tokenizer: Any,
+    settings: DeviceSettings,
+    progress: Progress,
+    *,
+    system: str | None,
+    retrieved: int = 0,
+) -> list[AnswerReply]:
+    """Answer all users' queries with one model; each user gets the mean time per query.
+
+    Args:
+        arm: Arm that answers.
+        users: Whose queries.
+        model: Answers greedily.
+        tokenizer: Its tokenizer.
+        settings: How to answer, and what of it to disclose.
+        progress: Where progress is told.
+        system: System turn of the model.
+        retrieved: Records of the own history in each prompt.
+    """
+    from models.generation import generate
+
+    asked = [prompt for user in users for prompt in prompts(user, settings, tokenizer, retrieved)]
+    started = time.perf_counter()
+    with progress.phase(f"{arm}: answer", len(asked)) as phase:
+        generations = generate(
+            model,
+            tokenizer,
+            asked,
+            seeds=[0] * len(asked),  # greedy: nothing is drawn
+            sampling=greedy(settings),
+            batch_size=settings.evaluation.batch_size,
+            system=system,
+            on_batch=phase.advance,
+        )
+    seconds = (time.perf_counter() - started) / max(1, len(asked))
+    left = iter(generations)
+    replies = []
+    for user in users:
+        own = list(islice(left, len(user.queries)))
+        replies.append(
+            scored_reply(
+                user,
+                arm,
+                [each.text for each in own],
+                settings,
+                seconds=seconds * len(own),
+                tokens=sum(each.tokens for each in own),
             )
-        seconds = (time.perf_counter() - started) / max(1, len(asked))
-        left = iter(generations)
-        replies = []
-        for user in users:
-            own = list(islice(left, len(user.queries)))
-            replies.append(
-                scored_reply(
-                    user,
-                    arm.name,
-                    [each.text for each in own],
-                    settings,
-                    seconds=seconds * len(own),
-                    tokens=sum(each.tokens for each in own),
-                )
-            )
-        return replies
+        )
+    return replies

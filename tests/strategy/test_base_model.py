@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from conf.compose import compose
-from strategy.base_model import _base_id, _device_identity, model_key
+from strategy.base_model import _device_identity, model_key, name_base
 from strategy.public import PublicUsers
 
 PUBLIC = PublicUsers(Path("users.jsonl"), "hash")
@@ -17,6 +17,6 @@ def test_another_compute_type_is_another_base_model():
         compose([*WORDS, f"qlora.compute_dtype={name}"]) for name in ("bfloat16", "float32")
     )
     assert bfloat16.model.device.dtype == "bfloat16"
-    assert _base_id(bfloat16, PUBLIC) != _base_id(float32, PUBLIC)
+    assert name_base(bfloat16, PUBLIC) != name_base(float32, PUBLIC)
     # the type that the weights have already changes nothing: bases of earlier versions stay good
     assert _device_identity(bfloat16) == model_key(bfloat16, bfloat16.model.device)
