@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from clients import adapters, outbound
+from clients import adapters, outbound, private_budget
 from clients.base import Base
 from clients.folder import Device
 from clients.local_data import added_pairs
@@ -25,7 +25,13 @@ from models import lora, training
 from models.chat import Encoded, encode_pairs
 from models.cohort import CohortJob, CohortResult, train_one
 from models.distillation import distilled
-from models.private_training import Guarantee, train_privately
+from models.private_training import (
+    Draws,
+    Guarantee,
+    SeededDraws,
+    SystemDraws,
+    train_privately,
+)
 from protocol.codec import Arrays
 from protocol.messages import AdaptReply, AdaptRequest
 from protocol.recipe import Recipe, recipe_from_json
@@ -41,12 +47,14 @@ class Training:
         objective: Loss with a teacher; None is the cross-entropy.
         guarantee: What DP-SGD is to keep; None trains without.
         records: Per record of D_u the places of its examples, for DP-SGD.
+        draws: Where DP-SGD's draws and noise come from.
     """
 
     job: CohortJob
     objective: training.Objective | None = None
     guarantee: Guarantee | None = None
     records: tuple[tuple[int, ...], ...] = ()
+    draws: Draws | None = None
 
     @property
     def stackable(self) -> bool:
@@ -66,6 +74,7 @@ def adapt(
     """
     stream = recipe_from_json(request.recipe).stream
     if stream is not None:
+        private_budget.let_plain(device)
         return adapt_to_stream(device, base, request, settings, stream)
     what = prepare(device, base, request, settings)
     return finish(device, base, request, what, train_alone(base, what))
@@ -98,11 +107,12 @@ def prepare(
     )
     if recipe.epsilon is not None:
         return _private(device, request, recipe, job)
+    private_budget.let_plain(device)
     return Training(job, _objective(device, request, recipe, examples))
 
 
 def _private(device: Device, request: AdaptRequest, recipe: Recipe, job: CohortJob) -> Training:
-    """The same job under DP-SGD, with draws and noise from a seed that only the device knows.
+    """The same job under DP-SGD; its draws are fresh and shared with no other training.
 
     As many steps as the records alone would take: a record's examples are drawn together.
     """
@@ -112,15 +122,22 @@ def _private(device: Device, request: AdaptRequest, recipe: Recipe, job: CohortJ
     for place, pair in enumerate(request.kept, start=len(places)):
         places.setdefault(pair.id.rpartition("/")[0], []).append(place)
     steps = training.steps_for(len(places), job.schedule.batch_size, 1) * _epochs(job)
+    guarantee = Guarantee(recipe.epsilon or 0.0, recipe.delta, recipe.record_clip)
+    private_budget.spend(device, guarantee, len(places), job.schedule.batch_size, steps)
     return Training(
-        replace(
-            job,
-            schedule=replace(job.schedule, steps=steps),
-            batch_seed=derive_seed(job.batch_seed, device.secret.hex(), "private"),
-        ),
-        guarantee=Guarantee(recipe.epsilon or 0.0, recipe.delta, recipe.record_clip),
+        replace(job, schedule=replace(job.schedule, steps=steps)),
+        guarantee=guarantee,
         records=tuple(tuple(each) for each in places.values()),
+        draws=_draws(device, request, recipe, job),
     )
+
+
+def _draws(device: Device, request: AdaptRequest, recipe: Recipe, job: CohortJob) -> Draws:
+    """The operating system's; in a simulation ones that the device's secret repeats."""
+    if device.policy.noise == "system":
+        return SystemDraws()
+    named = (request.adapter_name, request.recipe, str(recipe.round))
+    return SeededDraws(derive_seed(job.batch_seed, device.secret.hex(), "private", *named))
 
 
 def _epochs(job: CohortJob) -> int:
@@ -143,6 +160,7 @@ def finish(
         "base_id": request.base_id,
         "steps": report.steps,
         adapters.SOURCES: shared_sources(request),
+        adapters.PRIVATE: what.guarantee is not None,
     }
     stored = adapters.store(device, request.adapter_name, base.model, facts, result.state)
     federated = recipe_from_json(request.recipe).federated
@@ -152,8 +170,8 @@ def finish(
         steps=report.steps,
         records=len(device.history.pairs),
         synthetic=len(what.job.examples) - len(device.history.pairs),
-        losses=report.losses,
-        tokens=report.tokens,
+        losses=() if what.guarantee else report.losses,  # these carry no noise
+        tokens=0 if what.guarantee else report.tokens,
         seconds=report.seconds,
         peak_memory_bytes=training_memory_bytes(base),
         adapter_bytes=stored,
@@ -177,13 +195,14 @@ def train_alone(base: Base, what: Training) -> CohortResult:
         lora.fill(base.model, job.start, "of the message")
     else:
         lora.reset(base.model, job.adapter_seed)
-    if what.guarantee is not None:
+    if what.guarantee is not None and what.draws is not None:
         report = train_privately(
             base.model,
             base.tokenizer.pad_token_id,
             [[job.examples[place] for place in record] for record in what.records],
             job.schedule,
             what.guarantee,
+            what.draws,
             job.batch_seed,
         )
         return CohortResult(report, dict(lora.lora_parameters(base.model)))

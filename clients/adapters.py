@@ -23,6 +23,7 @@ from storage import atomic
 from storage.hashing import hash_bytes
 
 SOURCES = "shared_sources"
+PRIVATE = "private"  # whether DP-SGD trained it
 _ARM_NAME = re.compile(r"[a-z0-9][a-z0-9_.@+-]{0,99}")
 
 
@@ -81,6 +82,12 @@ def fingerprint(device: Device, arm: str) -> str:
     """Hash of the stored adapter's weights, "" where there is none."""
     path = adapter_folder(device, arm) / lora.WEIGHTS_FILE
     return hash_bytes(path.read_bytes()) if path.is_file() else ""
+
+
+def is_private(device: Device, arm: str) -> bool:
+    """Whether the stored adapter was trained with DP-SGD."""
+    marker = adapter_folder(device, arm) / atomic.MARKER
+    return marker.is_file() and json.loads(marker.read_text(encoding="utf-8")).get(PRIVATE, False)
 
 
 def is_current(device: Device, arm: str) -> bool:

@@ -120,8 +120,18 @@ def answer(place: Place, content: RecordDict) -> AnswerReply:
 
     request, device = decode(AnswerRequest, content), folder.read(place.own)
     settings = _settings(device, request)
+    _check_privacy(device, request)
     base = _base(place, request.base_id, settings)
     return run(device, place.mates(settings), base, request, settings)
+
+
+def _check_privacy(device: folder.Device, request: AnswerRequest) -> None:
+    """Answers by a plain adapter, or with records in the prompt, void what private ones state."""
+    from clients import adapters, private_budget
+
+    name = request.adapter_name
+    if request.retrieved or (name is not None and not adapters.is_private(device, name)):
+        private_budget.let_plain(device)
 
 
 HANDLERS: dict[str, Callable[[Place, RecordDict], WireMessage]] = {

@@ -6,17 +6,26 @@ norm C, adds normal noise of deviation sigma * C to their sum, and divides by th
 records. A record's gradient is that of all examples made from it, so what the cloud wrote from
 it is covered too: the adapter is (epsilon, delta)-private for adding or removing one record of D_u.
 Opacus's RDP accountant finds sigma. The number of records counts as public. The report of a
-training is exact: its losses and token counts are not covered.
+training is exact: its losses and token counts are not covered and must not leave the device.
+
+Draws and noise come from :class:`SystemDraws`, the operating system's generator: whoever could
+find a seed could take the noise away, and PyTorch's own generator keeps only 32 bits of one. A
+:class:`SeededDraws` repeats itself, for simulations; its epsilon is for study. Noise is of float32
+weights; attacks on the last bits of floating-point noise (Mironov, CCS 2012) are not covered.
 """
 
 from __future__ import annotations
 
+import math
+import os
 import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
+import numpy as np
 import torch
 from peft import PeftModel
 
@@ -51,6 +60,64 @@ class Guarantee:
     clip: float
 
 
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What an accountant counts of one training.
+
+    Attributes:
+        sigma: Deviation of the noise, in clips.
+        rate: Probability with which a step draws a record.
+        steps: Optimizer steps.
+    """
+
+    sigma: float
+    rate: float
+    steps: int
+
+
+class Draws(Protocol):
+    """Where draws and noise come from."""
+
+    def uniform(self, count: int) -> torch.Tensor:
+        """(count,) float64 numbers in [0, 1)."""
+
+    def normal(self, shape: torch.Size) -> torch.Tensor:
+        """Standard normal float32 numbers of this shape."""
+
+
+class SystemDraws:
+    """Draws from the operating system's generator; no two are alike and no seed exists."""
+
+    def uniform(self, count: int) -> torch.Tensor:
+        """(count,) float64 numbers in [0, 1): the upper 53 bits of 64 random ones."""
+        bits = np.frombuffer(os.urandom(8 * count), dtype=np.uint64)
+        return torch.from_numpy((bits >> np.uint64(11)).astype(np.float64) * 2.0**-53)
+
+    def normal(self, shape: torch.Size) -> torch.Tensor:
+        """Standard normal numbers (Box and Muller, 1958)."""
+        half = (shape.numel() + 1) // 2
+        radius = torch.sqrt(-2.0 * torch.log1p(-self.uniform(half)))  # of 1 - u, never 0
+        angle = 2.0 * math.pi * self.uniform(half)
+        both = torch.cat((radius * torch.cos(angle), radius * torch.sin(angle)))
+        return both[: shape.numel()].reshape(shape).to(torch.float32)
+
+
+class SeededDraws:
+    """Draws that a seed repeats; all of the seed's bits count."""
+
+    def __init__(self, seed: int) -> None:
+        """Start at ``seed``."""
+        self._generator = np.random.default_rng(seed)
+
+    def uniform(self, count: int) -> torch.Tensor:
+        """(count,) float64 numbers in [0, 1)."""
+        return torch.from_numpy(self._generator.random(count))
+
+    def normal(self, shape: torch.Size) -> torch.Tensor:
+        """Standard normal float32 numbers of this shape."""
+        return torch.from_numpy(self._generator.standard_normal(tuple(shape), dtype=np.float32))
+
+
 @lru_cache(maxsize=256)
 def noise_multiplier(guarantee: Guarantee, sample_rate: float, steps: int) -> float:
     """The sigma with which ``steps`` steps at this rate keep the guarantee."""
@@ -71,11 +138,24 @@ def noise_multiplier(guarantee: Guarantee, sample_rate: float, steps: int) -> fl
 
 def epsilon_of(sigma: float, delta: float, sample_rate: float, steps: int) -> float:
     """The epsilon that was spent, by the same accountant."""
+    return composed_epsilon([Training(sigma, sample_rate, steps)], delta)
+
+
+def composed_epsilon(trainings: Sequence[Training], delta: float) -> float:
+    """The epsilon that all ``trainings`` on the same records spent together."""
     from opacus.accountants import RDPAccountant
 
     accountant = RDPAccountant()
-    accountant.history = [(sigma, sample_rate, steps)]
-    return float(accountant.get_epsilon(delta))
+    accountant.history = [(each.sigma, each.rate, each.steps) for each in trainings]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Optimal order is the")
+        return float(accountant.get_epsilon(delta))
+
+
+def plan(guarantee: Guarantee, records: int, batch_size: int, steps: int) -> Training:
+    """The noise and the sampling rate with which a training keeps ``guarantee``."""
+    rate = min(1.0, batch_size / records)
+    return Training(noise_multiplier(guarantee, rate, steps), rate, steps)
 
 
 def train_privately(
@@ -84,7 +164,8 @@ def train_privately(
     records: Sequence[Sequence[Encoded]],
     schedule: Schedule,
     guarantee: Guarantee,
-    seed: int,
+    draws: Draws,
+    dropout_seed: int = 0,
 ) -> TrainReport:
     """Train the parameters of ``model`` that require gradients; the model is left in eval mode.
 
@@ -94,7 +175,8 @@ def train_privately(
         records: Per record of D_u all examples that were made from it, its own first.
         schedule: Steps, expected records per step and rates; its own clipping is not used.
         guarantee: What to keep.
-        seed: Seed of draws, noise and dropout; whoever knows it can take the noise away.
+        draws: Where the drawn records and the noise come from.
+        dropout_seed: Seed of dropout, which hides nothing.
 
     Returns:
         As of :func:`models.training.train`; a step that drew no record has loss 0.
@@ -105,21 +187,20 @@ def train_privately(
     if not schedule.steps or not records:
         return TrainReport((), 0, 0, 0.0, peak_memory(model.device))
     started = time.perf_counter()
-    rate = min(1.0, schedule.batch_size / len(records))
-    sigma = noise_multiplier(guarantee, rate, schedule.steps)
+    planned = plan(guarantee, len(records), schedule.batch_size, schedule.steps)
+    sigma, rate = planned.sigma, planned.rate
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(
         trained, lr=schedule.learning_rate, weight_decay=schedule.weight_decay
     )
-    draw = torch.Generator().manual_seed(seed)
     losses, tokens = [], 0
-    with training_mode(model, seed):
+    with training_mode(model, dropout_seed):
         for learning_rate in learning_rates(schedule):
-            chosen = (torch.rand(len(records), generator=draw) < rate).nonzero().flatten().tolist()
+            chosen = (draws.uniform(len(records)) < rate).nonzero().flatten().tolist()
             drawn = [records[index] for index in chosen]
             total, loss = _clipped_sum(model, trained, pad_id, drawn, guarantee.clip)
             for weight, gradient in zip(trained, total, strict=True):
-                noise = torch.randn(gradient.shape, generator=draw).to(gradient.device)
+                noise = draws.normal(gradient.shape).to(gradient.device)
                 weight.grad = (gradient + sigma * guarantee.clip * noise) / (rate * len(records))
             optimizer.param_groups[0]["lr"] = learning_rate
             optimizer.step()

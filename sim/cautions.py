@@ -22,6 +22,7 @@ from sim.run_records import Run
 from sim.run_tables import nli_accuracy
 from sim.tables import count, percent, plural
 from strategy.filters import QUANTILE
+from strategy.methods import find_method
 
 NEAR_ZERO_KEPT = 0.01
 LOW_PASS = 0.05  # a filter that lets fewer candidates pass decides alone
@@ -43,6 +44,7 @@ def warnings(results: Results) -> list[str]:
                 *_nli_warnings(run),
                 *_script_warnings(run),
                 *_stale_warnings(run),
+                *_epsilon_warnings(run),
                 *_unwritten_warnings(run),
             )
         ]
@@ -56,6 +58,16 @@ def _stale_warnings(run: Run) -> Iterator[str]:
         yield (
             f"{arm}: {plural(users, 'adapter')} saw records that were withdrawn since; "
             f"python -m sim resume run={run.folder.name} trains them anew."
+        )
+
+
+def _epsilon_warnings(run: Run) -> Iterator[str]:
+    """A simulation repeats its noise, and reports other arms' exact numbers beside."""
+    names = [arm.name for arm in run.arms if find_method(arm.method).private]
+    if names and run.config.engine.name != "deployment":
+        yield (
+            f"{', '.join(names)}: epsilon is for study: the simulation's noise follows from its "
+            "seed, and exact numbers of arms without noise stand beside it."
         )
 
 

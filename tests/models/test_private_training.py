@@ -12,7 +12,11 @@ from models import loading, lora, private_training
 from models.chat import Encoded
 from models.private_training import (
     Guarantee,
+    SeededDraws,
+    SystemDraws,
+    Training,
     clipping_factor,
+    composed_epsilon,
     epsilon_of,
     noise_multiplier,
     train_privately,
@@ -45,7 +49,7 @@ def model(qwen2_folder):
 
 def trained(model, guarantee: Guarantee, seed: int = 3, **settings):
     lora.reset(model, 0)
-    report = train_privately(model, 0, RECORDS, schedule(**settings), guarantee, seed)
+    report = train_privately(model, 0, RECORDS, schedule(**settings), guarantee, SeededDraws(seed))
     return report, {name: w.detach().clone() for name, w in lora.lora_parameters(model).items()}
 
 
@@ -94,4 +98,27 @@ def test_one_record_moves_the_sum_of_gradients_by_at_most_the_clip(model):
 
 
 def test_no_records_train_nothing(model):
-    assert train_privately(model, 0, [], schedule(), STRICT, 0).steps == 0
+    assert train_privately(model, 0, [], schedule(), STRICT, SystemDraws()).steps == 0
+
+
+def test_the_systems_draws_are_what_they_say_and_never_the_same():
+    draws = SystemDraws()
+    uniform, normal = draws.uniform(100_000), draws.normal(torch.Size((317, 317)))
+    assert 0 <= float(uniform.min()) < float(uniform.max()) < 1
+    assert float(uniform.mean()) == pytest.approx(0.5, abs=0.01)
+    assert float(normal.mean()) == pytest.approx(0.0, abs=0.02)
+    assert float(normal.std()) == pytest.approx(1.0, abs=0.02)
+    assert float((normal.abs() < 1.96).double().mean()) == pytest.approx(0.95, abs=0.01)
+    assert not torch.equal(draws.uniform(4), draws.uniform(4))
+
+
+def test_seeds_that_agree_in_their_low_bits_draw_apart():
+    one, other = SeededDraws(7), SeededDraws(7 + (1 << 40))  # the same to torch's own generator
+    assert not torch.equal(one.normal(torch.Size((8,))), other.normal(torch.Size((8,))))
+
+
+def test_two_trainings_lose_more_than_one():
+    sigma = noise_multiplier(LOOSE, 0.2, 24)
+    once = composed_epsilon([Training(sigma, 0.2, 24)], 1e-3)
+    twice = composed_epsilon([Training(sigma, 0.2, 24)] * 2, 1e-3)
+    assert once <= 8.0 < twice < 16.0
