@@ -1,7 +1,7 @@
 """The papers' augmentation prompts and the forms of replies to them.
 
 The prompt's one sentence is all that the paper prints (REFERENCE A.2); whether a chat template
-stood around it is not known. ``AugmenterConfig.prompt_version`` names this wording.
+stood around it is not known. :mod:`strategy.prompting` has the other prompts.
 """
 
 from __future__ import annotations
