@@ -29,7 +29,7 @@ from lamp import dataset
 from lamp.records import Pair, UserHistory
 from lamp.tasks import task
 from models import sources
-from sim.filter_tables import FILTER_TITLES, READING_TITLES
+from sim.filter_tables import ALIGNED, FILTER_TITLES, READING_TITLES
 from sim.progress import TerminalProgress
 from sim.run import with_absolute_paths
 from storage import atomic
@@ -40,7 +40,7 @@ from strategy.filters import Candidate, Selection, select
 from strategy.progress import Progress, StepProgress
 from strategy.prompting import Prompt, make_prompt
 
-TITLES = {**READING_TITLES, **FILTER_TITLES}
+TITLES = {**READING_TITLES, ALIGNED: "other label", **FILTER_TITLES}
 PART = 16  # records between two writes to the cache
 USER = "replies"  # holds the entries in the cache
 

@@ -9,6 +9,7 @@ from clients.folder import STALE
 from lamp import metrics
 from sim import exercised
 from sim.filter_tables import (
+    ALIGNED,
     READING,
     asks,
     augmentations_of,
@@ -130,7 +131,8 @@ def _filter_warnings(run: Run) -> Iterator[str]:
             if gate == QUANTILE or not asks(run, arm, gate):
                 continue
             if reached and passed < LOW_PASS * reached:
-                let = "could be read" if gate == READING else f"passed {reason_title(run, gate)}"
+                known = {READING: "could be read", ALIGNED: "had the shared record's label"}
+                let = known.get(gate, f"passed {reason_title(run, gate)}")
                 yield f"{arm.name}: {percent(passed, reached)} of the candidates {let}."
 
 

@@ -14,7 +14,8 @@ from strategy.judges import EMBEDDING
 from strategy.methods import METHODS
 
 NOT_ASKED = "-"
-READING = "reading"  # the gate before the filters
+READING = "reading"  # the gates before the filters: whether there is a pair,
+ALIGNED = prompting.LABEL_NOT_ALIGNED  # and whether its label is the shared one
 FILTER_TITLES = {filters.SEMANTIC: "SCF", filters.DIVERSITY: "TDF", filters.LENGTH: "LSF"}
 BY_COSINE = "SCF (cosine)"  # where no NLI model judges semantic consistency
 READING_TITLES = {
@@ -27,7 +28,6 @@ READING_TITLES = {
     parsing.UNCLOSED: "bracket never closed",
     parsing.UNCLEAR: "not clear where a text ends",
     parsing.LABEL_OUTSIDE_SET: "label outside the set",
-    prompting.LABEL_NOT_ALIGNED: "label not the shared one",
 }
 
 
@@ -46,13 +46,18 @@ def kept_table(run: Run) -> Table | None:
                 str(sum(line.shared > 0 for line in lines)),
                 count(total.shared),
                 count(total.generated),
-                *(_passed(run, arm, gate, *numbers) for gate, *numbers in gates(total, others)),
+                *(
+                    _passed(run, arm, gate, *numbers)
+                    for gate, *numbers in gates(total, others)
+                    if gate != ALIGNED or run.task.pair_labels
+                ),
                 count(total.kept),
                 percent(total.kept, total.generated),
             ]
         )
     passes = [
         "Readable",
+        *(["Same label"] if run.task.pair_labels else []),
         *(f"Pass {reason_title(run, name)}" for name in (*FILTER_TITLES, *others)),
     ]
     head = ["Method", "Users who share", "Shared", "Generated", *passes, "Kept", "Kept share"]
@@ -66,7 +71,7 @@ def _passed(run: Run, arm: ArmName, gate: str, reached: int, passed: int) -> str
 
 def asks(run: Run, arm: ArmName, gate: str) -> bool:
     """Whether an arm's candidates go through a gate: thresholds or the best share, never both."""
-    if gate == READING:
+    if gate in (READING, ALIGNED):
         return True
     if METHODS[arm.method].choice != "filtered":
         return False
@@ -78,7 +83,7 @@ def rejections_table(run: Run) -> Table | None:
     """Per arm and reason: rejected candidates and their share of all that were generated."""
     arms = [arm for arm in run.arms if augmentations_of(run, arm.name)]
     totals = {arm.name: total_of(augmentations_of(run, arm.name)) for arm in arms}
-    reasons = (*READING_TITLES, *FILTER_TITLES, *other_reasons(run), filters.NOT_DRAWN)
+    reasons = (*READING_TITLES, ALIGNED, *FILTER_TITLES, *other_reasons(run), filters.NOT_DRAWN)
     rows: list[list[Cell | str]] = [
         [
             reason_title(run, reason),
@@ -153,7 +158,7 @@ def total_of(lines: Sequence[Augmentation]) -> Augmentation:
 
 def other_reasons(run: Run) -> list[str]:
     """Reasons of filters beyond the paper's three; they stand behind these."""
-    known = {*READING_TITLES, *FILTER_TITLES, filters.NOT_DRAWN}
+    known = {*READING_TITLES, ALIGNED, *FILTER_TITLES, filters.NOT_DRAWN}
     named = {reason for line in run.augmentations.values() for reason in line.rejected}
     return sorted(named - known)
 
@@ -163,6 +168,7 @@ def reason_title(run: Run, reason: str) -> str:
     titles = {
         **FILTER_TITLES,
         **READING_TITLES,
+        ALIGNED: "label not the shared one",
         filters.NOT_DRAWN: "not drawn",
         filters.QUANTILE: "best share",
     }
@@ -176,6 +182,6 @@ def gates(total: Augmentation, others: Iterable[str]) -> Iterator[tuple[str, int
     reached = total.generated
     passed = reached - sum(total.rejected.get(reason, 0) for reason in READING_TITLES)
     yield READING, reached, passed
-    for reason in (*FILTER_TITLES, *others):
+    for reason in (ALIGNED, *FILTER_TITLES, *others):
         reached, passed = passed, passed - total.rejected.get(reason, 0)
         yield reason, reached, passed

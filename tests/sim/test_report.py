@@ -109,6 +109,24 @@ def test_the_best_share_is_a_gate_of_its_own_and_thresholds_are_not_asked(make_r
     assert rejected == {"no input": "10", "best share": "70"}
 
 
+def test_a_label_other_than_the_shared_one_is_a_gate_of_its_own(make_run):
+    run = read_run(make_run(task="lamp_2", users=2, queries=1, methods=("cdcda",)))
+    line = next(iter(run.augmentations.values()))
+    rejected = {"cut_off": 20, "label_not_aligned": 60, "scf": 10}
+    made = replace(
+        run,
+        augmentations={
+            ("cdcda", line.user): replace(line, generated=100, kept=10, rejected=rejected)
+        },
+    )
+    table = kept_table(made)
+    cells = dict(zip(table.head, (cell.text for cell in table.rows[0]), strict=True))
+    named = [cells[name] for name in ("Readable", "Same label", "Pass SCF")]
+    assert named == ["80.0%", "25.0%", "50.0%"]
+    titles = [row[0].text for row in rejections_table(made).rows]
+    assert titles == ["cut off", "label not the shared one", "SCF"]
+
+
 def test_an_arm_in_which_nothing_is_shared_is_a_control(make_run):
     results = summarise([read_run(make_run(users=12, ratios=(0.0, 1.0)))])
     assert all(arm.exercised for arm in results.arms)
