@@ -55,6 +55,14 @@ TALK = re.compile(
     rf"|the (?:above|input|response|original|{REWORDED}))\b)",
     re.IGNORECASE,
 )
+# The same behind a sentence or in brackets, and a form that nobody filled in.
+_REMARK = re.compile(
+    r"[(\[.!?]\s{0,2}(?:note|explanation|reason|rationale)\b[^\n]{0,3}:", re.IGNORECASE
+)
+_FORM = re.compile(
+    r"(?:(?:your|the|new|insert|an?|similar) ){0,3}(?:input|response|output|text)(?: text| here)?",
+    re.IGNORECASE,
+)
 _RULE = re.compile(r"[ \t]*(?:[-*_=~`#]{3,}\w{0,10})[ \t]*")
 
 
@@ -182,11 +190,11 @@ def _pair_at(task: Task, reply: _Reply, marker: Marker) -> Parsed:
 
 
 def _checked(task: Task, written: str, response: str) -> Parsed:
-    if reading.is_blank(written):
+    if reading.is_blank(written) or _FORM.fullmatch(written):
         return Parsed(reason=EMPTY_INPUT)
     if not task.response_field:
         return Parsed(input=written)
-    if reading.is_blank(response):
+    if reading.is_blank(response) or _FORM.fullmatch(response):
         return Parsed(reason=NO_RESPONSE)
     return Parsed(input=written, response=response)
 
@@ -209,6 +217,8 @@ def _input_field(task: Task, reply: _Reply, marker: Marker) -> tuple[_Field, Mar
         return _Field(reason=UNCLEAR), None
     if found is not None:
         written = _bare(reply.text[start : found.start])
+        if any(TALK.match(line) for line in written.split("\n")[1:]):
+            return _Field(reason=UNCLEAR), None
         return _Field(reading.unwrap(written), form if form in reading.QUOTES else ""), found
     if task.response_field:
         return _Field(reply.text[start:limit].strip()), None
@@ -250,7 +260,7 @@ def _last_field(reply: _Reply, start: int, limit: int, *, one_line: bool) -> _Fi
     if not one_line and not ends_text(behind):
         return _Field(reason=UNCLEAR)
     inside = reply.markers.between(start, start + len(line))
-    if any(each.stands_out for each in inside):
+    if any(each.stands_out for each in inside) or _REMARK.search(line):
         return _Field(reason=UNCLEAR)
     if not line_break and limit < len(reply.text):  # the number of the pair behind it
         line = line[:-_LONGEST_MARK] + _LIST_MARK_BEHIND.sub("", line[-_LONGEST_MARK:])
