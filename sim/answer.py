@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
-from rich.console import Console
-
 from clients import folder as device_folder
 from clients.asking import BASE_ALONE, answer_with, newest_adapter
 from clients.folder import Device
@@ -18,6 +16,7 @@ from conf.names import one_of
 from conf.schema import AnswerRuntime, EvaluationConfig, GgufWeights
 from protocol.settings import settings_of
 from sim.folders import RunFolder, find_run
+from sim.terminal import PlainConsole
 from sim.words import read_words, required
 from storage import jsonlines
 from strategy.base_model import bases_root
@@ -35,9 +34,9 @@ WEIGHTS: tuple[GgufWeights, ...] = get_args(GgufWeights)
 
 def main(argv: Sequence[str]) -> int:
     """Answer one query with a stored adapter."""
-    console = Console()
+    console = PlainConsole()
     if set(argv) & {"-h", "--help"}:
-        console.print(USAGE, highlight=False, markup=False)
+        console.print(USAGE)
         return 0
     known = ("run", "user", "arm", "runs", "runtime", "weights")
     values, words = read_words("answer", argv, known, free=True)
@@ -46,8 +45,7 @@ def main(argv: Sequence[str]) -> int:
     through = _through(values)
     run = find_run(required("answer", values, "run", "runs/demo"), Path(values.get("runs", "runs")))
     device = find_device(run, required("answer", values, "user", "17"))
-    text = answer(run, device, values.get("arm"), " ".join(words), through)
-    console.print(text, highlight=False, markup=False)
+    console.print(answer(run, device, values.get("arm"), " ".join(words), through))
     return 0
 
 

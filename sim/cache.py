@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from conf.compose import compose
 from conf.errors import ConfigError
 from sim.tables import plural, size
+from sim.terminal import PlainConsole
 from sim.words import read_words
 from strategy.cache import Cache
 
@@ -18,9 +17,9 @@ USAGE = "usage: python -m sim cache prune [cache=<folder>]"
 
 def main(argv: Sequence[str]) -> int:
     """Prune the cache and say what went."""
-    console = Console()
+    console = PlainConsole()
     if set(argv) & {"-h", "--help"}:
-        console.print(USAGE, highlight=False)
+        console.print(USAGE)
         return 0
     values, actions = read_words("cache", argv, ("cache",), free=True)
     if actions != ["prune"]:
@@ -34,6 +33,5 @@ def main(argv: Sequence[str]) -> int:
     console.print(
         f"{plural(pruned.unheld, 'cached value')} that nobody held and {pruned.damaged} damaged "
         f"deleted, {pruned.left:,} left, {size(pruned.freed_bytes)} freed.",
-        highlight=False,
     )
     return 0

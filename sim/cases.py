@@ -17,7 +17,7 @@ from lamp.tasks import Task, query_text
 from sim.folders import RunFolder
 from sim.run_records import Answer, Run
 from sim.score_tables import REFERENCES
-from sim.tables import Table, make_table, number, signed, to_markdown
+from sim.tables import Table, make_table, markdown_text, number, signed, to_markdown
 
 MOST_CASES = 3  # on each side
 STUDIED = ("cdcda", "direct_ft")
@@ -71,9 +71,10 @@ def case_page(run: Run, title: str) -> str | None:
 
 
 def _section(case: Case) -> str:
-    asked = [f"> {' '.join(case.asked.split())}", ""] if case.asked else []
-    lines = [f"### User {case.user}, query {case.query}: {signed(case.gain)}", "", *asked]
-    lines += [f"Gold answer: **{' '.join(case.gold.split())}**", "", to_markdown(case.answers), ""]
+    asked = [f"> {markdown_text(case.asked)}", ""] if case.asked else []
+    named = f"User {markdown_text(case.user)}, query {markdown_text(case.query)}"
+    lines = [f"### {named}: {signed(case.gain)}", "", *asked]
+    lines += [f"Gold answer: {markdown_text(case.gold)}", "", to_markdown(case.answers), ""]
     return "\n".join(lines)
 
 

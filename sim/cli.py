@@ -20,6 +20,8 @@ from conf.errors import CdcdaError, ConfigError, DataError
 from conf.names import suggestion
 from sim import exit_status
 from sim.sweep import expand_all, name_apart
+from sim.terminal import forgive_encoding
+from storage.text_files import printable
 
 DEFAULT_COMMAND = "run"
 
@@ -75,6 +77,7 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         The exit status.
     """
+    forgive_encoding()
     debug, words = _take(argv, DEBUG)
     try:
         return _dispatch(words)
@@ -145,7 +148,8 @@ def _run_all(runs: Sequence[list[str]], run: Callable[..., int], dry_run: bool) 
 
 
 def _report_error(error: CdcdaError) -> int:
-    print(f"error: {error}", file=sys.stderr)
+    lines = map(printable, str(error).split("\n"))
+    print(f"error: {chr(10).join(lines)}", file=sys.stderr)
     refused = isinstance(error, ConfigError | DataError)
     return exit_status.REFUSED if refused else exit_status.FAILED
 

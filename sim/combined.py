@@ -14,7 +14,7 @@ from typing import Any
 
 from conf.errors import RunError
 from lamp import metrics
-from sim import cautions, exercised, filter_tables, plots, score_tables
+from sim import cautions, exercised, filter_tables, pictures, plots, score_tables
 from sim.layouts import Layout, make_layout
 from sim.results import Results, as_line, differing_keys, setting, summarise, value_of
 from sim.run_records import Run
@@ -73,7 +73,7 @@ def write(runs: Sequence[Run], out: Path, render: Render) -> Document:
     write_tables(out.with_name(f"{out.stem}_tables"), tables)
     curves = plots.curves_figure(layout.panels) if layout else None
     if curves is not None:
-        plots.save(curves, out.with_name(f"{out.stem}_curves.png"))
+        pictures.save(curves, out.with_name(f"{out.stem}_curves.png"))
     parts = [
         {**_section(results, out), "title": title}
         for results, title in zip(all_results, titles, strict=True)
@@ -163,7 +163,7 @@ def _section(results: Results, out: Path) -> dict[str, Any]:
     figure = plots.scores_figure(results)
     picture = out.with_name(f"{out.stem}_{run.folder.name}.png")
     if figure is not None:
-        plots.save(figure, picture)
+        pictures.save(figure, picture)
     tables = {
         "scores": score_tables.scores_table(results),
         "differences": score_tables.differences_table(results),

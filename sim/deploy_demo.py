@@ -23,7 +23,6 @@ from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from clients import folder as device_folder
 from clients import private_socket
@@ -44,6 +43,7 @@ from sim.flower_processes import (
 )
 from sim.folders import RunFolder
 from sim.processes import alive, title
+from sim.terminal import PlainConsole, words_table
 from sim.words import read_words
 from storage import atomic, jsonlines
 from strategy import public
@@ -103,7 +103,7 @@ class Demo:
     def say(self, text: str) -> None:
         """Say one line with the time since the beginning."""
         seconds = time.monotonic() - self.began
-        self.console.print(f"{seconds:5.0f} s  {text}", highlight=False, markup=False)
+        self.console.print(f"{seconds:5.0f} s  {text}")
 
     def look_for_trainers(self, devices: Mapping[str, Path]) -> None:
         """Remember the trainers that run now; they are no children of their SuperNodes."""
@@ -130,7 +130,7 @@ def main(argv: Sequence[str]) -> int:
     default = Path(config.paths.runs) / f"deploy-demo-{datetime.now():%Y%m%d-%H%M%S}"
     cache = Path(values.get("cache") or config.paths.cache).expanduser().absolute()
     set_environment()
-    demo = Demo(Path(values.get("folder") or default).absolute(), Console())
+    demo = Demo(Path(values.get("folder") or default).absolute(), PlainConsole())
     with _ended(demo):
         checks = _demonstrate(demo, cache)
     checks.append(_nothing_left(demo))
@@ -356,9 +356,9 @@ def _nothing_left(demo: Demo) -> Check:
 
 
 def _print(demo: Demo, checks: Sequence[Check]) -> None:
-    table = Table(title="Simulation and deployment", title_justify="left")
-    for heading in ("", "simulation", "deployment", ""):
-        table.add_column(heading, overflow="fold")
+    table = words_table(
+        "Simulation and deployment", ("", "simulation", "deployment", ""), numbers=()
+    )
     lines = ["| | simulation | deployment | |", "|---|---|---|---|"]
     for check in checks:
         cells = (check.what, check.simulation, check.deployment, "ok" if check.good else "NOT OK")

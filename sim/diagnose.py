@@ -11,8 +11,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from clients import folder as device_folder
 from clients.folder import Device
 from conf.compose import compose, from_json
@@ -23,6 +21,7 @@ from sim import run_tables
 from sim.folders import RunFolder, find_run
 from sim.run_records import LOSS_GAPS, read_run
 from sim.tables import to_rich
+from sim.terminal import PlainConsole
 from sim.words import read_words, required
 from storage import atomic
 from strategy.base_model import bases_root
@@ -36,9 +35,9 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         RunError: If the run has no adapter.
     """
-    console = Console()
+    console = PlainConsole()
     if set(argv) & {"-h", "--help"}:
-        console.print(USAGE, highlight=False, markup=False)
+        console.print(USAGE)
         return 0
     values, _ = read_words("diagnose", argv, ("run",))
     run = find_run(required("diagnose", values, "run", "demo"), Path(compose(()).paths.runs))

@@ -24,6 +24,7 @@ from conf.errors import ConfigError
 from conf.schema import Config
 from lamp.download import OFFICIAL_URL, Progress, download
 from lamp.tasks import task
+from sim.terminal import PlainConsole
 
 USAGE = f"""\
 python -m sim download [--from <address>] [key=value ...]
@@ -51,9 +52,9 @@ def main(argv: Sequence[str]) -> int:
         ConfigError: If a word is refused.
         DataError: If a file cannot be fetched; the message says what to do.
     """
-    console = Console()
+    console = PlainConsole()
     if {"-h", "--help"} & set(argv):
-        console.print(USAGE, markup=False, highlight=False)
+        console.print(USAGE)
         return 0
     address, words = _split_address(argv)
     configs = [compose(run) for run in expand(words)]
@@ -97,7 +98,7 @@ def _split_address(argv: Sequence[str]) -> tuple[str, list[str]]:
 def _shown(console: Console) -> Iterator[Callable[[Progress], None]]:
     """Show one bar per file while the block runs; nothing without a terminal."""
     bars = Bars(
-        TextColumn("  {task.description:<32}"),
+        TextColumn("  {task.description:<32}", markup=False),
         BarColumn(bar_width=20),
         DownloadColumn(),
         TransferSpeedColumn(),

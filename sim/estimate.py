@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from clients.outbound import covered_count
 from clients.policy import Policy
@@ -21,6 +20,7 @@ from conf.schema import BuildConfig, Config, TransformerSize
 from lamp.dataset import LampData
 from lamp.records import UserHistory
 from sim import provision
+from sim.terminal import words_table
 from strategy.methods import Arm, configured_arms
 
 KEPT_SHARE = 0.4  # of the generated pairs: a guess for the estimate alone
@@ -91,15 +91,14 @@ def estimate(config: Config, data: LampData) -> Estimate:
 def print_estimate(config: Config, data: LampData, console: Console) -> None:
     """Show the estimate as a table."""
     made = estimate(config, data)
-    table = Table(title="What would run", title_justify="left")
-    for heading in ("arm", "records", "shared", "replies", "optimizer steps", "time"):
-        table.add_column(heading, justify="left" if heading == "arm" else "right")
+    numbers = ("records", "shared", "replies", "optimizer steps", "time")
+    table = words_table("What would run", ("arm",), numbers)
     for each in made.arms:
         cells = (each.records, each.shared, each.replies, each.steps)
         table.add_row(each.arm.name, *(f"{cell:,}" for cell in cells), duration(each.seconds))
     console.print(table)
     for note in data.notes:
-        console.print(f"note: {note}", highlight=False)
+        console.print(f"note: {note}")
     console.print(
         f"{len(data.targets)} target users, {len(data.public)} public users, "
         f"{sum(len(user.queries) for user in data.targets)} queries\n"
@@ -108,7 +107,6 @@ def print_estimate(config: Config, data: LampData, console: Console) -> None:
         f"adapters on disk: {made.disk_bytes / MIB:,.1f} MiB in {Path(config.paths.runs)}\n"
         f"time, to a factor of two or three: {duration(made.seconds)}"
         + (" (170 s less once the miniature models are built)" if config.model.build else ""),
-        highlight=False,
     )
 
 

@@ -15,6 +15,7 @@ from conf.errors import ConfigError
 from conf.groups import groups, headline
 from conf.keys import Key, keys
 from conf.names import suggestion
+from sim.terminal import PlainConsole
 from strategy.methods import METHODS
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def print_help(
     Raises:
         ConfigError: If a topic is no group.
     """
-    page = _Page(console or Console(highlight=False))
+    page = _Page(console or PlainConsole())
     if topics:
         _print_topics(page, topics)
     else:
@@ -161,10 +162,10 @@ class _Page:
         left = f"  {word}"
         beside = meaning[:1] if len(left) <= INDENT - 2 else []
         gap = " " * (INDENT - len(left)) if beside else ""
-        self._console.print(left, style="cyan", markup=False, soft_wrap=True, end="")
+        self._console.print(left, style="cyan", soft_wrap=True, end="")
         self._line("".join((gap, *beside)))
         for line in meaning[len(beside) :]:
             self._line(" " * INDENT + line)
 
     def _line(self, line: str, style: str = "") -> None:
-        self._console.print(line, style=style, markup=False, soft_wrap=True)
+        self._console.print(line, style=style, soft_wrap=True)

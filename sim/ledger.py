@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from conf.errors import RunError
 from sim.folders import find_run
+from sim.terminal import PlainConsole, words_table
 from sim.words import read_words, required
 from storage import jsonlines
 from strategy.ledger import ENDPOINT, ORACLE, UP, WITHDRAWAL
@@ -22,9 +22,9 @@ GROUPED = ("direction", "kind", "arm")
 
 def main(argv: Sequence[str]) -> int:
     """Print the ledger of a run, or of one of its users."""
-    console = Console()
+    console = PlainConsole()
     if set(argv) & {"-h", "--help"}:
-        console.print(USAGE, highlight=False)
+        console.print(USAGE)
         return 0
     values, _ = read_words("ledger", argv, ("run", "user", "runs"))
     folder = find_run(
@@ -35,10 +35,11 @@ def main(argv: Sequence[str]) -> int:
     if user is not None:
         entries = entries_of(entries, user)
     title = f"Ledger of {folder.path.name}" + (f", user {user}" if user else "")
-    console.print(_table(title, entries))
+    for table in _tables(title, entries):
+        console.print(table)
     if user:
         console.print(_sent_table(entries))
-        console.print(_answer(user, entries), highlight=False)
+        console.print(_answer(user, entries))
     return 0
 
 
@@ -56,7 +57,8 @@ def entries_of(entries: Iterable[dict[str, Any]], user: str) -> list[dict[str, A
     return own
 
 
-def _table(title: str, entries: Sequence[dict[str, Any]]) -> Table:
+def _tables(title: str, entries: Sequence[dict[str, Any]]) -> Iterator[Table]:
+    """One table per direction; "again" are messages that were delivered once more."""
     totals: dict[tuple[str, ...], list[int]] = defaultdict(lambda: [0, 0, 0, 0])
     for entry in entries:
         total = totals[tuple(str(entry[key]) for key in GROUPED)]
@@ -64,23 +66,21 @@ def _table(title: str, entries: Sequence[dict[str, Any]]) -> Table:
         totals[tuple(str(entry[key]) for key in GROUPED)] = [
             sum(pair) for pair in zip(total, amounts, strict=True)
         ]
-    table = Table(title=title, title_justify="left")
-    for heading in GROUPED:
-        table.add_column(heading)
-    for heading in ("messages", "records", "bytes", "re-delivered"):
-        table.add_column(heading, justify="right")
-    for key in sorted(totals):
-        table.add_row(*key, *(f"{number:,}" for number in totals[key]))
-    return table
+    numbers = ("messages", "records", "bytes", "again")
+    for direction in dict.fromkeys(key[0] for key in sorted(totals)):
+        table = words_table(f"{title}: {direction}", GROUPED[1:], numbers)
+        for key in sorted(key for key in totals if key[0] == direction):
+            table.add_row(*key[1:], *(f"{number:,}" for number in totals[key]))
+        yield table
 
 
 def _sent_table(entries: Sequence[dict[str, Any]]) -> Table:
     """One row for every message that left the device, in the order they left."""
-    table = Table(title="Everything that left the device", title_justify="left")
-    for heading in ("kind", "arm", "fields", "hash"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("records", "bytes", "re-delivered"):
-        table.add_column(heading, justify="right")
+    table = words_table(
+        "Everything that left the device",
+        ("kind", "arm", "fields", "hash"),
+        ("records", "bytes", "again"),
+    )
     for entry in entries:
         if entry["direction"] == UP:
             again = "yes" if entry["redelivery"] else ""

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from conf.compose import compose
 from conf.errors import ConfigError
 from lamp.dialogues import read_folder
 from lamp.lexicons import telling_words, topics, write_lexicons
+from sim.terminal import PlainConsole
 from sim.words import read_words, required
 from storage.text_files import read_text
 
@@ -33,9 +32,9 @@ def main(argv: Sequence[str]) -> int:
         ConfigError: If a word is refused.
         DataError: If the texts cannot be used.
     """
-    console = Console()
+    console = PlainConsole()
     if {"-h", "--help"} & set(argv):
-        console.print(USAGE, markup=False, highlight=False)
+        console.print(USAGE)
         return 0
     values, _ = read_words("lexicons", argv, ("texts", "out", "words", "domains"))
     source = Path(required("lexicons", values, "texts", "notes.txt")).expanduser()
@@ -50,8 +49,8 @@ def main(argv: Sequence[str]) -> int:
     write_lexicons(out, lexicons)
     for each in lexicons:
         shown = ", ".join(each.words[:SHOWN_WORDS])
-        console.print(f"{each.domain}: {len(each.words)} words: {shown}, ...", markup=False)
-    console.print(f"Use them: python -m sim methods=[dac24] stream.lexicons={out}", markup=False)
+        console.print(f"{each.domain}: {len(each.words)} words: {shown}, ...")
+    console.print(f"Use them: python -m sim methods=[dac24] stream.lexicons={out}")
     return 0
 
 

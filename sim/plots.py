@@ -1,4 +1,4 @@
-"""Pictures as PNG and SVG: scores with intervals, curves, share ratio against score, losses.
+"""Pictures: scores with intervals, curves, share ratio against score, losses.
 
 Colours are Okabe and Ito's, told apart with every kind of colour vision, and fixed per method, so
 a method looks the same in every picture; markers differ too. Figures are drawn without pyplot:
@@ -7,7 +7,6 @@ nothing global is touched, and the same numbers give the same bytes.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
@@ -24,28 +23,15 @@ from matplotlib.ticker import MaxNLocator
 from lamp import metrics
 from sim import statistics
 from sim.layouts import Layout, Panel
+from sim.pictures import STYLE, save
 from sim.results import ArmResult, Results
 from sim.run_records import ArmName, Run
 from sim.score_tables import LAMP_METRICS, ORACLES, REFERENCES
 from sim.statistics import Floats, Resampling
 from sim.tables import LOWER_IS_BETTER, metric_head, metric_title, number, signed
 from sim.user_table import effective_ratio, user_scores
-from storage import atomic
 
-DPI = 150
-FORMATS: dict[str, Any] = {"png": {"Software": None}, "svg": {"Date": None}}
 MOST_PANELS = 3  # side by side
-STYLE: Any = {
-    "font.size": 10,
-    "axes.titlesize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#E4E4E4",
-    "legend.frameon": False,
-    "svg.hashsalt": "cdcda",  # else ids inside differ from file to file
-}
 COLOURS = {
     "device": "#555555",
     "direct_ft": "#0072B2",
@@ -80,16 +66,6 @@ def draw_run(results: Results, layout: Layout | None = None) -> tuple[Path, ...]
         "curves": curves_figure(layout.panels) if layout else None,
     }
     return tuple(save(figure, folder / f"{name}.png") for name, figure in figures.items() if figure)
-
-
-def save(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG and beside it as SVG, atomically and without a time stamp."""
-    for suffix, metadata in FORMATS.items():
-        buffer = io.BytesIO()
-        with rc_context(STYLE):
-            figure.savefig(buffer, format=suffix, dpi=DPI, metadata=metadata)
-        atomic.write_bytes(path.with_suffix(f".{suffix}"), buffer.getvalue())
-    return path
 
 
 def curves_figure(panels: Sequence[Panel]) -> Figure | None:

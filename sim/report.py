@@ -13,8 +13,8 @@ from pathlib import Path
 
 import jinja2
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from conf.compose import compose
 from conf.errors import ConfigError
@@ -23,6 +23,7 @@ from sim import (
     combined,
     device_tables,
     filter_tables,
+    pictures,
     plots,
     run_tables,
     score_tables,
@@ -39,12 +40,14 @@ from sim.run_records import Run, read_run
 from sim.tables import (
     Table,
     fitting,
+    markdown_text,
     natural_width,
     plural,
     to_markdown,
     to_rich,
     write_tables,
 )
+from sim.terminal import PlainConsole
 from sim.user_table import write_users
 from sim.words import read_words, required
 from storage import atomic
@@ -70,9 +73,9 @@ def main(argv: Sequence[str]) -> int:
         ConfigError: If a word is refused.
         RunError: If a run cannot be read, or runs of one task are no repetitions of one setting.
     """
-    console = Console()
+    console = PlainConsole()
     if set(argv) & {"-h", "--help"}:
-        console.print(USAGE, highlight=False, markup=False)
+        console.print(USAGE)
         return 0
     values, _ = read_words("report", argv, ("run", "runs", "out"))
     if ("run" in values) == ("runs" in values):
@@ -101,7 +104,7 @@ def write_combined(folders: Sequence[Path], out: Path, console: Console) -> None
     """
     document = combined.write([read_run(folder) for folder in folders], out, render)
     show_document(document, console)
-    console.print(f"Report   {out}", soft_wrap=True, highlight=False, markup=False)
+    console.print(f"Report   {out}", soft_wrap=True)
 
 
 def write_report(folders: Sequence[Path]) -> tuple[Results, ...]:
@@ -130,7 +133,7 @@ def _write_one(folder: Path) -> Results:
 
 def _draw_sharing(results: Results, folder: Path) -> list[Path]:
     figure = sharing_plot.sharing_figure(results)
-    return [plots.save(figure, folder / "plots" / "sharing.png")] if figure else []
+    return [pictures.save(figure, folder / "plots" / "sharing.png")] if figure else []
 
 
 def print_report(folders: Sequence[Path], console: Console) -> None:
@@ -184,15 +187,15 @@ def render_report(results: Results, pictures: Sequence[str], layout: Layout | No
             if layout
             else [],
             **{name: markdown(table) for name, table in report_tables(results).items()},
-            "title": title(run),
-            "facts": facts(run),
+            "title": markdown_text(title(run)),
+            "facts": [markdown_text(fact) for fact in facts(run)],
             "warnings": cautions.warnings(results),
             "not_exercised": not all(arm.exercised for arm in results.arms),
             "power": score_tables.power_notes(results),
             "leaks": leakage.sentences(results),
             "leakage_notes": leakage.notes(results),
             "redactions": sharing.redactions_note(run),
-            "notes": run_tables.data_notes(run),
+            "notes": [markdown_text(note) for note in run_tables.data_notes(run)],
             "judge": run_tables.judge_sentence(run),
             "level": results.resampling.level,
             "resamples": f"{results.resampling.resamples:,}",
@@ -248,25 +251,25 @@ def show(results: Results, console: Console) -> None:
     """Print the table, what to beware of, and where everything lies."""
     run = results.runs[0]
     users = plural(run.config.users, "user")
-    console.print(f"\n[bold]{escape(title(run))}[/bold], {users}")
+    console.print(Text.assemble("\n", (title(run), "bold"), f", {users}"))
     layout = make_layout(run.config.layout, (results,))
     if layout is None:
         _print_scores(results, console)
     else:
         _print_layout(layout, console)
     for line in _kept_lines(run):
-        console.print(escape(line), highlight=False)
+        console.print(line)
     if run.augmentations:
-        console.print(run_tables.judge_sentence(run), highlight=False)
+        console.print(run_tables.judge_sentence(run))
     for warning in cautions.warnings(results):
-        console.print(f"[bold yellow]![/bold yellow] {escape(warning)}", highlight=False)
+        console.print(Text.assemble(("!", "bold yellow"), f" {warning}"))
     for failure in run.failures[:SHOWN_FAILURES]:
         place = f"user {failure.user}, {failure.arm or 'all arms'}, {failure.phase}"
-        console.print(f"[bold red]failed[/bold red] {escape(f'{place}: {failure.reason}')}")
+        console.print(Text.assemble(("failed", "bold red"), f" {place}: {failure.reason}"))
     if (more := len(run.failures) - SHOWN_FAILURES) > 0:
-        console.print(f"[bold red]failed[/bold red] and {more} more, see the report")
-    console.print(f"Report   {run.folder / REPORT}", soft_wrap=True, highlight=False, markup=False)
-    console.print(f"Pictures {run.folder / 'plots'}", soft_wrap=True, highlight=False, markup=False)
+        console.print(Text.assemble(("failed", "bold red"), f" and {more} more, see the report"))
+    console.print(f"Report   {run.folder / REPORT}", soft_wrap=True)
+    console.print(f"Pictures {run.folder / 'plots'}", soft_wrap=True)
 
 
 def show_document(document: combined.Document, console: Console) -> None:
@@ -276,13 +279,13 @@ def show_document(document: combined.Document, console: Console) -> None:
         return
     for results, heading in zip(document.results, document.titles, strict=True):
         seeds = ", ".join(str(run.config.seed) for run in results.runs)
-        console.print(f"\n[bold]{escape(heading)}[/bold], seeds {seeds}")
+        console.print(Text.assemble("\n", (heading, "bold"), f", seeds {seeds}"))
         _print_scores(results, console)
 
 
 def _show_layout(document: combined.Document, layout: Layout, console: Console) -> None:
     worlds = ", ".join(dict.fromkeys(results.runs[0].world for results in document.results))
-    console.print(f"\n[bold]{escape(layout.title)}, {escape(worlds)}[/bold]")
+    console.print(Text(f"\n{layout.title}, {worlds}", style="bold"))
     _print_layout(layout, console)
 
 
@@ -292,15 +295,17 @@ def _print_layout(layout: Layout, console: Console) -> None:
             console.print(part)
             console.print()
     for note in layout.notes:
-        console.print(escape(note), highlight=False)
+        console.print(note)
 
 
 def _print_scores(results: Results, console: Console) -> None:
     console.print(_fitting(results, console))
     console.print(
-        f"[dim]{escape('[low, high]')}: {results.resampling.level} interval over users; "
-        "differences are paired, bold where the interval leaves out zero[/dim]",
-        highlight=False,
+        Text(
+            f"[low, high]: {results.resampling.level} interval over users; "
+            "differences are paired, bold where the interval leaves out zero",
+            style="dim",
+        )
     )
 
 

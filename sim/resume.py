@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from conf.compose import compose, from_json
 from sim import run
 from sim.folders import RunFolder, find_run
+from sim.terminal import PlainConsole
 from sim.words import read_words, required
 
 USAGE = "usage: python -m sim resume run=<folder or name> [runs=<folder of runs>]"
@@ -26,9 +25,9 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         The exit status, as for ``run``.
     """
-    console = Console()
+    console = PlainConsole()
     if set(argv) & {"-h", "--help"}:
-        console.print(USAGE, highlight=False, markup=False)
+        console.print(USAGE)
         return 0
     values, _ = read_words("resume", argv, ("run", "runs"))
     runs = Path(values.get("runs") or compose(()).paths.runs)

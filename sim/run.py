@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from rich.console import Console
+from rich.text import Text
 
 from conf.compose import compose
 from conf.schema import CausalModelConfig, Config, NliModelConfig
@@ -19,6 +20,7 @@ from sim.engine import set_environment, simulate
 from sim.folders import RunFolder, locked, new_run_folder
 from sim.prepare import begin, check, server_inputs, set_up
 from sim.progress import TerminalProgress
+from sim.terminal import PlainConsole
 from sim.tracker import track_arms
 from storage import atomic, jsonlines
 from strategy.prompting import TEMPLATES
@@ -35,7 +37,7 @@ def main(overrides: Sequence[str], dry_run: bool = False) -> int:
     Returns:
         The exit status: :mod:`sim.exit_status`.
     """
-    console = Console()
+    console = PlainConsole()
     config = with_absolute_paths(compose(overrides))
     set_environment()  # before anything imports transformers
     data = check(config)
@@ -85,7 +87,7 @@ def _work(config: Config, data: LampData | None, folder: RunFolder, console: Con
     """Set up where ``data`` is given, simulate what is left, report."""
     started = time.perf_counter()
     progress = TerminalProgress(console)
-    console.print(_headline(config), highlight=False)
+    console.print(_headline(config))
     try:
         if data is not None:
             set_up(config, data, folder, progress)
@@ -115,16 +117,15 @@ def _report(folder: RunFolder, console: Console) -> int:
         console.print(
             f"{len(failed)} users failed (exit status {status}): {named}\n"
             f"python -m sim resume run={folder.path.name} tries them again",
-            highlight=False,
-            markup=False,
         )
     return status
 
 
-def _headline(config: Config) -> str:
-    return (
-        f"[bold]{config.task.name}[/bold] on {config.data}: {config.users} users, "
-        f"{', '.join(config.methods)}; models {config.model.name}, seed {config.seed}"
+def _headline(config: Config) -> Text:
+    return Text.assemble(
+        (config.task.name, "bold"),
+        f" on {config.data}: {config.users} users, {', '.join(config.methods)}; "
+        f"models {config.model.name}, seed {config.seed}",
     )
 
 

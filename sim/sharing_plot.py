@@ -14,7 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lamp import metrics
-from sim.plots import DARK, STYLE
+from sim.pictures import STYLE
+from sim.plots import DARK
 from sim.results import ArmResult, Results
 from sim.sharing import EVERYONE, REFERENCE, Share, shares
 from sim.statistics import Difference, Estimate
@@ -95,6 +96,8 @@ def _draw_epsilons(
         if plain:
             axis.axhline(plain[-1].metrics[name].value, color=look[0], linestyle="--", linewidth=1)
     axis.set_xscale("log")
+    axis.xaxis.set_major_formatter("{x:g}")  # the usual one writes powers in mathematics
+    axis.xaxis.set_minor_formatter("")
     axis.set_xlabel("epsilon per record of D_u; dashed: without DP-SGD")
     axis.set_ylabel(metric_title(name))
     axis.set_title("adapters with clipped, noised training")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from rich.text import Text
 
 from sim.statistics import Difference, Estimate
 from storage import atomic
+from storage.text_files import printable
 
 Tone = Literal["plain", "better", "worse"]
 NOT_AVAILABLE = "n/a"
@@ -43,6 +45,9 @@ METRIC_TITLES = {
 LOWER_IS_BETTER = frozenset({"mae", "rmse", "user_mean_mae", "parse_failure_rate"})
 ABSENT = "-"  # nothing there and nothing missing
 MOST_COLUMNS = 1000  # wider than any table
+# What Markdown would read as more than a character; "_" within a word and "[a]" alone are none.
+_MEANT = re.compile(r"[\\|`*~$]|(?<!\w)_|_(?!\w)|(?<=\])[(\[:]|!(?=\[)")
+_HTML = re.compile(r"&(?=#?\w+;)")
 LATEX = {
     "\\": r"\textbackslash{}",
     **{char: f"\\{char}" for char in "&%$#_{}"},
@@ -90,7 +95,7 @@ def make_table(head: Sequence[str], rows: Sequence[Sequence[Cell | str]], left: 
 def to_markdown(table: Table) -> str:
     """Write a table as Markdown, without a final line break."""
     rule = ["---" if place < table.left else "---:" for place in range(len(table.head))]
-    lines = [[_escape(title) for title in table.head], rule]
+    lines = [[markdown_text(title) for title in table.head], rule]
     lines += [[_markdown_cell(cell) for cell in row] for row in table.rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -210,10 +215,10 @@ def to_rich(table: Table, *, stacked: bool) -> RichTable:
 
 
 def _markdown_cell(cell: Cell) -> str:
-    text = _escape(cell.text)
+    text = markdown_text(cell.text)
     if cell.tone != "plain":
         text = f"**{text}**"
-    return f"{text} {_escape(cell.detail)}" if cell.detail else text
+    return f"{text} {markdown_text(cell.detail)}" if cell.detail else text
 
 
 def _rich_cell(cell: Cell, gap: str) -> Text:
@@ -221,8 +226,13 @@ def _rich_cell(cell: Cell, gap: str) -> Text:
     return text.append(gap + cell.detail, style="not bold dim") if cell.detail else text
 
 
-def _escape(text: str) -> str:
-    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
+def markdown_text(text: str) -> str:
+    """Return ``text`` on one line so that Markdown shows it as it is: no markup, math or HTML.
+
+    Of underscores and brackets only those that could mean something are escaped.
+    """
+    line = printable(" ".join(text.split()))
+    return _HTML.sub(r"&amp;", _MEANT.sub(r"\\\g<0>", line)).replace("<", "&lt;")
 
 
 def metric_title(name: str) -> str:

@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from clients import folder as device_folder
 from clients.withdrawal import Withdrawal, withdraw
 from conf.compose import compose, from_json
@@ -19,6 +17,7 @@ from conf.errors import ConfigError, RunError
 from sim import provision
 from sim.folders import RunFolder, find_run, locked
 from sim.tables import plural
+from sim.terminal import PlainConsole
 from sim.words import read_words, required
 from strategy.augmentation import record_hash
 from strategy.cache import Cache
@@ -30,9 +29,9 @@ USAGE = "usage: python -m sim withdraw run=<folder or name> user=<id> ratio=<0 t
 
 def main(argv: Sequence[str]) -> int:
     """Withdraw one user's records above a ratio, and say what that did."""
-    console = Console()
+    console = PlainConsole()
     if set(argv) & {"-h", "--help"}:
-        console.print(USAGE, highlight=False)
+        console.print(USAGE)
         return 0
     values, _ = read_words("withdraw", argv, ("run", "user", "ratio", "runs"))
     runs = Path(values.get("runs") or compose(()).paths.runs)
@@ -41,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
     ratio = _ratio(required("withdraw", values, "ratio", "0.2"))
     with locked(folder):
         withdrawal, deleted = withdraw_user(folder, user, ratio)
-    console.print(_told(withdrawal, ratio, deleted, folder), highlight=False, markup=False)
+    console.print(_told(withdrawal, ratio, deleted, folder))
     return 0
 
 

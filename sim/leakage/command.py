@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from conf.compose import compose
 from sim.folders import find_run, locked
+from sim.terminal import PlainConsole
 from sim.words import read_words, required
 
 USAGE = "usage: python -m sim leakage run=<folder or name>"
@@ -16,9 +15,9 @@ USAGE = "usage: python -m sim leakage run=<folder or name>"
 
 def main(argv: Sequence[str]) -> int:
     """Audit one run and print what leaked."""
-    console = Console()
+    console = PlainConsole()
     if set(argv) & {"-h", "--help"}:
-        console.print(USAGE, highlight=False)
+        console.print(USAGE)
         return 0
     from sim.engine import set_environment
 
@@ -34,5 +33,5 @@ def main(argv: Sequence[str]) -> int:
         audit(folder, TerminalProgress(console))
         (results,) = write_report([folder.path])
     for sentence in sentences(results):
-        console.print(sentence, highlight=False, markup=False)
+        console.print(sentence)
     return 0

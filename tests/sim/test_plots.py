@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sim import plots
+from sim import pictures, plots
 from sim.plots import Points
 from sim.results import summarise
 from sim.run_records import read_run
@@ -31,8 +31,8 @@ def test_all_pictures_are_drawn(make_run):
 
 def test_same_numbers_same_bytes(make_run):
     results = summarise([read_run(make_run(users=3))])
-    first = plots.save(plots.scores_figure(results), results.runs[0].folder / "a.png")
-    second = plots.save(plots.scores_figure(results), results.runs[0].folder / "b.png")
+    first = pictures.save(plots.scores_figure(results), results.runs[0].folder / "a.png")
+    second = pictures.save(plots.scores_figure(results), results.runs[0].folder / "b.png")
     assert first.read_bytes() == second.read_bytes()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 
 from conf.schema import BaselinesConfig, ThresholdsConfig
-from sim.plots import save
+from sim.pictures import save
 from sim.report import write_report
 from sim.results import summarise
 from sim.run_records import read_run
