@@ -27,7 +27,7 @@ from conf.compose import compose
 from conf.errors import RunError
 from conf.schema import TransformerSize
 from sim.placement import actors
-from sim.plots import save
+from sim.pictures import save
 from storage import jsonlines
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -39,7 +39,7 @@ def test_the_page_shows_the_largest_gain_first_and_the_losses_too(shipped):
         page.index(f"query {query}:") for query in gains if query != best and f"{query}:" in page
     )
     assert "## Where it hurts most" in page
-    assert f"Gold answer: gold {best}**" in page
+    assert f"Gold answer: gold {best}" in page
     assert "| cdcda | cdcda \\| says |" in page
     better = sum(gain > 0 for gain in gains.values())
     assert f"Of 12 queries {better} are answered better" in page
