@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import date
 from ipaddress import ip_address
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from conf.errors import ConfigError
@@ -512,8 +513,22 @@ def _engine(config: Config) -> Iterator[str]:
         )
 
 
+def _paths(config: Config) -> Iterator[str]:
+    for key, value in (("cache", config.paths.cache), ("runs", config.paths.runs)):
+        remedy = "unset CDCDA_CACHE or name a folder" if key == "cache" else "name a folder"
+        if not value.strip():
+            yield f"paths.{key} must name a folder, got an empty one; {remedy}"
+            continue
+        try:
+            Path(value).expanduser()
+        except RuntimeError:
+            yield f"paths.{key}: no home folder is known for '{value}'; set HOME, or {remedy}"
+
+
 def _name(config: Config) -> Iterator[str]:
     name = config.name
+    if name is not None and len(name.encode()) > LONGEST_NAME:
+        yield f"name must have at most {LONGEST_NAME} bytes, got {len(name.encode())}"
     if name is not None and (name in {"", ".", ".."} or "/" in name or "\\" in name):
         yield f"name must be one folder name (the folder it goes in is paths.runs), got '{name}'"
 
@@ -524,6 +539,7 @@ def _repeated(path: str, names: Iterable[str]) -> Iterator[str]:
             yield f"{path} must not repeat '{name}'"
 
 
+LONGEST_NAME = 200  # of 255 that file systems take; what is written beside needs some
 RULES: tuple[Callable[[Config], Iterator[str]], ...] = (
     _privacy,
     _filters,
@@ -544,4 +560,5 @@ RULES: tuple[Callable[[Config], Iterator[str]], ...] = (
     _asking,
     _engine,
     _name,
+    _paths,
 )

@@ -116,6 +116,11 @@ def _parse(word: str) -> Override:
         raise ConfigError(f"'{word}': expected key=value, for example users=20{_hint(word)}")
     try:
         override = OverridesParser.create().parse_override(word)
+    except ValueError:  # int() takes no more digits than sys.get_int_max_str_digits()
+        key = word.partition("=")[0]
+        raise ConfigError(
+            f"{key}: expected a number of usual size, got one of thousands of digits; correct it"
+        ) from None
     except HydraException:
         key, _, value = word.partition("=")
         raise ConfigError(

@@ -44,15 +44,27 @@ ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # transformers' own bars would cut through ours
-    "NO_PROXY": "127.0.0.1,localhost",
+    # threads that wait for others sleep: a second simulation beside this one needs the cores
+    "OMP_WAIT_POLICY": "PASSIVE",
 }
+
+
+LOCAL = ("127.0.0.1", "localhost")
 
 
 def set_environment() -> None:
     """Set what libraries read when they are imported, where the user has not set it."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    _never_ask_a_proxy_for(*LOCAL)
     warnings.filterwarnings("ignore", message="`torch.jit.script_method` is deprecated")
+
+
+def _never_ask_a_proxy_for(*hosts: str) -> None:
+    """Add ``hosts`` to those that are reached directly; libraries read either spelling."""
+    for name in ("NO_PROXY", "no_proxy"):
+        given = [each for each in os.environ.get(name, "").split(",") if each.strip()]
+        os.environ[name] = ",".join(dict.fromkeys((*given, *hosts)))
 
 
 def simulate(

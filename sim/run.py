@@ -13,9 +13,10 @@ from rich.console import Console
 from rich.text import Text
 
 from conf.compose import compose
+from conf.errors import ConfigError
 from conf.schema import CausalModelConfig, Config, NliModelConfig
 from lamp.dataset import LampData
-from sim import exit_status
+from sim import exit_status, surroundings
 from sim.engine import set_environment, simulate
 from sim.folders import RunFolder, locked, new_run_folder
 from sim.prepare import begin, check, server_inputs, set_up
@@ -40,6 +41,7 @@ def main(overrides: Sequence[str], dry_run: bool = False) -> int:
     console = PlainConsole()
     config = with_absolute_paths(compose(overrides))
     set_environment()  # before anything imports transformers
+    surroundings.check(config)
     data = check(config)
     if dry_run:
         from sim.estimate import print_estimate
@@ -99,6 +101,8 @@ def _work(config: Config, data: LampData | None, folder: RunFolder, console: Con
             audit(folder, progress)
         atomic.write_json(folder.finished, {"failed": sorted(failed_users(folder))})
         status = _report(folder, console)
+    except ConfigError:
+        raise  # another attempt would be refused too
     except BaseException:
         print(f"go on with: python -m sim resume run={folder.path}", file=sys.stderr)
         raise

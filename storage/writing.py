@@ -1,4 +1,4 @@
-"""A disk that is full or read-only ends in one clear line, and the run can go on later."""
+"""A disk that is full or read-only, or a path that is none, ends in one clear line."""
 
 from __future__ import annotations
 
@@ -17,6 +17,12 @@ REMEDIES = {
     errno.EACCES: "make the folder writable",
     errno.EPERM: "make the folder writable",
     errno.ENOLCK: "take a folder on a file system with locks",
+    errno.ENOTDIR: "name a folder where a file is",
+    errno.EEXIST: "name a folder where a file is",
+    errno.EISDIR: "name a file where a folder is",
+    errno.ENAMETOOLONG: "take a shorter name",
+    errno.ELOOP: "take a folder without links in a circle",
+    errno.EIO: "check the disk",
 }
 
 
@@ -34,5 +40,5 @@ def writing(path: Path) -> Iterator[None]:
             raise
         raise RunError(
             f"{path.parent.name}/{path.name}: cannot be written ({error.strerror}); "
-            f"{REMEDIES[error.errno]}, then go on with `python -m sim resume`"
+            f"{REMEDIES[error.errno]}"
         ) from error

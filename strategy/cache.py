@@ -161,7 +161,7 @@ class Cache:
         except sqlite3.Error as error:
             raise RunError(
                 f"{self._path.name}: the cache cannot be used ({error}); make room, make it "
-                "writable, or delete it, then go on with `python -m sim resume`"
+                "writable, or delete it"
             ) from error
 
 

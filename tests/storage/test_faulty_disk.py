@@ -30,7 +30,7 @@ def full_disk(size: int) -> Iterator[None]:
 def test_a_full_disk_leaves_the_old_file_and_says_how_to_go_on(tmp_path):
     path = tmp_path / "run" / "results.json"
     atomic.write_text(path, "old")
-    told = pytest.raises(RunError, match=r"run/results.json: cannot be written .* sim resume")
+    told = pytest.raises(RunError, match=r"run/results.json: cannot be written .*make room")
     with full_disk(1000), told:
         atomic.write_bytes(path, b"x" * 5000)
     assert path.read_text() == "old"
