@@ -26,6 +26,7 @@ from sim.prepare import with_models
 from sim.progress import TerminalProgress
 from sim.run import with_absolute_paths
 from sim.statistics import Resampling
+from sim.terminal import PlainConsole
 from sim.tune_grid import ORDER, Choice, Trial, applied, choose, grid
 from sim.tune_output import Stage
 from sim.tune_trials import (
@@ -68,9 +69,9 @@ def main(argv: Sequence[str]) -> int:
         DataError: If the data cannot be used, or there are too few public users.
         RunError: If no setting of a stage could be scored.
     """
-    console = Console()
+    console = PlainConsole()
     if {"-h", "--help"} & set(argv):
-        console.print(USAGE, markup=False, highlight=False)
+        console.print(USAGE)
         return exit_status.OK
     dry_run, out, words = _split(argv)
     if out is not None:
@@ -90,7 +91,7 @@ def main(argv: Sequence[str]) -> int:
     stages = tune(make_bench(config, data, progress), console)
     if out is not None:
         tune_output.write(out, stages, config, data, words)
-        console.print(f"{out} is written; {tune_output.use(out)}", markup=False, highlight=False)
+        console.print(f"{out} is written; {tune_output.use(out)}")
     return exit_status.OK
 
 
@@ -157,7 +158,7 @@ def _run_stage(
     for trial in RUN[name](bench):
         trials.append(trial)
         line = tune_output.trial_line(trial, task, resampling)
-        console.print(f"  {len(trials)}/{planned} {line}", highlight=False, markup=False)
+        console.print(f"  {len(trials)}/{planned} {line}")
     return Stage(name, task, tuple(trials), _choice(name, task, trials, resampling), resampling)
 
 
