@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from conf.provenance import source_of
 from conf.schema import Config
 from lamp.dataset import LampData
 from models.chat import PROMPT_DATE
@@ -40,6 +41,7 @@ def make_manifest(config: Config, data: LampData, models: dict[str, Any]) -> dic
         },
         "models": models,
         "prompt_date": PROMPT_DATE.isoformat(),
+        "settings": source_of(config.qlora),
         "assumptions": "docs/assumptions.md",
     }
 

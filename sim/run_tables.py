@@ -274,6 +274,8 @@ def data_table(run: Run) -> Table:
     rows += _spread_row("Records per user (D_u)", histories.values(), count)
     rows += _spread_row("Largest share allowed", ratios, lambda value: f"{value:.2f}")
     rows.append(["Numbers that leave a device", _numbers_that_leave(run)])
+    if settings := run.manifest.get("settings"):
+        rows.append(["Settings of training", str(settings)])
     rows += _scalars(part)
     return make_table(("Figure", "Value"), rows)
 

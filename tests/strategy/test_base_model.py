@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from conf.compose import compose
-from strategy.base_model import _device_identity, model_key, name_base
+from protocol.settings import settings_of, settings_to_json
+from strategy.base_model import _device_identity, model_key, name_base, name_cloud
 from strategy.public import PublicUsers
 
 PUBLIC = PublicUsers(Path("users.jsonl"), "hash")
@@ -20,3 +21,14 @@ def test_another_compute_type_is_another_base_model():
     assert name_base(bfloat16, PUBLIC) != name_base(float32, PUBLIC)
     # the type that the weights have already changes nothing: bases of earlier versions stay good
     assert _device_identity(bfloat16) == model_key(bfloat16, bfloat16.model.device)
+
+
+def test_the_clouds_own_settings_of_tuning_name_m_cloud_and_neither_m_base_nor_a_device():
+    plain = compose(WORDS)
+    own = compose([*WORDS, "qlora.cloud_learning_rate=0.003"])
+    assert name_base(own, PUBLIC) == name_base(plain, PUBLIC)
+    assert name_cloud(own, PUBLIC) != name_cloud(plain, PUBLIC)
+    assert settings_to_json(settings_of(own)) == settings_to_json(settings_of(plain))
+    # where they say what M_base's say, M_cloud is the same
+    same = compose([*WORDS, f"qlora.cloud_epochs={plain.qlora.base_epochs}"])
+    assert name_cloud(same, PUBLIC) == name_cloud(plain, PUBLIC)
