@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,26 @@ def shared_folder() -> Path:
     if not (folder / "lamp").is_dir():
         pytest.skip("needs real LaMP records in ../shared/lamp, which is not there")
     return folder
+
+
+@pytest.fixture(scope="session")
+def pretrained_cache() -> Path:
+    """The cache with what `make pretrained` fetches.
+
+    Without it the test is skipped; in continuous integration (CI=true) it fails, as nothing would
+    show that it never runs there.
+    """
+    from conf.compose import compose
+    from models.pretrained import WHEELS, is_fetched
+
+    cache = Path(compose([]).paths.cache).expanduser().absolute()
+    missing = [wheel.about for wheel in WHEELS if not is_fetched(wheel, cache)]
+    if missing:
+        reason = f"needs {' and '.join(missing)}; run `make pretrained`"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return cache
 
 
 @pytest.fixture(scope="session")
