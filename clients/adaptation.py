@@ -176,6 +176,7 @@ def finish(
         peak_memory_bytes=training_memory_bytes(base),
         adapter_bytes=stored,
         weights=_numpy(result.state) if federated else {},
+        shortened=sum(example.shortened for example in what.job.examples),
     )
 
 

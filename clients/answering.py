@@ -16,6 +16,8 @@ from clients import adapters, gguf_files
 from clients.base import Base
 from clients.folder import Device
 from clients.room import require_room
+from lamp import tasks
+from lamp.records import Prompt
 from models import lora
 from models.generation import Generation, generate
 from protocol.answers import greedy, prompts, scored_reply
@@ -40,6 +42,7 @@ def answer(
         settings,
         seconds=time.perf_counter() - started,
         tokens=sum(generation.tokens for generation in generations),
+        shortened=sum(generation.shortened for generation in generations),
     )
 
 
@@ -47,7 +50,8 @@ def answer_text(
     device: Device, base: Base, arm: str | None, prompt: str, settings: DeviceSettings
 ) -> str:
     """Answer one free question with the adapter of ``arm`` (None: with M_base alone)."""
-    return _decode(device, base, arm, [prompt], settings)[0].text
+    asked = tasks.as_prompt(tasks.task(settings.task), prompt)
+    return _decode(device, base, arm, [asked], settings)[0].text
 
 
 def _keep(device: Device, base: Base, request: AnswerRequest) -> None:
@@ -59,7 +63,7 @@ def _keep(device: Device, base: Base, request: AnswerRequest) -> None:
 
 
 def _decode(
-    device: Device, base: Base, arm: str | None, asked: Sequence[str], settings: DeviceSettings
+    device: Device, base: Base, arm: str | None, asked: Sequence[Prompt], settings: DeviceSettings
 ) -> list[Generation]:
     if settings.evaluation.runtime == "llamacpp":
         return gguf_files.answer(

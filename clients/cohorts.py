@@ -24,6 +24,7 @@ from clients.base import Base
 from clients.folder import Device
 from clients.room import require_room
 from conf.errors import CdcdaError, ModelError, RunError
+from lamp.records import Prompt
 from models import lora
 from models.cohort import answer_cohort, fitting_size, train_cohort
 from models.generation import Generation, generate
@@ -193,6 +194,7 @@ def _answer_together(
             settings,
             seconds=seconds * tokens / every,
             tokens=tokens,
+            shortened=sum(each.shortened for each in own),
         )
         jobs.put_reply(device, name, reply, _made_from(device, request))
 
@@ -201,7 +203,7 @@ def _decode(
     devices: Sequence[Device],
     base: Base,
     adapter: str | None,
-    asked: Sequence[Sequence[str]],
+    asked: Sequence[Sequence[Prompt]],
     settings: DeviceSettings,
 ) -> list[list[Generation]]:
     """Answer all devices' prompts, each with its own adapter or all with the base alone."""

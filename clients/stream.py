@@ -59,6 +59,7 @@ class Diary:
         too_large: Records that no bin could hold.
         fates: What became of the texts that the device wrote.
         buffer_bytes: Most bytes that the buffer held.
+        shortened: Examples of the last fine-tuning that were too long.
     """
 
     seen: list[int] = field(default_factory=list)
@@ -72,6 +73,7 @@ class Diary:
     too_large: int = 0
     fates: Counter[Fate] = field(default_factory=Counter)
     buffer_bytes: int = 0
+    shortened: int = 0
 
     def timed(self, phase: str, step: Callable[[], T]) -> T:
         """Run ``step`` on the clock of ``phase``."""
@@ -182,6 +184,7 @@ class StreamingDevice:
         )
         report = train_one(self._base.model, self._base.tokenizer.pad_token_id, job)
         self.diary.reports.append(report)
+        self.diary.shortened = sum(example.shortened for example in encoded)
         self.diary.epoch_seconds.append(report.seconds / settings.qlora.epochs)
 
     def _note(self) -> None:
@@ -270,6 +273,7 @@ def adapt_to_stream(
         annotations=diary.annotations,
         synthesis=tuple(diary.fates[fate] for fate in FATES),
         buffer_bytes=diary.buffer_bytes,
+        shortened=diary.shortened,
     )
 
 

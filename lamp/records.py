@@ -57,6 +57,25 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt in parts, so that one that is too long can be cut where the user's text stands.
+
+    Attributes:
+        before: Instruction, and records that were retrieved for it.
+        text: The text x that it is about.
+        after: What follows the text.
+    """
+
+    before: str
+    text: str
+    after: str = ""
+
+    def __str__(self) -> str:
+        """The whole prompt."""
+        return f"{self.before}{self.text}{self.after}"
+
+
+@dataclass(frozen=True, slots=True)
 class UserHistory:
     """One user: D_u and the queries that come after it.
 

@@ -11,14 +11,14 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
 
-from lamp.records import Pair, Query
-from lamp.tasks import Task, query_text
+from lamp.records import Pair, Prompt, Query
+from lamp.tasks import Task, as_prompt, query_text
 
 JOINT = ", and "
 _OPTIONS = re.compile(r'\[\d\]: "([^"]*)"')
@@ -78,7 +78,7 @@ def prompt_with_items(
     *,
     items: int,
     max_tokens: int,
-) -> str:
+) -> Prompt:
     """Put the records that fit ``query`` best into its prompt.
 
     Args:
@@ -93,8 +93,9 @@ def prompt_with_items(
     Raises:
         DataError: If the query does not have the task's wording.
     """
+    plain = as_prompt(task, query.input)
     if not items:
-        return query.input
+        return plain
     chosen = [pairs[place] for place in ranked(task, query, pairs)[:items]]
     parts: list[str] = []
     left = max_tokens
@@ -102,7 +103,7 @@ def prompt_with_items(
         part = _fitted(task, pair, tokenizer, left // (len(chosen) - number))
         left -= _length(tokenizer, part)
         parts += [part] if part else []
-    return _placed(task, query, parts) if parts else query.input
+    return _placed(task, plain, parts) if parts else plain
 
 
 def ranked(task: Task, query: Query, pairs: tuple[Pair, ...]) -> list[int]:
@@ -158,10 +159,9 @@ def _length(tokenizer: Tokenizer, text: str) -> int:
     return len(tokenizer.encode(text, add_special_tokens=False))
 
 
-def _placed(task: Task, query: Query, parts: Sequence[str]) -> str:
+def _placed(task: Task, plain: Prompt, parts: Sequence[str]) -> Prompt:
     wording = wording_of(task)
     if not wording.after_text:
-        return JOINT.join(parts) + wording.lead + query.input
-    text = query_text(task, query)
-    end = query.input.index(task.query_before) + len(task.query_before) + len(text) + len('"')
-    return query.input[:end] + "".join(JOINT + part for part in parts) + query.input[end:]
+        return replace(plain, before=JOINT.join(parts) + wording.lead + plain.before)
+    quote, rest = plain.after[:1], plain.after[1:]
+    return replace(plain, after=quote + "".join(JOINT + part for part in parts) + rest)

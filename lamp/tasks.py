@@ -15,7 +15,7 @@ from typing import Literal
 
 from conf.errors import ConfigError, DataError
 from conf.schema import TaskConfig
-from lamp.records import Pair, ProfileItem, Query
+from lamp.records import Pair, ProfileItem, Prompt, Query
 
 SLOT = "{x}"  # where the pair's input stands in a prompt
 
@@ -251,6 +251,23 @@ def training_prompt(task: Task, pair: Pair) -> tuple[str, str]:
     """
     completion = pair.response if task.response_field else pair.input
     return task.pair_prompt.replace(SLOT, pair.input), completion
+
+
+def training_example(task: Task, pair: Pair) -> tuple[Prompt, str]:
+    """Return :func:`training_prompt` with the prompt in its parts."""
+    before, slot, after = task.pair_prompt.partition(SLOT)
+    _, completion = training_prompt(task, pair)
+    return Prompt(before, pair.input if slot else "", after), completion
+
+
+def as_prompt(task: Task, text: str) -> Prompt:
+    """Part a whole prompt where the task's wording stands; one in another wording is all text."""
+    try:
+        inner = query_text(task, Query("", text, ""))
+    except DataError:
+        return Prompt("", text)
+    start = text.index(task.query_before) + len(task.query_before)
+    return Prompt(text[:start], inner, text[start + len(inner) :])
 
 
 def query_text(task: Task, query: Query) -> str:

@@ -5,6 +5,10 @@ its parts are tokenised normally, the user's text without any control token, so 
 ``<|im_end|>`` stays text. Where text and template meet between two words, as in Qwen's template,
 the ids equal ``apply_chat_template``'s. Text is never trimmed, also where a template would trim it.
 
+A prompt that is too long loses text, never its instruction, in training and in answering alike:
+the oldest tokens go, those at the beginning of the text x that the prompt is about (an article, a
+review); retrieved records count as instruction. Of a prompt without parts all is text.
+
 Templates that write today's date into the prompt (Llama 3.2, SmolLM3, Mistral) get
 :data:`PROMPT_DATE` instead, so that a prompt is the same on every day.
 """
@@ -19,8 +23,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from conf.errors import ModelError
-from lamp.records import Pair
-from lamp.tasks import Task, training_prompt
+from lamp.records import Pair, Prompt
+from lamp.tasks import Task, training_example
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -45,10 +49,12 @@ class Encoded:
     Attributes:
         input_ids: Template, prompt, completion and the end-of-turn token.
         labels: As ``input_ids`` where the loss counts, ``IGNORED`` on template and prompt.
+        shortened: Whether prompt or completion did not fit as a whole.
     """
 
     input_ids: list[int]
     labels: list[int]
+    shortened: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,40 +73,55 @@ class TurnParts:
 
 
 def encode_prompt(
-    tokenizer: PreTrainedTokenizerBase, prompt: str | bytes, system: str | None, max_len: int
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str | bytes | Prompt,
+    system: str | None,
+    max_len: int,
 ) -> list[int]:
     """Encode one user turn, ready for the reply.
 
     Args:
         tokenizer: Tokenizer with a chat template.
-        prompt: The user's text; undecodable bytes and lone surrogates become U+FFFD.
+        prompt: The user's turn; undecodable bytes and lone surrogates become U+FFFD.
         system: System turn; None leaves it to the template, which may add its own.
-        max_len: Longest result; a longer prompt loses the oldest tokens of the user's text.
+        max_len: Longest result; a longer prompt loses the oldest tokens of its text.
 
     Raises:
         ModelError: If there is no usable chat template, or ``max_len`` is too short for it.
     """
+    return encode_turn(tokenizer, prompt, system, max_len)[0]
+
+
+def encode_turn(
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str | bytes | Prompt,
+    system: str | None,
+    max_len: int,
+) -> tuple[list[int], bool]:
+    """Return what :func:`encode_prompt` does, and whether the prompt was shortened."""
     parts = turn_parts(tokenizer, system)
     room = _room(parts, max_len)
-    return _with_newest(parts, encode_text(tokenizer, prompt), room)
+    ids = encode_text(tokenizer, _whole(prompt))
+    kept = ids if len(ids) <= room else _parted(tokenizer, prompt, ids).newest(room)
+    return [*parts.before, *kept, *parts.after], len(ids) > room
 
 
 def encode_example(
     tokenizer: PreTrainedTokenizerBase,
-    prompt: str | bytes,
+    prompt: str | bytes | Prompt,
     completion: str | bytes,
     system: str | None,
     max_len: int,
 ) -> Encoded:
     """Encode one prompt with its completion; only completion and end-of-turn token are scored.
 
-    Too long an example first loses the oldest tokens of the user's text. A completion that is too
-    long even alone is cut at its end and then has no end-of-turn token: nothing should teach the
-    model to stop in the middle of a sentence.
+    Too long an example first loses the oldest tokens of the prompt's text. A completion that does
+    not fit beside the instruction alone is cut at its end and then has no end-of-turn token:
+    nothing should teach the model to stop in the middle of a sentence.
 
     Args:
         tokenizer: Tokenizer with a chat template.
-        prompt: The user's text.
+        prompt: The user's turn.
         completion: The reply to learn.
         system: System turn; None leaves it to the template.
         max_len: Longest example, in tokens.
@@ -110,9 +131,16 @@ def encode_example(
     """
     parts = turn_parts(tokenizer, system)
     room = _room(parts, max_len)
-    reply = [*encode_text(tokenizer, completion), parts.end_of_turn][:room]
-    asked = _with_newest(parts, encode_text(tokenizer, prompt), room - len(reply))
-    return Encoded(asked + reply, [IGNORED] * len(asked) + reply)
+    ids = encode_text(tokenizer, _whole(prompt))
+    reply = [*encode_text(tokenizer, completion), parts.end_of_turn]
+    shortened = len(ids) + len(reply) > room
+    if shortened:
+        turn = _parted(tokenizer, prompt, ids)
+        fixed = turn.before + turn.after
+        reply = reply[: room - fixed] if fixed < room else reply[:room]
+        ids = turn.newest(room - len(reply))
+    asked = [*parts.before, *ids, *parts.after]
+    return Encoded(asked + reply, [IGNORED] * len(asked) + reply, shortened)
 
 
 def num_scored(example: Encoded) -> int:
@@ -129,7 +157,7 @@ def encode_pairs(
 ) -> list[Encoded]:
     """Encode records of D_u, or synthetic ones, as training examples of ``task``."""
     return [
-        encode_example(tokenizer, *training_prompt(task, pair), system=system, max_len=max_len)
+        encode_example(tokenizer, *training_example(task, pair), system=system, max_len=max_len)
         for pair in pairs
     ]
 
@@ -296,9 +324,49 @@ def _room(parts: TurnParts, max_len: int) -> int:
     return room
 
 
-def _with_newest(parts: TurnParts, text: list[int], room: int) -> list[int]:
-    kept = text[max(0, len(text) - room) :]
-    return [*parts.before, *kept, *parts.after]
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """A user's turn as token ids.
+
+    Attributes:
+        ids: The whole turn.
+        before: So many ids from the start belong to what stands before the text.
+        after: So many from the end to what follows it.
+    """
+
+    ids: list[int]
+    before: int
+    after: int
+
+    def newest(self, room: int) -> list[int]:
+        """At most ``room`` ids: the oldest of the text go; where that is not enough, the oldest."""
+        excess = len(self.ids) - room
+        if excess <= 0:
+            return self.ids
+        text = len(self.ids) - self.before - self.after
+        kept = self.ids[: self.before] + self.ids[self.before + min(excess, text) :]
+        return kept[len(kept) - room :]
+
+
+def _whole(prompt: str | bytes | Prompt) -> str | bytes:
+    return str(prompt) if isinstance(prompt, Prompt) else prompt
+
+
+def _parted(
+    tokenizer: PreTrainedTokenizerBase, prompt: str | bytes | Prompt, ids: list[int]
+) -> _Turn:
+    """Find the parts of a prompt in its ids; a token across the border of a part is text."""
+    if not isinstance(prompt, Prompt):
+        return _Turn(ids, 0, 0)
+    before = _common(ids, encode_text(tokenizer, prompt.before))
+    after = _common(ids[before:][::-1], encode_text(tokenizer, prompt.after)[::-1])
+    return _Turn(ids, before, after)
+
+
+def _common(ids: list[int], others: list[int]) -> int:
+    """Length of the common beginning."""
+    pairs = zip(ids, others, strict=False)
+    return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(ids), len(others)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ from transformers import PreTrainedTokenizerBase
 from conf.errors import ModelError
 from conf.schema import SamplingConfig
 from conf.seeds import derive_seed
+from lamp.records import Prompt
 from models import lora, packing
 from models.chat import IGNORED, Encoded, num_scored
 from models.generation import Generation, Stacked, generate
@@ -153,7 +154,7 @@ def answer_cohort(
     model: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     adapters: Sequence[Mapping[str, torch.Tensor]],
-    prompts: Sequence[Sequence[str]],
+    prompts: Sequence[Sequence[str | Prompt]],
     sampling: SamplingConfig,
     batch_size: int,
     system: str | None = None,

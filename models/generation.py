@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -33,7 +33,8 @@ from transformers import (
 
 from conf.errors import ModelError
 from conf.schema import SamplingConfig
-from models.chat import encode_prompt, encode_text, pad_id, stop_ids
+from lamp.records import Prompt
+from models.chat import encode_text, encode_turn, pad_id, stop_ids
 from models.stacked import Stack
 
 OnBatch = Callable[[int], None]
@@ -49,11 +50,13 @@ class Generation:
         text: The reply without control tokens.
         tokens: Tokens generated, the end-of-turn token included.
         finished: Whether the reply ended by itself, not by ``max_new_tokens``.
+        shortened: Whether its prompt was too long and lost text.
     """
 
     text: str
     tokens: int
     finished: bool
+    shortened: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,7 @@ class Stacked:
 def generate(
     model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[str],
+    prompts: Sequence[str | Prompt],
     seeds: Sequence[int],
     sampling: SamplingConfig,
     batch_size: int,
@@ -102,7 +105,7 @@ def generate(
         ModelError: If the model's context cannot hold ``max_new_tokens`` beside a prompt.
     """
     context = int(model.config.max_position_embeddings)
-    encoded = _encode_all(context, tokenizer, prompts, sampling, system, prefill)
+    encoded, shortened = _encode_all(context, tokenizer, prompts, sampling, system, prefill)
     owners = stacked.owners if stacked else (0,) * len(prompts)
     decoder = _Decoder(model, tokenizer, sampling, system, stacked)
     replies: dict[int, Generation] = {}
@@ -110,7 +113,8 @@ def generate(
         chosen = sorted(batch, key=lambda index: owners[index])
         rows = [(owners[index], encoded[index]) for index in chosen]
         answers = decoder.decode(rows, [seeds[index] for index in chosen])
-        replies.update(zip(chosen, answers, strict=True))
+        for index, answer in zip(chosen, answers, strict=True):
+            replies[index] = replace(answer, shortened=shortened[index])
         if on_batch is not None:
             on_batch(len(chosen))
     return [replies[index] for index in range(len(prompts))]
@@ -119,7 +123,7 @@ def generate(
 def length_batches(
     context: int,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[str],
+    prompts: Sequence[str | Prompt],
     sampling: SamplingConfig,
     batch_size: int,
     system: str | None = None,
@@ -139,7 +143,7 @@ def length_batches(
         system: System turn; None leaves it to the chat template.
         prefill: How every reply begins.
     """
-    encoded = _encode_all(context, tokenizer, prompts, sampling, system, prefill)
+    encoded, _ = _encode_all(context, tokenizer, prompts, sampling, system, prefill)
     return list(_by_length(encoded, batch_size))
 
 
@@ -315,11 +319,12 @@ class _State:
 def _encode_all(
     context: int,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[str],
+    prompts: Sequence[str | Prompt],
     sampling: SamplingConfig,
     system: str | None,
     prefill: str,
-) -> list[tuple[int, ...]]:
+) -> tuple[list[tuple[int, ...]], list[bool]]:
+    """The ids of every prompt, and which of them were too long and lost text."""
     begun = encode_text(tokenizer, prefill) if prefill else []
     room = context - sampling.max_new_tokens - len(begun)
     if room <= 0:
@@ -327,10 +332,9 @@ def _encode_all(
             f"generation: expected max_new_tokens below the model's context of {context} tokens, "
             f"got {sampling.max_new_tokens}"
         )
-    known = {
-        prompt: (*encode_prompt(tokenizer, prompt, system, room), *begun) for prompt in set(prompts)
-    }
-    return [known[prompt] for prompt in prompts]
+    known = {prompt: encode_turn(tokenizer, prompt, system, room) for prompt in set(prompts)}
+    made = [known[prompt] for prompt in prompts]
+    return [(*ids, *begun) for ids, _ in made], [shortened for _, shortened in made]
 
 
 def _by_length(encoded: Sequence[tuple[int, ...]], batch_size: int) -> Iterator[list[int]]:

@@ -55,6 +55,11 @@ class PairEncoder:
         self.truncated += len(too_long)
         return rows
 
+    def count_too_long(self, pairs: Sequence[Texts]) -> int:
+        """How many pairs do not fit as a whole; nothing is cut, and nothing added to the count."""
+        rows = self._tokenise(pairs, truncation=False)
+        return sum(len(row["input_ids"]) > self._max_length for row in rows)
+
     def _tokenise(
         self, pairs: Sequence[Texts], truncation: bool | str
     ) -> list[dict[str, list[int]]]:

@@ -111,3 +111,12 @@ class SentenceScorer:
         mask = batch["attention_mask"].unsqueeze(-1).to(states.dtype)  # (B, T, 1)
         mean = (states * mask).sum(1) / mask.sum(1)
         return torch.nn.functional.normalize(mean, dim=-1).cpu()
+
+
+def too_long(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> set[str]:
+    """Return the texts of which an encoder sees ``max_length`` tokens only."""
+    if not texts:
+        return set()
+    rows = tokenizer([clean(text) for text in texts], split_special_tokens=True, verbose=False)
+    lengths = map(len, rows["input_ids"])
+    return {text for text, length in zip(texts, lengths, strict=True) if length > max_length}

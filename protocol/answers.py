@@ -9,7 +9,7 @@ from typing import Any
 from conf.schema import SamplingConfig
 from lamp import metrics, tasks
 from lamp.metrics import QueryScore, score_query
-from lamp.records import Query, UserHistory
+from lamp.records import Prompt, Query, UserHistory
 from lamp.retrieval import Tokenizer, prompt_with_items
 from lamp.tasks import Task
 from protocol.messages import AnswerReply
@@ -18,7 +18,7 @@ from protocol.settings import DeviceSettings
 
 def prompts(
     user: UserHistory, settings: DeviceSettings, tokenizer: Tokenizer, retrieved: int
-) -> list[str]:
+) -> list[Prompt]:
     """The user's queries, with at most ``retrieved`` records of the own history in each."""
     return [
         prompt_with_items(
@@ -46,6 +46,7 @@ def scored_reply(
     *,
     seconds: float,
     tokens: int,
+    shortened: int,
 ) -> AnswerReply:
     """Measure one user's answers against the gold ones and disclose what the settings allow.
 
@@ -56,6 +57,7 @@ def scored_reply(
         settings: The run's settings.
         seconds: Wall time of answering.
         tokens: Tokens generated.
+        shortened: Queries whose prompt lost text.
     """
     task = tasks.task(settings.task)
     scores = _scores(task, user.queries, texts, settings)
@@ -70,6 +72,7 @@ def scored_reply(
         num_queries=len(user.queries),
         seconds=seconds,
         tokens=tokens,
+        shortened=shortened,
         texts=tuple(texts) if shipped else (),
         gold_texts=tuple(query.gold for query in user.queries) if shipped else (),
         **columns,

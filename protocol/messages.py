@@ -231,6 +231,8 @@ class AdaptReply:
         annotations: Records that the user was asked about.
         synthesis: Texts that the device wrote: kept, unreadable, copies, too unlike.
         buffer_bytes: Most bytes that the buffer held.
+        shortened: Training examples that were too long and lost text; of a stream those of the
+            last training.
     """
 
     TYPE: ClassVar[str] = "train.adapt"
@@ -252,6 +254,7 @@ class AdaptReply:
     annotations: int = holds("numbers", 0)
     synthesis: tuple[int, ...] = holds("numbers", ())
     buffer_bytes: int = holds("numbers", 0)
+    shortened: int = holds("numbers", 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -307,6 +310,7 @@ class AnswerReply:
         sums: Sums over the user's queries as ``lamp.metrics.sums`` defines them.
         seconds: Wall time of answering.
         tokens: Tokens generated.
+        shortened: Queries whose prompt was too long and lost text.
         texts: Prediction texts; empty unless case studies were asked for.
         gold_texts: Gold texts; empty unless case studies were asked for.
     """
@@ -327,6 +331,7 @@ class AnswerReply:
     sums: tuple[float, ...] = holds("numbers", within=SUMS)
     seconds: float = holds("numbers")
     tokens: int = holds("numbers")
+    shortened: int = holds("numbers", 0)
     texts: tuple[str, ...] = holds("case studies")
     gold_texts: tuple[str, ...] = holds("case studies")
 

@@ -97,6 +97,10 @@ class SpreadJudge:
         )
         return self._model.answers(_in_order(batches, scored))
 
+    def cut(self, pairs: Sequence[Texts]) -> int:
+        """How many of the pairs are judged by a part of their text; no network is needed."""
+        return self._model.cut(pairs)
+
 
 class CloudWorker:
     """What runs in a worker: one model at a time, the one that was asked last."""

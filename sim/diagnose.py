@@ -83,11 +83,12 @@ def _losses(
         settings.system_prompt,
         loaded.tokenizer,
     )
-    own = encode_pairs(
-        tokenizer, tasks.task(settings.task), device.history.pairs, system=system, max_len=limit
-    )
+    task = tasks.task(settings.task)
+    own = encode_pairs(tokenizer, task, device.history.pairs, system=system, max_len=limit)
     asked = [
-        encode_example(tokenizer, query.input, query.gold, system=system, max_len=limit)
+        encode_example(
+            tokenizer, tasks.as_prompt(task, query.input), query.gold, system=system, max_len=limit
+        )
         for query in device.history.queries
     ]
     values = [

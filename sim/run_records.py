@@ -59,6 +59,7 @@ class Answer:
     queries: int = 1
     seconds: float = 0.0  # of all the user's answers together
     tokens: int = 0
+    shortened: int = 0  # of the user's queries; as seconds and tokens of all together
     text: str | None = None  # only where case studies were asked for
     gold_text: str | None = None
     sums: tuple[float, ...] | None = None  # as lamp.metrics.sums has them
@@ -101,6 +102,7 @@ class Adaptation:
     annotations: int = 0
     synthesis: tuple[int, ...] = ()
     buffer_bytes: int = 0
+    shortened: int = 0
 
 
 @checked(frozen=True, slots=True, kw_only=True, config=LINE)
@@ -147,6 +149,7 @@ class Phase:
     arm: str
     phase: str
     seconds: float
+    cut_pairs: int = 0  # candidates that were judged by a part of their text
 
 
 @checked(frozen=True, slots=True, kw_only=True, config=LINE)

@@ -64,6 +64,20 @@ def training_table(run: Run) -> Table | None:
     return make_table((*head, "Tokens/s", "Device memory", "Adapter"), rows) if rows else None
 
 
+def shortened_table(run: Run) -> Table | None:
+    """Per arm: training examples and queries that were too long and lost text; None for none."""
+    rows = []
+    for arm in run.arms:
+        trained = [line for (name, _), line in run.adaptations.items() if name == arm.name]
+        asked = {answer.user: answer.shortened for answer in run.answers.get(arm.name, ())}
+        examples, queries = sum(line.shortened for line in trained), sum(asked.values())
+        users = {line.user for line in trained if line.shortened}
+        users |= {user for user, number_of in asked.items() if number_of}
+        if users:
+            rows.append([arm.name, count(examples), count(queries), str(len(users))])
+    return make_table(("Method", "Training examples", "Queries", "Users"), rows) if rows else None
+
+
 def statistics_table(runs: Sequence[Run]) -> Table | None:
     """The paper's Table 4: queries, histories, lengths, and what the filters kept of cdcda's."""
     rows: list[list[str]] = []
@@ -325,6 +339,11 @@ def _scalars(figures: Mapping[str, Any]) -> list[list[str]]:
 def data_notes(run: Run) -> list[str]:
     """What loading the data had to say."""
     return [str(note) for note in run.manifest.get("data", {}).get("notes", ())]
+
+
+def cut_pairs(run: Run) -> int:
+    """Candidates that the judge saw a part of only; the last count of a resumed run."""
+    return next((line.cut_pairs for line in reversed(run.phases) if line.cut_pairs), 0)
 
 
 def nli_accuracy(run: Run) -> float | None:

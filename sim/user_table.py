@@ -30,6 +30,8 @@ USER_COLUMNS = (
     "first_loss",
     "last_loss",
     "train_seconds",
+    "shortened_examples",
+    "shortened_queries",
     "failed",
 )
 
@@ -50,6 +52,7 @@ def user_rows(run: Run, arm: ArmName) -> list[dict[str, Any]]:
     """What one arm did for each user; ``ratio`` is the share of an arm that shares."""
     scores, failed = user_scores(run, arm.name), failed_users(run, arm)
     users = dict.fromkeys((*run.roster, *scores))
+    shortened = {answer.user: answer.shortened for answer in run.answers.get(arm.name, ())}
     return [
         {
             "arm": arm.name,
@@ -58,6 +61,7 @@ def user_rows(run: Run, arm: ArmName) -> list[dict[str, Any]]:
             **_preference_cells(run, arm, user),
             **_training_cells(run, arm.name, user),
             **scores.get(user, {"queries": 0}),
+            "shortened_queries": shortened.get(user, 0),
             "failed": int(user in failed),
         }
         for user in users
@@ -99,6 +103,7 @@ def _training_cells(run: Run, arm: str, user: str) -> dict[str, Any]:
     if adapted := run.adaptations.get((arm, user)):
         cells |= {name: getattr(adapted, name) for name in ("records", "synthetic", "steps")}
         cells["train_seconds"] = round(adapted.seconds, 3)
+        cells["shortened_examples"] = adapted.shortened
         if adapted.losses:
             cells |= {"first_loss": adapted.losses[0], "last_loss": adapted.losses[-1]}
     return cells

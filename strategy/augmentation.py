@@ -89,6 +89,9 @@ class Judge(Protocol):
     def both_ways(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, float]]:
         """Scores from 0 to 1 of each pair of texts: P(x => x') and P(x' => x), or the cosine."""
 
+    def cut(self, pairs: Sequence[tuple[str, str]]) -> int:
+        """How many of the pairs are judged by a part of their text, as the whole does not fit."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Job:
@@ -108,12 +111,14 @@ class Counters:
     """What was computed anew; zero when everything came from the cache.
 
     Attributes:
+        cut_pairs: Candidates that were judged by a part of their text, from the cache or not.
         lost: Users who go on without augmentation, and why.
     """
 
     generated_replies: int = 0
     generated_tokens: int = 0
     nli_pairs: int = 0
+    cut_pairs: int = 0
     lost: dict[str, str] = field(default_factory=dict)
 
 
@@ -285,6 +290,9 @@ def _scores(
         for key, score_key in score_keys.items()
         if score_key in cached
     }
+    counters.cut_pairs += judge.cut(
+        [(job.pair.input, parsed[key].input) for key, job in readable.items()]
+    )
     missing = [key for key in readable if key not in found]
     with progress.phase("score", len(missing)) as phase:
         for start in range(0, len(missing), GENERATE_CHUNK):

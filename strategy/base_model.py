@@ -19,7 +19,7 @@ from typing import Any
 from conf.schema import CausalModelConfig, Config
 from conf.seeds import derive_seed
 from lamp import tasks
-from lamp.records import UserHistory
+from lamp.records import Prompt, UserHistory
 from models.checkpoint import model_identity
 from storage import atomic
 from storage.hashing import hash_json
@@ -188,11 +188,13 @@ def _store(
         )
 
 
-def _examples(config: Config, users: Sequence[UserHistory]) -> list[tuple[str, str]]:
+def _examples(config: Config, users: Sequence[UserHistory]) -> list[tuple[Prompt, str]]:
     """Public users' queries with gold answers and pairs of their profiles, at most the limit."""
     task = tasks.task(config.task)
-    examples = [(query.input, query.gold) for user in users for query in user.queries]
-    examples += [tasks.training_prompt(task, pair) for user in users for pair in user.pairs]
+    examples = [
+        (tasks.as_prompt(task, query.input), query.gold) for user in users for query in user.queries
+    ]
+    examples += [tasks.training_example(task, pair) for user in users for pair in user.pairs]
     limit = config.qlora.base_max_records
     if limit is None or len(examples) <= limit:
         return examples

@@ -305,6 +305,7 @@ def _candidates(
         replies=counters.generated_replies,
         tokens=counters.generated_tokens,
         nli_pairs=counters.nli_pairs,
+        cut_pairs=counters.cut_pairs,
     )
     return with_objections(found, shared, config.filters, derive_seed(config.seed, "objections"))
 

@@ -65,6 +65,12 @@ class CloudJudge:
 
         return undirected(scores)
 
+    def cut(self, pairs: Sequence[Texts]) -> int:
+        """How many of the pairs are judged by a part of their text, as the whole does not fit."""
+        forward = self.questions(pairs)[: len(pairs)]
+        number: int = self._encoder.count_too_long(forward)
+        return number
+
     def release(self) -> None:
         """Forget the network; another pair loads it again."""
         if vars(self).pop("_scorer", None) is not None:
@@ -103,6 +109,14 @@ class EmbeddingJudge(CloudJudge):
         """Cosine of the sentence vectors of each pair."""
         cosines: list[float] = self._scorer.cosines(questions)
         return cosines
+
+    def cut(self, pairs: Sequence[Texts]) -> int:
+        """How many of the pairs have a text that does not fit as a whole."""
+        from models.sentences import too_long
+
+        texts = list(dict.fromkeys(text for pair in pairs for text in pair))
+        long = too_long(self._encoder.tokenizer, texts, self._config.max_length)
+        return sum(not long.isdisjoint(pair) for pair in pairs)
 
     def answers(self, scores: Sequence[float]) -> list[tuple[float, float]]:
         """The same score in both directions."""

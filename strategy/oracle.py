@@ -183,6 +183,7 @@ def answer_together(
                 settings,
                 seconds=seconds * len(own),
                 tokens=sum(each.tokens for each in own),
+                shortened=sum(each.shortened for each in own),
             )
         )
     return replies

@@ -143,6 +143,7 @@ def answer_rows(user: str, reply: AnswerReply) -> list[dict[str, Any]]:
         "user": user,
         "seconds": reply.seconds,
         "tokens": reply.tokens,
+        "shortened": reply.shortened,
         "of": len(reply.query_ids) or 1,
     }
     if not reply.query_ids:

@@ -7,9 +7,10 @@ from typing import Any
 
 from conf.schema import CausalModelConfig, Config
 from conf.seeds import derive_seed
+from lamp.records import Prompt
 from strategy.progress import Progress
 
-Example = tuple[str, str]  # prompt, completion
+Example = tuple[str | Prompt, str]  # prompt, completion
 
 
 def tune(

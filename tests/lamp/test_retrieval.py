@@ -35,9 +35,11 @@ def query(name: str, text: str) -> Query:
 
 
 def prompt(name: str, pairs=PAIRS[:2], items=2, max_tokens=1000, text="dogs") -> str:
-    return prompt_with_items(
+    made = prompt_with_items(
         TASKS[name], query(name, text), pairs, Words(), items=items, max_tokens=max_tokens
     )
+    assert made.text == text  # what a prompt that is too long loses first
+    return str(made)
 
 
 def test_the_order_is_that_of_bm25_computed_by_hand():
@@ -84,7 +86,9 @@ def test_the_wordings_are_lamps_and_the_query_stands_last(name, beginning):
 def test_citation_choice_gets_further_titles_behind_the_papers_own():
     task = TASKS["lamp_1"]
     asked = Query("q", f'{task.query_before}X{task.query_after} [1]: "dogs" [2]: "y"', "[1]")
-    made = prompt_with_items(task, asked, PAIRS[:2], Words(), items=1, max_tokens=99)
+    parts = prompt_with_items(task, asked, PAIRS[:2], Words(), items=1, max_tokens=99)
+    assert parts.text == "X"
+    made = str(parts)
     assert made.startswith('written the paper with the title "X", and "on dogs", which reference')
 
 

@@ -6,8 +6,17 @@ from hypothesis import strategies as st
 
 from conf.errors import ConfigError, DataError
 from conf.schema import TaskConfig
-from lamp.records import Pair, ProfileItem, Query
-from lamp.tasks import TASKS, cut_words, make_pair, query_text, task, training_prompt
+from lamp.records import Pair, ProfileItem, Prompt, Query
+from lamp.tasks import (
+    TASKS,
+    as_prompt,
+    cut_words,
+    make_pair,
+    query_text,
+    task,
+    training_example,
+    training_prompt,
+)
 
 PAPER = ProfileItem("p", {"title": "On {x}", "abstract": "We do.", "citation": "A and B"})
 CHOICE = (
@@ -134,3 +143,20 @@ def test_a_cut_text_is_a_beginning_with_the_first_words(text, max_words):
 def test_both_fields_of_a_pair_are_cut():
     item = ProfileItem("n", {"text": "a b c", "title": "d e f"})
     assert make_pair(TASKS["lamp_4"], item, max_words=2) == Pair("n", "a b", "d e")
+
+
+@pytest.mark.parametrize("name", sorted(TASKS))
+def test_a_prompt_in_parts_is_the_prompt_and_its_text_stands_apart(name):
+    task = TASKS[name]
+    asked = f"{task.query_before}a text {{x}}{task.query_after}"
+    prompt = as_prompt(task, asked)
+    assert str(prompt) == asked
+    assert prompt.text == "a text {x}"
+    pair = Pair("i", "a text {x}", "y")
+    trained, completion = training_example(task, pair)
+    assert (str(trained), completion) == training_prompt(task, pair)
+    assert trained.text == ("" if name == "lamp_7" else "a text {x}")
+
+
+def test_a_prompt_in_another_wording_is_all_text():
+    assert as_prompt(TASKS["lamp_4"], "Write a headline: x") == Prompt("", "Write a headline: x")

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
 from conf.errors import ModelError
+from lamp.records import Prompt
 from models.chat import (
     IGNORED,
     PROMPT_DATE,
     clean,
     encode_example,
+    encode_pairs,
     encode_prompt,
     encode_text,
+    encode_turn,
     pad_id,
     put_system_into_user_turn,
     stop_ids,
@@ -108,6 +113,97 @@ def test_completion_too_long_alone_is_cut_at_its_end_without_an_end_of_turn(toke
     example = encode_example(tokenizer, "abc", "zyxwvutsrq", None, max_len)
     assert [label for label in example.labels if label != IGNORED] == reply[:4]
     assert len(example.input_ids) == max_len
+
+
+PROMPT = Prompt("Which tag? text: ", "once there was a film about a bridge", ' (one of "a", "b")')
+
+
+def test_parts_change_no_id_of_a_prompt_that_fits(tokenizer):
+    whole = encode_turn(tokenizer, str(PROMPT), None, 512)
+    assert encode_turn(tokenizer, PROMPT, None, 512) == whole
+    assert whole[1] is False
+    plain = encode_example(tokenizer, str(PROMPT), "comedy", None, 512)
+    assert encode_example(tokenizer, PROMPT, "comedy", None, 512) == plain
+
+
+def user_text(tokenizer, ids):
+    """What stands between the template's two ends."""
+    parts = turn_parts(tokenizer, None)
+    assert ids[: len(parts.before)] == list(parts.before)
+    return tokenizer.decode(ids[len(parts.before) :].copy())
+
+
+@pytest.mark.parametrize("missing", [1, 2, 5, 9])
+def test_a_long_prompt_loses_the_beginning_of_its_text_in_training_and_answering(
+    tokenizer, missing
+):
+    full, _ = encode_turn(tokenizer, PROMPT, None, 512)
+    answered, shortened = encode_turn(tokenizer, PROMPT, None, len(full) - missing)
+    reply = encode_text(tokenizer, "comedy")
+    trained = encode_example(
+        tokenizer, PROMPT, "comedy", None, len(full) - missing + len(reply) + 1
+    )
+    assert shortened
+    assert trained.shortened
+    assert trained.input_ids[: len(answered)] == answered
+    assert len(answered) == len(full) - missing
+    shown = user_text(tokenizer, answered)
+    assert shown.startswith("Which tag? text:")
+    assert "bridge (one of" in shown
+    assert PROMPT.text not in shown
+
+
+def test_an_instruction_is_cut_only_when_no_text_is_left(tokenizer):
+    instruction = len(encode_text(tokenizer, "Which tag? text: "))
+    end = len(encode_text(tokenizer, PROMPT.after))
+    bare = template_length(tokenizer)
+    shown = user_text(tokenizer, encode_turn(tokenizer, PROMPT, None, bare + instruction + end)[0])
+    assert shown.startswith("Which tag? text:")
+    ids, shortened = encode_turn(tokenizer, PROMPT, None, bare + end)
+    assert shortened
+    assert PROMPT.after.strip() in user_text(tokenizer, ids)
+
+
+def test_a_long_completion_is_cut_before_the_instruction(tokenizer):
+    fixed = len(encode_text(tokenizer, PROMPT.before)) + len(encode_text(tokenizer, PROMPT.after))
+    max_len = template_length(tokenizer) + fixed + 3
+    example = encode_example(tokenizer, PROMPT, "zyxwvutsrq" * 3, None, max_len)
+    assert len(example.input_ids) <= max_len
+    assert example.shortened
+    assert "Which tag? text:" in user_text(tokenizer, example.input_ids)
+    assert tokenizer.eos_token_id not in [each for each in example.labels if each != IGNORED]
+
+
+@given(st.text(max_size=20), st.text(max_size=40), st.text(max_size=20), st.integers(1, 60))
+def test_whatever_stands_in_the_parts_the_length_holds_and_nothing_is_moved(
+    tokenizer, before, text, after, room
+):
+    prompt = Prompt(before, text, after)
+    full = encode_text(tokenizer, str(prompt))
+    ids, shortened = encode_turn(tokenizer, prompt, None, template_length(tokenizer) + room)
+    parts = turn_parts(tokenizer, None)
+    inner = ids[len(parts.before) : len(ids) - len(parts.after)]
+    assert len(inner) == min(room, len(full))
+    assert shortened == (len(full) > room)
+    kept = iter(full)
+    assert all(token in kept for token in inner)  # a subsequence: one block is missing
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("name", ["lamp_2", "lamp_3", "lamp_4", "lamp_5"])
+def test_real_records_keep_their_instruction_in_every_length(tokenizer, shared_folder, name):
+    from conf.compose import compose
+    from lamp.dataset import load
+
+    words = [f"task={name}", f"data={shared_folder / 'lamp'}", "users=3", "model.build.holdout=0"]
+    data = load(compose(words))
+    before = len(encode_text(tokenizer, data.task.pair_prompt.replace("{x}", "")))
+    room = template_length(tokenizer) + before + 40
+    for user in data.targets:
+        for example in encode_pairs(tokenizer, data.task, user.pairs, None, room):
+            assert len(example.input_ids) <= room
+            shown = user_text(tokenizer, example.input_ids)
+            assert shown.startswith(data.task.pair_prompt.replace("{x}", "").strip())
 
 
 def test_empty_texts_leave_the_bare_template(tokenizer):

@@ -25,5 +25,8 @@ class Judge:
 
     identity = "stand-in judge"
 
+    def cut(self, pairs):
+        return sum(len(first) > 50 for first, _ in pairs)
+
     def both_ways(self, pairs):
         return [(0.9, 0.9)] * len(pairs)

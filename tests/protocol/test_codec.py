@@ -78,7 +78,7 @@ def test_contents_leave_empty_fields_out():
 def test_whole_numbers_of_a_float_field_stay_numbers():
     fields = dict.fromkeys(AnswerReply.__dataclass_fields__, ())
     values = {"user_id": "u", "arm": "a", "num_queries": 2, "seconds": 0.0, "tokens": 0}
-    values |= {"query_ids": ("1", "2"), "parsed": (1, 1)}
+    values |= {"shortened": 0, "query_ids": ("1", "2"), "parsed": (1, 1)}
     del fields["TYPE"]
     reply = AnswerReply(**{**fields, **values, "rouge1": (1.0, 0.0)})
     assert decode(AnswerReply, encode(reply)).rouge1 == (1.0, 0.0)

@@ -41,6 +41,9 @@ class Obedient:
 class Judge:
     identity = "judge"
 
+    def cut(self, pairs):
+        return sum(len(first) > 50 for first, _ in pairs)
+
     def both_ways(self, pairs):
         return [(0.9, 0.9)] * len(pairs)
 

@@ -18,6 +18,7 @@ from sim.results import summarise
 from sim.run_records import read_run
 from sim.score_tables import inferiority_table, not_worse
 from sim.statistics import Difference
+from sim.user_table import user_rows
 from storage import jsonlines
 
 
@@ -125,6 +126,33 @@ def test_a_label_other_than_the_shared_one_is_a_gate_of_its_own(make_run):
     assert named == ["80.0%", "25.0%", "50.0%"]
     titles = [row[0].text for row in rejections_table(made).rows]
     assert titles == ["cut off", "label not the shared one", "SCF"]
+
+
+def test_what_was_cut_is_counted_per_arm_and_user(make_run):
+    folder = make_run(users=3, methods=("device", "direct_ft"))
+    assert "Too long" not in written(folder)
+    for name, changed in (("answers", {"shortened": 2}), ("adaptations", {"shortened": 5})):
+        lines = [
+            {**line, **(changed if line["user"] != "user-000" else {})}
+            for line in jsonlines.read(folder / f"{name}.jsonl")
+        ]
+        (folder / f"{name}.jsonl").unlink()
+        jsonlines.append(folder / f"{name}.jsonl", lines)
+    jsonlines.append(
+        folder / "rounds.jsonl",
+        [{"arm": "", "phase": "augmentation counters", "seconds": 0.0, "cut_pairs": 7}],
+    )
+    run = read_run(folder)
+    rows = [[cell.text for cell in row] for row in run_tables.shortened_table(run).rows]
+    assert rows == [["device", "0", "4", "2"], ["direct_ft", "10", "4", "2"]]
+    assert "Too long for the model" in written(folder)
+    assert run_tables.cut_pairs(run) == 7
+    cells = {row["user_id"]: row for row in user_rows(run, run.arms[1])}
+    assert (cells["user-001"]["shortened_examples"], cells["user-001"]["shortened_queries"]) == (
+        5,
+        2,
+    )
+    assert cells["user-000"]["shortened_queries"] == 0
 
 
 def test_an_arm_in_which_nothing_is_shared_is_a_control(make_run):

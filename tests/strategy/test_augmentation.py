@@ -41,6 +41,9 @@ class Judge:
     def __init__(self):
         self.asked = 0
 
+    def cut(self, pairs):
+        return sum(len(first) > 50 for first, _ in pairs)
+
     def both_ways(self, pairs):
         self.asked += len(pairs)
         return [(0.9, 0.8)] * len(pairs)
@@ -71,6 +74,16 @@ def test_each_shared_pair_gets_k_scored_candidates_in_order(run):
     assert [each.pair.id for each in candidates["u"]] == ["0/0", "0/1", "1/0", "1/1"]
     assert candidates["u"][0].scores.entails == 0.9
     assert (counters.generated_replies, counters.generated_tokens, counters.nli_pairs) == (4, 20, 4)
+
+
+def test_what_the_judge_saw_a_part_of_is_counted_from_the_cache_too(run):
+    class Short(Judge):
+        def cut(self, pairs):
+            return len(pairs)
+
+    _, counters = run({"u": RECORDS[:2]}, judge=Short())
+    _, again = run({"u": RECORDS[:2]}, judge=Short())
+    assert (counters.cut_pairs, again.cut_pairs, again.nli_pairs) == (4, 4, 0)
 
 
 def test_a_smaller_share_after_a_larger_one_asks_no_model(run):

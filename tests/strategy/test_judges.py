@@ -63,3 +63,12 @@ def test_a_judge_travels_without_its_network(folder: Path, name: str):
     before = judge.both_ways(PAIRS)
     assert len(pickle.dumps(judge)) < 2000
     assert pickle.loads(pickle.dumps(judge)).both_ways(PAIRS) == before
+
+
+@pytest.mark.parametrize("name", ["nli", "embedding"])
+def test_pairs_that_do_not_fit_are_counted_once_each(folder: Path, name: str):
+    judge = judge_of(configured(folder, name))
+    long = "film " * 900
+    assert judge.cut(PAIRS) == 0
+    assert judge.cut([*PAIRS, (long, "bridge"), ("bridge", long)]) == 2
+    assert judge.cut([]) == 0
