@@ -9,6 +9,7 @@ Nothing of it leaves the device; :mod:`clients.export` writes what its user take
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from filelock import FileLock
 from clients import adapters
 from clients.folder import Device
 from conf.schema import GgufWeights, QLoraConfig
+from lamp.records import Prompt
 from models import loading
-from models.chat import encode_prompt, stop_ids
+from models.chat import encode_turn, stop_ids
 from models.generation import Generation
 from models.llamacpp import export
 from models.llamacpp.runtime import Runtime, binding
@@ -66,7 +68,7 @@ def answer(
     device: Device,
     base_folder: Path,
     arm: str | None,
-    asked: Sequence[str],
+    asked: Sequence[Prompt],
     settings: DeviceSettings,
     weights: GgufWeights,
 ) -> list[Generation]:
@@ -87,9 +89,9 @@ def answer(
     runtime.switch(adapter)
     try:
         return [
-            _generated(runtime, tokenizer, ids, limit, stops)
+            replace(_generated(runtime, tokenizer, ids, limit, stops), shortened=shortened)
             for prompt in asked
-            for ids in [encode_prompt(tokenizer, prompt, system, context - limit)]
+            for ids, shortened in [encode_turn(tokenizer, prompt, system, context - limit)]
         ]
     finally:
         if adapter is not None:
