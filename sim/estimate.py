@@ -20,6 +20,7 @@ from conf.schema import BuildConfig, Config, TransformerSize
 from lamp.dataset import LampData
 from lamp.records import UserHistory
 from sim import provision
+from sim.power import planned_power
 from sim.terminal import words_table
 from strategy.methods import Arm, configured_arms
 
@@ -102,6 +103,7 @@ def print_estimate(config: Config, data: LampData, console: Console) -> None:
     console.print(
         f"{len(data.targets)} target users, {len(data.public)} public users, "
         f"{sum(len(user.queries) for user in data.targets)} queries\n"
+        f"{planned_power(config, data)}\n"
         f"generated at most: {made.replies:,} replies, about {made.tokens:,} tokens "
         "(0 where the cache has them)\n"
         f"adapters on disk: {made.disk_bytes / MIB:,.1f} MiB in {Path(config.paths.runs)}\n"
