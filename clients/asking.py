@@ -13,7 +13,7 @@ from pathlib import Path
 from clients import download, folder
 from clients.folder import Device
 from conf.errors import CdcdaError, ConfigError, RunError
-from lamp.tasks import SLOT, Task, task
+from lamp.tasks import SLOT, Task, as_prompt, task
 from protocol.settings import DeviceSettings, settings_from_json, settings_to_json
 from storage import atomic
 
@@ -63,7 +63,8 @@ def answer_with(
         from clients import gguf_files
 
         weights = settings.evaluation.weights
-        return gguf_files.answer(device, base_folder, arm, [prompt], settings, weights)[0].text
+        asked = [as_prompt(task(settings.task), prompt)]
+        return gguf_files.answer(device, base_folder, arm, asked, settings, weights)[0].text
     from clients import base
     from clients.answering import answer_text
 

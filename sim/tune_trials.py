@@ -338,7 +338,15 @@ def _together(
     )
     for user, result, own in zip(users, results, answers, strict=True):
         texts, tokens = [each.text for each in own], sum(each.tokens for each in own)
-        reply = scored_reply(user, "tune", texts, settings, seconds=0.0, tokens=tokens)
+        reply = scored_reply(
+            user,
+            "tune",
+            texts,
+            settings,
+            seconds=0.0,
+            tokens=tokens,
+            shortened=sum(each.shortened for each in own),
+        )
         yield reply, result.report.steps
 
 

@@ -28,7 +28,7 @@ from strategy.progress import Progress
 from strategy.public import PublicUsers
 from strategy.tuning import tune
 
-VERSION = 2  # of this stage's code; part of the cache key
+VERSION = 3  # of this stage's code; part of the cache key
 CLOUD_SETTINGS = ("learning_rate", "epochs", "batch_size")  # that M_cloud may have apart
 _SHAPES_BASE = (  # prefixes of the QLoRA keys that M_base depends on
     "base_", "rank", "alpha", "dropout", "warmup", "clip", "weight_decay", "max_seq_len",
