@@ -23,7 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from conf.errors import DataError
-from storage.text_files import parse_json, parse_json_lines, read_table, read_text
+from storage.text_files import (
+    first_words,
+    parse_json,
+    parse_json_lines,
+    read_table,
+    read_text,
+)
 
 SUFFIXES = (".json", ".jsonl", ".csv", ".parquet", ".txt")
 _RAW_MEDDIALOG = re.compile(r"^id=\d+\s*$", re.MULTILINE)
@@ -172,7 +178,7 @@ def _format_of(row: Row, path: Path) -> Format:
     known = "; ".join(f"{each.name}: {', '.join(sorted(each.fields))}" for each in FORMATS)
     raise DataError(
         f"{path.name}: expected the fields of a known format ({known}), got "
-        f"{', '.join(sorted(map(str, row)))}; rename the fields to question, answer, domain"
+        f"{first_words(sorted(map(str, row)))}; rename the fields to question, answer, domain"
     )
 
 
