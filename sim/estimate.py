@@ -19,6 +19,7 @@ from clients.policy import Policy
 from conf.schema import BuildConfig, Config, TransformerSize
 from lamp.dataset import LampData
 from lamp.records import UserHistory
+from models.shape import shape_of
 from sim import provision
 from sim.power import planned_power
 from sim.terminal import words_table
@@ -116,10 +117,12 @@ def matrix_rate(size: int = 768, repeats: int = 3) -> float:
     """Floating-point operations per second of a float32 matrix product on this machine."""
     matrix = np.ones((size, size), dtype=np.float32)
     matrix @ matrix
-    started = time.perf_counter()
+    best = float("inf")  # a busy machine must not make the estimate of a night of an hour
     for _ in range(repeats):
+        started = time.perf_counter()
         matrix @ matrix
-    return repeats * 2.0 * size**3 / (time.perf_counter() - started)
+        best = min(best, time.perf_counter() - started)
+    return 2.0 * size**3 / best
 
 
 def _covered_by_arm(config: Config, data: LampData) -> dict[str, dict[str, int]]:
@@ -211,12 +214,9 @@ def parameters(config: Config, which: str) -> float:
     """Parameters of the "cloud" or the "device" model."""
     if config.model.build is not None:
         return _built_parameters(config.model.build, which)
-    path = getattr(config.model, which).path
-    folder = Path(path)
-    if folder.is_dir():
-        size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-        return size / (4 if config.model.device.dtype == "float32" else 2)
-    return KNOWN_PARAMETERS.get(path, 1e9)
+    model = getattr(config.model, which)
+    shape = shape_of(model, Path(config.paths.cache))
+    return float(shape.parameters) if shape else KNOWN_PARAMETERS.get(model.path, 1e9)
 
 
 def _built_parameters(build: BuildConfig, which: str) -> float:

@@ -136,6 +136,7 @@ def print_estimate(config: Config, data: LampData, console: Console) -> None:
         f"{len(data.targets)} pseudo-targets with {records:,} records, {len(data.public)} public "
         f"users besides; {len(data.skipped)} users with longer histories are not looked at\n"
         f"time, to a factor of two or three: {duration(sum(each.seconds for each in stages))} "
-        "(0 for what was measured before)",
+        "on a machine that is idle, less with "
+        "bfloat16 instructions; 0 for what was measured before",
         highlight=False,
     )
