@@ -7,12 +7,12 @@ measured before, with the same models, users, settings and seed, is read from th
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from clients.folder import SECRET_BYTES, Device
@@ -300,10 +300,11 @@ def adapt_and_answer(
     from clients import adaptation
     from models.stacked import NotStackableError
 
-    work = [
-        adaptation.prepare(device_of(user), base, request, settings)
-        for user, request in zip(users, requests, strict=True)
-    ]
+    with TemporaryDirectory() as folder:
+        work = [
+            adaptation.prepare(device_of(user, Path(folder, str(place))), base, request, settings)
+            for place, (user, request) in enumerate(zip(users, requests, strict=True))
+        ]
     try:
         yield from _together(base, users, work, settings)
     except NotStackableError:
@@ -356,9 +357,9 @@ def _sound(result: CohortResult) -> CohortResult:
     return result
 
 
-def device_of(user: UserHistory) -> Device:
-    """A device that exists in memory only, for a public user: nothing of it is stored."""
-    return Device(Path(os.devnull), user, Policy(ratio=1.0), bytes(SECRET_BYTES))
+def device_of(user: UserHistory, folder: Path) -> Device:
+    """A device for a public user; what it notes of its trainings goes to ``folder``."""
+    return Device(folder, user, Policy(ratio=1.0), bytes(SECRET_BYTES))
 
 
 def _loaded(bench: Bench, made: BaseModel) -> Base:
