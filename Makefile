@@ -12,7 +12,7 @@ test unit: export OMP_NUM_THREADS ?= 1
 test unit: export TORCHDYNAMO_DISABLE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install pretrained demo demo-real deploy-demo test quality long chaos crash llamacpp check unit fmt lint types imports bench bench-scale bench-deps clean
+.PHONY: help install pretrained demo demo-real demo-device deploy-demo test quality long chaos crash llamacpp check unit fmt lint types imports bench bench-scale bench-deps clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,10 @@ demo: $(STAMP) ## Run the main job on the embedded default: table, report, pictu
 demo-real: pretrained ## Pretrained SmolLM2-135M: 8 users, five methods (DATA=<folder> CLOUD=<gguf>)
 	$(BIN)/python -m sim experiment=$(if $(DATA),demo_records data=$(DATA),demo_real) \
 		$(if $(CLOUD),model.cloud.path=$(CLOUD) augmenter.tuning=null)
+
+demo-device: $(STAMP) ## The last run's users as on a phone: export, llama.cpp, table (RUN=<run>)
+	@$(BIN)/python -c 'import llama_cpp' 2> /dev/null || $(MAKE) llamacpp
+	$(BIN)/python -m sim device-demo $(if $(RUN),run=$(RUN))
 
 deploy-demo: $(STAMP) ## Real devices on loopback (TLS, keys) beside the simulation of the same users
 	OMP_NUM_THREADS=1 $(BIN)/python -m sim deploy-demo

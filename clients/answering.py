@@ -50,8 +50,15 @@ def answer_text(
     device: Device, base: Base, arm: str | None, prompt: str, settings: DeviceSettings
 ) -> str:
     """Answer one free question with the adapter of ``arm`` (None: with M_base alone)."""
+    return answer_alone(device, base, arm, prompt, settings).text
+
+
+def answer_alone(
+    device: Device, base: Base, arm: str | None, prompt: str, settings: DeviceSettings
+) -> Generation:
+    """As :func:`answer_text`, with the number of tokens."""
     asked = tasks.as_prompt(tasks.task(settings.task), prompt)
-    return _decode(device, base, arm, [asked], settings)[0].text
+    return _decode(device, base, arm, [asked], settings)[0]
 
 
 def _keep(device: Device, base: Base, request: AnswerRequest) -> None:

@@ -57,6 +57,7 @@ COMMANDS: dict[str, Command] = {
     "export": Command("Write users' models for llama.cpp or PEFT.", "sim.export:main"),
     "diagnose": Command("Measure a run's adapters on records and queries.", "sim.diagnose:main"),
     "lexicons": Command("Make lexicons for the dac24 methods from texts.", "sim.lexicons:main"),
+    "device-demo": Command("A run's users through llama.cpp, in a table.", "sim.device_demo:main"),
     "deploy-demo": Command("Real devices on loopback beside a simulation.", "sim.deploy_demo:main"),
     "pretrained": Command("Fetch the small pretrained checkpoints.", "sim.pretrained:main"),
     "tune": Command("Choose settings on public users; write a preset.", "sim.tune:main"),
