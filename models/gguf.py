@@ -70,7 +70,7 @@ def convert(source: Gguf, folder: Path, dtype: str, on_tensor: Callable[[int], N
         ModelError: If the library cannot load it.
     """
     require_loadable(source)
-    tokenizer = _tokenizer(source)
+    tokenizer = read_tokenizer(source)
     model = _load(source, dtype, on_tensor)
     if len(tokenizer) > model.config.vocab_size:
         raise _refused(
@@ -128,7 +128,12 @@ def _plain(model: PreTrainedModel) -> PreTrainedModel:
 _GGUF_KEYS = ("quantization_config", "_name_or_path")
 
 
-def _tokenizer(source: Gguf) -> PreTrainedTokenizerFast:
+def read_tokenizer(source: Gguf) -> PreTrainedTokenizerFast:
+    """Read the tokenizer of a GGUF file, which gives a text the ids that llama.cpp gives it.
+
+    Raises:
+        ModelError: If the library cannot read it.
+    """
     tokenizer: PreTrainedTokenizerFast = attempt(
         str(source.path),
         "a tokenizer",
