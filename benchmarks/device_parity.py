@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.device_parity <run> [--users 50] [--queries 4] [--arm <name>]`` takes the
 adapters of a finished run. Per file type of the base: the share of answer tokens with the same most
-likely token as transformers on the dequantised NF4 twin, teacher-forced on the gold answers; the
-share of identical greedy answers; the score with its paired difference from F16 over the users,
+likely token as transformers in float32 on the dequantised NF4 twin, teacher-forced on the gold
+answers; the share of identical greedy answers; the score with its paired difference from F16 over the users,
 which is what quantising the base after training does to an adapter. Needs ``make llamacpp``.
 """
 
@@ -101,10 +101,16 @@ class _Work:
         self._base: Base = device_base.load(folder, config.qlora, threads)
 
     def sheet(self) -> Sheet:
+        here = self._transformers()
+        self._base.model.float()  # the same weights; what is left is llama.cpp's own rounding
         ours = self._transformers()
         found = {weights: self._llamacpp(weights) for weights in TYPES}
         name, _ = metrics.headline(self._task)
-        rows = [self._row("transformers, NF4", ours, ours, None)]
+        computed = self._config.qlora.compute_dtype
+        rows = [
+            self._row("transformers, float32", ours, ours, None),
+            self._row(f"transformers, {computed}, as in the run", here, ours, None),
+        ]
         rows += [
             self._row(f"llama.cpp, {weights.upper()}", tally, ours, found["f16"])
             for weights, tally in found.items()
@@ -117,7 +123,8 @@ class _Work:
             f"{tokens} answer tokens, {answers} answers.",
             ("way", "same argmax", "identical answers", name, "minus F16"),
             tuple(rows),
-            "Argmax: teacher-forced on gold answers, against transformers. Intervals of "
+            "Argmax and answers against transformers in float32 on the same dequantised NF4 "
+            "weights, argmax teacher-forced on gold answers. Intervals of "
             f"{self._config.evaluation.confidence:.0%} over users, paired.",
         )
 

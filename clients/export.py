@@ -44,7 +44,7 @@ MANIFEST = "manifest.json"
 _OPTIONS = ("arm", "format", "weights")
 USAGE = (
     "usage: python -m clients export folder=<device folder> out=<folder> [arm=<name>] "
-    "[format=gguf|merged|peft] [weights=q4_0|q8_0|f16]"
+    "[format=gguf|merged|peft] [weights=q8_0|q4_0|f16]"
 )
 
 
@@ -61,7 +61,7 @@ class Target:
 
     out: Path
     format: Format = "gguf"
-    weights: GgufWeights = "q4_0"
+    weights: GgufWeights = "q8_0"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -86,7 +86,7 @@ def target_of(values: Mapping[str, str]) -> Target:
     chosen = one_of("format", values.get("format", "gguf"), FORMATS)
     if chosen == "peft" and "weights" in values:
         raise ConfigError("export: weights has no effect with format=peft; leave it out")
-    weights = one_of("weights", values.get("weights", "q4_0"), WEIGHTS)
+    weights = one_of("weights", values.get("weights", "q8_0"), WEIGHTS)
     return Target(Path(values["out"]).expanduser().absolute(), chosen, weights)
 
 

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from clients import answering, base
 from clients import folder as device_folder
-from clients.export import Target
+from clients.export import Target, target_of
 from clients.folder import Device
 from conf.compose import from_json
 from conf.errors import RunError
@@ -34,6 +34,7 @@ from sim.words import read_words
 
 USAGE = (
     "usage: python -m sim device-demo [run=<folder or name>] [runs=<folder>] [out=<folder>]\n"
+    "       [weights=q8_0|q4_0|f16]\n"
     "The run is the newest finished one with adapters unless it is given; out keeps the files."
 )
 USERS = 8
@@ -81,15 +82,15 @@ def main(argv: Sequence[str]) -> int:
     if set(argv) & {"-h", "--help"}:
         console.print(USAGE, highlight=False, markup=False)
         return 0
-    values, _ = read_words("device-demo", argv, ("run", "runs", "out"))
+    values, _ = read_words("device-demo", argv, ("run", "runs", "out", "weights"))
     binding()  # refuses before anything is written
     runs = Path(values.get("runs", "runs"))
     run = find_run(values["run"], runs) if "run" in values else newest_run(runs)
     with TemporaryDirectory() as temporary:
-        out = Path(values.get("out", temporary)).expanduser().absolute()
-        show(run, out, console)
+        target = target_of({"out": temporary, **values})
+        show(run, target, console)
         if "out" in values:
-            console.print(f"files in {out}", highlight=False, markup=False)
+            console.print(f"files in {target.out}", highlight=False, markup=False)
     return 0
 
 
@@ -106,13 +107,13 @@ def newest_run(runs: Path) -> RunFolder:
     raise RunError(f"{runs}: expected a finished run with adapters, got none; run make demo first")
 
 
-def show(run: RunFolder, out: Path, console: Console) -> list[Row]:
+def show(run: RunFolder, target: Target, console: Console) -> list[Row]:
     """Do all of it for the first users of ``run`` and print the table."""
     devices = _with_adapters(run)[:USERS]
     config = from_json(run.config.read_text(encoding="utf-8"))
     settings = _beside_transformers(settings_of(config))
-    exported = [_exported(run, device, out) for device in devices]
-    base_file = next(out.glob("base-*/*.gguf"))
+    exported = [_exported(run, device, target) for device in devices]
+    base_file = next(target.out.glob(f"base-*/{target.weights}.gguf"))
     rows = []
     with Runtime(base_file, threads=settings.torch_threads) as runtime:
         for device, (folder, seconds) in zip(devices, exported, strict=True):
@@ -139,9 +140,9 @@ def _beside_transformers(settings: DeviceSettings) -> DeviceSettings:
     return replace(settings, evaluation=replace(settings.evaluation, runtime="transformers"))
 
 
-def _exported(run: RunFolder, device: Device, out: Path) -> tuple[Path, float]:
+def _exported(run: RunFolder, device: Device, target: Target) -> tuple[Path, float]:
     started = time.perf_counter()
-    folder = export_users(run, [device], None, Target(out))[0]
+    folder = export_users(run, [device], None, target)[0]
     return folder, time.perf_counter() - started
 
 
@@ -217,5 +218,5 @@ def _summary(settings: DeviceSettings, rows: Sequence[Row]) -> list[str]:
     return [
         f"llama.cpp wrote {ours:.0f} tokens/s, transformers {theirs:.0f}: {ours / theirs:.1f} "
         f"times, one prompt at a time, prompts included, {threads}.",
-        "Same text: as transformers' greedy answer on NF4; Q4_0 quantises the base once more.",
+        "Same text: as transformers' greedy answer on NF4, which Q8_0 and Q4_0 quantise once more.",
     ]
