@@ -3,8 +3,8 @@
 ``python -m benchmarks.device_parity <run> [--users 50] [--queries 4] [--arm <name>]`` takes the
 adapters of a finished run. Per file type of the base: the share of answer tokens with the same most
 likely token as transformers in float32 on the dequantised NF4 twin, teacher-forced on the gold
-answers; the share of identical greedy answers; the score with its paired difference from F16 over the users,
-which is what quantising the base after training does to an adapter. Needs ``make llamacpp``.
+answers; the share of identical greedy answers; the score with its paired difference from F16 over
+the users: what quantising the base after training does to an adapter. Needs ``make llamacpp``.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ class _Work:
         return [
             encode_example(
                 self._base.tokenizer,
-                query.input,
+                tasks.as_prompt(self._task, query.input),
                 query.gold,
                 system=self._settings.system_prompt,
                 max_len=self._config.qlora.max_seq_len,

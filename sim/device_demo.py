@@ -23,6 +23,7 @@ from clients.export import Target, target_of
 from clients.folder import Device
 from conf.compose import from_json
 from conf.errors import RunError
+from lamp import tasks
 from models.chat import encode_prompt, stop_ids
 from models.llamacpp.runtime import Continuation, Runtime, binding
 from protocol.settings import DeviceSettings, settings_of
@@ -182,7 +183,8 @@ def _ask(
 ) -> Continuation:
     limit = settings.task.max_new_tokens
     room = loaded.model.config.max_position_embeddings - limit
-    ids = encode_prompt(loaded.tokenizer, prompt, settings.system_prompt, room)
+    asked = tasks.as_prompt(tasks.task(settings.task), prompt)
+    ids = encode_prompt(loaded.tokenizer, asked, settings.system_prompt, room)
     return runtime.greedy(ids, limit, stop_ids(loaded.tokenizer, settings.system_prompt))
 
 
