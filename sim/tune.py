@@ -39,16 +39,17 @@ from sim.tune_trials import (
 )
 
 USAGE = """\
-python -m sim tune [out=<file>.yaml] [--dry-run] [group=name ...] [key=value ...]
+python -m sim tune [out=<preset>.yaml] [--dry-run] [group=name] [key=value] ...
 
-Chooses settings on public users, never on target users, and writes them as a preset:
-  out=conf/experiment/mine.yaml   everything that was tuned: python -m sim experiment=mine
-  out=conf/qlora/mine.yaml        the keys of that group alone: python -m sim qlora=mine
-All trials go into <file>.trials.jsonl beside it. Trials measured before are not repeated, so the
-same line goes on with what was interrupted. --dry-run lists the grid and the estimated time.
+Chooses settings on public users, never on target users. With out= it writes a
+preset, and all trials beside it as <preset>.trials.jsonl:
+  out=conf/experiment/mine.yaml   all of it:     python -m sim experiment=mine
+  out=conf/qlora/mine.yaml        that group's:  python -m sim qlora=mine
+What was measured before is not repeated: the same line goes on with what was
+interrupted. --dry-run lists the grid and the estimated time.
 
-The other words are those of a run. What is tried stands under tune.* (--help tune), for example
-  python -m sim tune task=lamp_4 tune.learning_rates=[3e-4,1e-3] tune.stages=[base,adapters]"""
+The other words are those of a run. The grid stands under tune.* (--help tune):
+  python -m sim tune task=lamp_4 tune.epochs=[2,4] tune.stages=[base,adapters]"""
 
 RUN: dict[TuneStage, Callable[[Bench], Iterator[Trial]]] = {
     "base": base_trials,
