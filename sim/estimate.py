@@ -1,8 +1,8 @@
 """``--dry-run``: what would run, and roughly what it would take. Nothing is trained or generated.
 
 Counts of users, records, steps and replies are exact but for the kept share, which only a run can
-tell; times come from a matrix product timed on this machine and are good to a factor of two or
-three.
+tell. Times come from a product of the device model's own shape and type, timed for a second on the
+device that would compute; they are good to a factor of two or three.
 """
 
 from __future__ import annotations
@@ -11,15 +11,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 
 from clients.outbound import covered_count
 from clients.policy import Policy
-from conf.schema import BuildConfig, Config, TransformerSize
+from conf.schema import Config
 from lamp.dataset import LampData
 from lamp.records import UserHistory
-from models.shape import shape_of
+from models.shape import Shape, shape_of, shape_to_build
 from sim import provision
 from sim.power import planned_power
 from sim.terminal import words_table
@@ -27,12 +26,16 @@ from strategy.methods import Arm, configured_arms
 
 KEPT_SHARE = 0.4  # of the generated pairs: a guess for the estimate alone
 CHARACTERS_PER_TOKEN = 4.0
-UTILISATION = 0.25  # of the matrix product's rate that small batches reach
+# Shares of the product's rate that training and decoding reached with SmolLM2-135M (docs/LOG.md).
+UTILISATION = 0.35
+UTILISATION_GENERATE = 0.06
+PROBE_S = 1.0
+PROBE_TOKENS = 512
 STEP_OVERHEAD_S = 0.012  # per optimizer step, whatever its size
 MESSAGE_S = 0.005
 START_S = 25.0  # imports, Ray's start and stop
 BUILD_S = 170.0  # miniature models at first use
-FLOPS_TRAIN, FLOPS_GENERATE = 6.0, 2.0  # per parameter and token
+FLOPS_TRAIN, FLOPS_GENERATE = 4.0, 2.0  # per parameter of a frozen base and token
 KNOWN_PARAMETERS = {
     "Qwen/Qwen2.5-0.5B-Instruct": 0.494e9,
     "Qwen/Qwen2.5-1.5B-Instruct": 1.54e9,
@@ -67,7 +70,7 @@ class Estimate:
 
 def estimate(config: Config, data: LampData) -> Estimate:
     """Count what would be done and guess the time."""
-    rate = matrix_rate() * UTILISATION
+    rate = product_rate(config)
     covered = _covered_by_arm(config, data)
     trained: set[str] = set()  # arms with the same adapter train it once
     arms = []
@@ -79,13 +82,16 @@ def estimate(config: Config, data: LampData) -> Estimate:
     if config.augmenter.file is not None:
         replies = 0
     tokens = int(replies * _reply_tokens(config, data))
-    generate_s = tokens * parameters(config, "cloud") * FLOPS_GENERATE / rate
+    generate_s = (
+        tokens * parameters(config, "cloud") * FLOPS_GENERATE / (rate * UTILISATION_GENERATE)
+    )
+    base_s = _base_s(config, data, rate * UTILISATION)
     build_s = BUILD_S if config.model.build is not None else 0.0
     return Estimate(
         arms=tuple(arms),
         replies=replies,
         tokens=tokens,
-        seconds=START_S + build_s + generate_s + sum(each.seconds for each in arms),
+        seconds=START_S + build_s + base_s + generate_s + sum(each.seconds for each in arms),
         disk_bytes=len(trained - {""}) * len(data.targets) * _adapter_bytes(config),
     )
 
@@ -113,16 +119,31 @@ def print_estimate(config: Config, data: LampData, console: Console) -> None:
     )
 
 
-def matrix_rate(size: int = 768, repeats: int = 3) -> float:
-    """Floating-point operations per second of a float32 matrix product on this machine."""
-    matrix = np.ones((size, size), dtype=np.float32)
-    matrix @ matrix
-    best = float("inf")  # a busy machine must not make the estimate of a night of an hour
-    for _ in range(repeats):
-        started = time.perf_counter()
-        matrix @ matrix
-        best = min(best, time.perf_counter() - started)
-    return 2.0 * size**3 / best
+def product_rate(config: Config) -> float:
+    """Floating-point operations per second of one device process's matrix products.
+
+    Timed for a second with the shape, type and number of threads of the device model's
+    feed-forward part; a network whose shape only the hub knows is taken for 0.5 B parameters.
+    """
+    import torch  # seconds, and a dry run alone needs it here
+
+    shape = _shape(config, "device")
+    width, inner = (shape.width, shape.feed_forward) if shape else (896, 4864)
+    dtype, device = getattr(torch, config.qlora.compute_dtype), config.resources.cloud_device
+    threads = torch.get_num_threads()
+    torch.set_num_threads(config.resources.torch_threads)
+    try:
+        tokens = torch.ones(PROBE_TOKENS, width, dtype=dtype, device=device)
+        weights = torch.ones(width, inner, dtype=dtype, device=device)
+        (tokens @ weights)[0, 0].item()
+        began, best = time.perf_counter(), float("inf")
+        while time.perf_counter() - began < PROBE_S:
+            started = time.perf_counter()
+            (tokens @ weights)[0, 0].item()  # waits for a GPU too
+            best = min(best, time.perf_counter() - started)  # a busy machine must not count twice
+        return 2.0 * PROBE_TOKENS * width * inner / best
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _covered_by_arm(config: Config, data: LampData) -> dict[str, dict[str, int]]:
@@ -153,9 +174,10 @@ def _estimate_arm(
         for user in data.targets
         if trains
     )
-    flops = steps * config.qlora.batch_size * tokens_per_record * FLOPS_TRAIN
+    flops = steps * config.qlora.batch_size * tokens_per_record * FLOPS_TRAIN / UTILISATION
     queries = sum(len(user.queries) for user in data.targets)
-    flops += queries * tokens_per_record * FLOPS_GENERATE
+    answered = tokens_per_record + config.task.max_new_tokens / UTILISATION_GENERATE
+    flops += queries * answered * FLOPS_GENERATE
     workers = max(1, (config.resources.num_cpus or 2) / config.resources.client_cpus)
     size = parameters(config, arm.method.answers)
     seconds = (flops * size / rate + steps * STEP_OVERHEAD_S) / workers
@@ -212,26 +234,35 @@ def _reply_tokens(config: Config, data: LampData) -> float:
 
 def parameters(config: Config, which: str) -> float:
     """Parameters of the "cloud" or the "device" model."""
-    if config.model.build is not None:
-        return _built_parameters(config.model.build, which)
-    model = getattr(config.model, which)
-    shape = shape_of(model, Path(config.paths.cache))
-    return float(shape.parameters) if shape else KNOWN_PARAMETERS.get(model.path, 1e9)
+    shape = _shape(config, which)
+    if shape is not None:
+        return float(shape.parameters)
+    return KNOWN_PARAMETERS.get(getattr(config.model, which).path, 1e9)
 
 
-def _built_parameters(build: BuildConfig, which: str) -> float:
-    size: TransformerSize = build.cloud if which == "cloud" else build.device
-    layer = 4 * size.width**2 + 3 * size.width * size.feed_forward
-    return float(size.layers * layer + build.vocabulary * size.width)
+def _shape(config: Config, which: str) -> Shape | None:
+    build = config.model.build
+    if build is not None:
+        return shape_to_build(build.cloud if which == "cloud" else build.device, build)
+    return shape_of(getattr(config.model, which), Path(config.paths.cache))
 
 
 def _adapter_bytes(config: Config) -> int:
     """Float32 LoRA on all linear layers; 1.8 % of a 0.5 B model per 16 ranks."""
-    if config.model.build is not None:
-        size = config.model.build.device
-        per_layer = config.qlora.rank * (8 * size.width + 3 * (size.width + size.feed_forward))
-        return 4 * size.layers * per_layer
+    shape = _shape(config, "device")
+    if shape is not None:
+        return 4 * shape.adapter_parameters(config.qlora.rank)
     return int(4 * 0.0178 * parameters(config, "device") * config.qlora.rank / 16)
+
+
+def _base_s(config: Config, data: LampData, rate: float) -> float:
+    """Seconds of M_base's tuning on the public users' records and queries."""
+    if not any(arm.method.tuned and not arm.method.oracle for arm in configured_arms(config)):
+        return 0.0
+    found = sum(len(user.pairs) + len(user.queries) for user in data.public)
+    records = min(found, config.qlora.base_max_records or found) * config.qlora.base_epochs
+    size = parameters(config, "device")
+    return records * record_tokens(config, data.public) * size * FLOPS_TRAIN / rate
 
 
 def duration(seconds: float) -> str:

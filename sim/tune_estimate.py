@@ -16,9 +16,10 @@ from sim.estimate import (
     FLOPS_TRAIN,
     STEP_OVERHEAD_S,
     UTILISATION,
+    UTILISATION_GENERATE,
     duration,
-    matrix_rate,
     parameters,
+    product_rate,
     record_tokens,
 )
 from sim.tune_grid import ORDER, THRESHOLDS, Setting, applied, grid, keys_of
@@ -114,12 +115,12 @@ def _answer_s(
     config: Config, name: TuneStage, users: tuple[UserHistory, ...], rate: float
 ) -> float:
     size = parameters(config, "device" if name in ("base", "adapters") else "cloud")
-    return record_tokens(config, users) * size * FLOPS_GENERATE / (rate * UTILISATION)
+    return record_tokens(config, users) * size * FLOPS_GENERATE / (rate * UTILISATION_GENERATE)
 
 
 def print_estimate(config: Config, data: LampData, console: Console) -> None:
     """Show the grid and the estimate."""
-    stages = estimate(config, data, matrix_rate())
+    stages = estimate(config, data, product_rate(config))
     table = Table(title="What would be tried", title_justify="left")
     for heading in ("stage", "settings", "optimizer steps", "replies", "time"):
         table.add_column(heading, justify="left" if heading == "stage" else "right")
