@@ -1,7 +1,9 @@
 """M_base on a real device: received in parts, checked, unpacked below the user's own folder.
 
 A virtual device of a simulation reads the folder that the server wrote. A real one gets the bytes
-by ``query.base`` and keeps them; it takes no model whose hash differs from what was announced.
+by ``query.base`` and keeps them; it takes no model whose hash differs from what was announced, and
+none that its policy does not name by hash or by the key that signed it. That says who made a model,
+not that it asks for nothing: what its numbers can tell is bounded by the policy's budget.
 
     <folder>/bases/<base id>/          the unpacked model; the marker names the bundle's SHA-256
     <folder>/bases/.incoming-<id>/     parts that have come so far
@@ -12,6 +14,9 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from clients.folder import Device
 from conf.errors import ProtocolError
@@ -45,6 +50,7 @@ def receive(device: Device, request: BaseRequest) -> BaseReply:
         ProtocolError: If the request is malformed, or the bytes are not those that were announced.
     """
     _check(request)
+    _require_vouched(device, request)
     root = bases_folder(device.folder)
     incoming = root / f".incoming-{request.base_id}"
     content = request.m_base or request.device_model
@@ -55,6 +61,32 @@ def receive(device: Device, request: BaseRequest) -> BaseReply:
         _assemble(parts, incoming / "bundle.tar", request, root / request.base_id)
         shutil.rmtree(incoming)
     return BaseReply(user_id=device.user_id, complete=complete)
+
+
+def _require_vouched(device: Device, request: BaseRequest) -> None:
+    """Refuse a model, before anything of it is kept, that nobody vouches for whom the user trusts.
+
+    Raises:
+        ProtocolError: If policy.json names neither its digest nor a key that signed it.
+    """
+    policy = device.policy
+    if request.digest in policy.bases:
+        return
+    if any(_is_signed(request, key) for key in policy.base_keys):
+        return
+    raise ProtocolError(
+        f"{request.TYPE} {request.digest[:12]}...: policy.json names neither this SHA-256 in bases "
+        "nor the key of its signature in base_keys"
+    )
+
+
+def _is_signed(request: BaseRequest, key: str) -> bool:
+    try:
+        public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(key))
+        public.verify(bytes.fromhex(request.signature), request.digest.encode("ascii"))
+    except (InvalidSignature, ValueError):
+        return False
+    return True
 
 
 def _check(request: BaseRequest) -> None:

@@ -40,7 +40,7 @@ from protocol.recipe import Recipe
 from protocol.wire import serialise
 from storage.hashing import hash_bytes
 
-BUCKETS = (10, 100, 1_000, 10_000)  # counts are told as the largest of these that they reach
+POWERS = (10, 100, 1_000, 10_000)
 LOSS_LOW, LOSS_HIGH = 0.1, 9.9  # nats per token; coarse losses are cut to it
 SCORE_STEPS = 100  # coarse scores are whole hundredths
 MAX_ERROR = 4.0  # stars, of the mean absolute error
@@ -166,7 +166,8 @@ def coarse(reply: AdaptReply | AnswerReply, policy: Policy) -> AdaptReply | Answ
     """One number about a whole user: the mean loss of a training, or the score of all answers.
 
     Losses have two digits, between 0.1 and 9.9; scores are whole hundredths. They stand beside the
-    number of records or queries as a power of ten. Below the policy's minimum nothing is told.
+    number of records or queries: the policy's minimum, or the largest power of ten up to 10,000,
+    that they reach. Below the minimum nothing is told.
     Weights that the policy permits go with them.
     """
     if isinstance(reply, AdaptReply):
@@ -197,7 +198,7 @@ def _distinct(kind: str, policy: Policy) -> int:
         return 1 << 20
     if policy.numbers == "none" or kind not in (AdaptReply.TYPE, "train.collect", AnswerReply.TYPE):
         return 1
-    buckets = sum(each >= policy.minimum for each in BUCKETS) or 1
+    buckets = len(_buckets(policy))
     if kind == AnswerReply.TYPE:
         return 1 + buckets * (_most_steps(policy) + 1)
     return 1 + buckets * (LOSSES + 1)
@@ -243,11 +244,15 @@ def _no_answers(reply: AnswerReply) -> AnswerReply:
     )
 
 
+def _buckets(policy: Policy) -> tuple[int, ...]:
+    """What counts are told as, in ascending order."""
+    lowest = max(1, policy.minimum)
+    return (lowest, *(power for power in POWERS if power > lowest))
+
+
 def _bucket(number: int, policy: Policy) -> int:
-    """The largest of :data:`BUCKETS` that ``number`` reaches; 0 below the policy's minimum."""
-    if number < policy.minimum:
-        return 0
-    return max((each for each in BUCKETS if each <= number), default=0)
+    """The largest bucket that ``number`` reaches; 0 below the policy's minimum."""
+    return max((each for each in _buckets(policy) if each <= number), default=0)
 
 
 def _two_digits(value: float) -> float:

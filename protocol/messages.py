@@ -65,6 +65,8 @@ class BaseRequest:
         parts: Number of parts.
         m_base: The part under the key "bytes", uint8, where the model is M_base.
         device_model: The same where it is the device model as it comes.
+        signature: Ed25519 signature of the digest's hexadecimal digits, itself in such digits; ""
+            where the operator signs nothing.
     """
 
     TYPE: ClassVar[str] = "query.base"
@@ -74,6 +76,7 @@ class BaseRequest:
     parts: int = holds("settings")
     m_base: Arrays = holds("M_base", dict)
     device_model: Arrays = holds("device model", dict)
+    signature: str = holds("settings", "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from storage import atomic
@@ -99,6 +100,25 @@ def make_node_key(folder: Path) -> NodeKey:
     return made
 
 
+def make_signing_key(folder: Path) -> tuple[Path, str]:
+    """Make the key with which an operator signs base models.
+
+    Returns:
+        The file of the private key, and the public key as devices' policies name it.
+    """
+    key = Ed25519PrivateKey.generate()
+    path = folder / "signing.key"
+    _write_private(
+        path,
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        ),
+    )
+    return path, key.public_key().public_bytes_raw().hex()
+
+
 def _certificate(
     name: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, *, authority: bool
 ) -> x509.CertificateBuilder:
@@ -140,6 +160,5 @@ def _new_key() -> ec.EllipticCurvePrivateKey:
 
 
 def _write_private(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch(mode=0o600)
-    path.write_bytes(content)
+    atomic.make_folder(path.parent, private=True)
+    atomic.write_bytes(path, content)

@@ -25,12 +25,14 @@ from pathlib import Path
 from rich.console import Console
 
 from clients import folder as device_folder
+from clients import policy as policy_file
 from clients import private_socket
 from conf.compose import compose, from_json, to_json
 from conf.errors import RunError
 from conf.schema import Config, EngineConfig
 from sim import exit_status
-from sim.credentials import LOOPBACK, Tls, make_node_key, make_tls
+from sim.credentials import LOOPBACK, Tls, make_node_key, make_signing_key, make_tls
+from sim.deploy_coarse import coarse_run, compare_coarse, make_coarse
 from sim.deploy_compare import Check, Sides, compare
 from sim.engine import ROOT, set_environment
 from sim.flower_processes import (
@@ -72,7 +74,7 @@ WORDS = (
     "resources.client_limit_s=600",
     "resources.torch_threads=1",
 )
-OWN_FILES = ("history.json", "policy.json", "secret.bin", "limits.json")
+OWN_FILES = ("history.json", "policy.json", "secret.bin", "order.json", "limits.json")
 ONLINE_S = 180.0
 RUN_S = 900.0
 TRAINERS_S = 15.0  # a trainer looks every second whether its SuperNode is there
@@ -150,9 +152,13 @@ def _demonstrate(demo: Demo, cache: Path) -> list[Check]:
         start_superlink(demo.root / "server" / "superlink", port, tls, authenticate=True)
     )
     control = Control(demo.root / "server" / "operator", address, tls.ca)
-    nodes = _connect(demo, devices, address, tls, control)
+    signing_key, public_key = make_signing_key(demo.root / "server" / "signing")
+    for own in devices.values():  # exact numbers, for the comparison alone
+        policy = device_folder.read(own).policy
+        policy_file.write(own, replace(policy, base_keys=(public_key,)))
+    nodes, bound = _connect(demo, devices, address, tls, control)
     intruders = _intrude(demo, address, tls)
-    _write_config(deployed, simulated, address, tls)
+    _write_config(deployed, simulated, address, tls, signing_key, bound)
     _until(lambda: control.online() >= USERS, ONLINE_S, "three SuperNodes online")
     demo.say(f"three devices online; the server runs {', '.join(ARMS)}")
     users = sorted(devices)
@@ -160,16 +166,18 @@ def _demonstrate(demo: Demo, cache: Path) -> list[Check]:
     status = _run_with_a_loss(demo, deployed, nodes, devices)
     demo.say(f"the run ended with exit status {status}")
     refused = [_refused(each) for each in intruders]
+    coarse = _run_coarse(demo, deployed, {user: devices[user] for user in users if user != lost})
     demo.look_for_trainers(devices)
     for each in (*nodes.values(), superlink):
         each.end()
     sides = Sides(simulated, deployed, devices, lost, ARMS[-1])
+    compared = [*compare(sides), *coarse]
     partial = Check(
         "exit status", "0", f"{status} (some users failed)", status == exit_status.PARTIAL
     )
     demo.say("everything is stopped; a device answers alone")
     alone = _ask_alone(demo, sides, users[0])
-    return [*compare(sides), partial, *refused, _trainers_ended(demo), alone]
+    return [*compared, partial, *refused, _trainers_ended(demo), alone]
 
 
 def _simulate(demo: Demo, cache: Path) -> RunFolder:
@@ -198,7 +206,7 @@ def _split(demo: Demo, simulated: RunFolder) -> tuple[RunFolder, dict[str, Path]
     devices = {}
     for each in device_folder.device_folders(simulated.devices):
         own = demo.root / "devices" / each.name
-        own.mkdir(parents=True)
+        atomic.make_folder(own, private=True)
         for name in OWN_FILES:
             if (each / name).is_file():
                 shutil.copy2(each / name, own / name)
@@ -214,15 +222,44 @@ def _split(demo: Demo, simulated: RunFolder) -> tuple[RunFolder, dict[str, Path]
     return deployed, devices
 
 
-def _write_config(deployed: RunFolder, simulated: RunFolder, address: str, tls: Tls) -> None:
+def _run_coarse(demo: Demo, deployed: RunFolder, devices: Mapping[str, Path]) -> list[Check]:
+    """The last arm once more, with devices that let coarse numbers go."""
+    demo.say("the same once more under coarse numbers, with the devices that are left")
+    make_coarse(devices.values())
+    run = coarse_run(deployed, len(devices), ARMS[-1])
+    status = _wait(_sim(demo, "coarse", ["resume", f"run={run.path}"]))
+    if status != exit_status.OK:
+        said = f"exit status {status}; see {demo.root}/coarse.log"
+        return [Check("coarse: exit status", "0", said, False)]
+    return compare_coarse(deployed, run, devices, ARMS[-1])
+
+
+def _write_config(
+    deployed: RunFolder,
+    simulated: RunFolder,
+    address: str,
+    tls: Tls,
+    signing_key: Path,
+    bound: Mapping[int, str],
+) -> None:
     """The simulation's configuration, with another engine and the server's own folders."""
     config: Config = from_json(simulated.config.read_text(encoding="utf-8"))
     server = deployed.path.parent.parent
+    nodes = server / "nodes.csv"
+    rows = "".join(f"{node},{user}\n" for node, user in sorted(bound.items()))
+    atomic.write_text(nodes, f"node_id,user_id\n{rows}")
+    engine = EngineConfig(
+        name="deployment",
+        superlink=address,
+        root_certificates=str(tls.ca),
+        nodes=str(nodes),
+        signing_key=str(signing_key),
+    )
     changed = replace(
         config,
         resources=replace(config.resources, backend="ray"),
         data=str(server / "data"),
-        engine=EngineConfig(name="deployment", superlink=address, root_certificates=str(tls.ca)),
+        engine=engine,
         paths=replace(config.paths, cache=str(server / "cache"), runs=str(server / "runs")),
         name=deployed.path.name,
     )
@@ -231,12 +268,12 @@ def _write_config(deployed: RunFolder, simulated: RunFolder, address: str, tls: 
 
 def _connect(
     demo: Demo, devices: dict[str, Path], address: str, tls: Tls, control: Control
-) -> dict[str, Started]:
-    """Start a SuperNode per device folder, its key registered."""
-    nodes = {}
+) -> tuple[dict[str, Started], dict[int, str]]:
+    """Start a SuperNode per device folder, its key registered under its user."""
+    nodes, bound = {}, {}
     for user, port in zip(sorted(devices), free_ports(len(devices)), strict=True):
         key = make_node_key(demo.root / "keys" / devices[user].name)
-        control.register(key)
+        bound[control.register(key)] = user
         nodes[user] = demo.own(
             start_supernode(
                 demo.root / "supernodes" / devices[user].name,
@@ -248,7 +285,7 @@ def _connect(
                 name=f"SuperNode of {user}",
             )
         )
-    return nodes
+    return nodes, bound
 
 
 def _intrude(demo: Demo, address: str, tls: Tls) -> list[Started]:

@@ -185,9 +185,14 @@ class Control:
             encoding="utf-8",
         )
 
-    def register(self, key: NodeKey) -> None:
-        """Let the SuperNode with this public key in."""
-        self._call("supernode", "register", str(key.public), "ours")
+    def register(self, key: NodeKey) -> int:
+        """Let the SuperNode with this public key in.
+
+        Returns:
+            The number under which every run knows the node of this key.
+        """
+        answer = self._call("supernode", "register", str(key.public), "ours")
+        return int(answer["node-id"])
 
     def submit(
         self, app: Path, run_config: Mapping[str, Any], federation: Mapping[str, Any]

@@ -8,8 +8,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from flwr.app import Message
 
+from conf.errors import ConfigError
 from protocol.codec import encode
 from protocol.messages import BaseRequest
 from storage import bundle
@@ -22,7 +25,13 @@ PART_BYTES = 32 << 20  # Flower cuts arrays into smaller pieces itself; this bou
 
 
 def deliver(
-    grid: AccountedGrid, base: BaseModel, *, tuned: bool, roster: Roster, progress: Progress
+    grid: AccountedGrid,
+    base: BaseModel,
+    *,
+    tuned: bool,
+    roster: Roster,
+    progress: Progress,
+    signing_key: Path | None = None,
 ) -> None:
     """Send ``base`` to every device that downloads its models and does not hold this one.
 
@@ -34,10 +43,15 @@ def deliver(
         tuned: Whether it is M_base rather than the device model as it comes.
         roster: Who takes part.
         progress: Where progress is told.
+        signing_key: Private key with which the model is signed; None signs nothing.
+
+    Raises:
+        ConfigError: If the key cannot be used.
     """
     with TemporaryDirectory(prefix="bundle-") as folder:
         packed = Path(folder) / "base.tar"
         digest = bundle.pack(base.folder, packed)
+        signature = _signature(digest, signing_key)
         wanting = [
             roster.nodes[user] for user, held in roster.downloads.items() if digest not in held
         ]
@@ -46,13 +60,13 @@ def deliver(
         parts = math.ceil(packed.stat().st_size / PART_BYTES)
         with progress.phase(f"send {'M_base' if tuned else 'model'}", parts * len(wanting)) as bar:
             grid.on_reply = lambda _: bar.advance()
-            for request in _requests(packed, base.base_id, digest, parts, tuned):
+            for request in _requests(packed, base.base_id, digest, parts, tuned, signature):
                 grid.send_and_receive(_to_all(request, wanting))
         grid.on_reply = ignore_reply
 
 
 def _requests(
-    packed: Path, base_id: str, digest: str, parts: int, tuned: bool
+    packed: Path, base_id: str, digest: str, parts: int, tuned: bool, signature: str
 ) -> Iterator[BaseRequest]:
     with packed.open("rb") as file:
         for number in range(parts):
@@ -64,7 +78,23 @@ def _requests(
                 parts=parts,
                 m_base=content if tuned else {},
                 device_model={} if tuned else content,
+                signature=signature,
             )
+
+
+def _signature(digest: str, signing_key: Path | None) -> str:
+    if signing_key is None:
+        return ""
+    try:
+        key = load_pem_private_key(signing_key.read_bytes(), password=None)
+    except (OSError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"engine.signing_key: {signing_key.name} cannot be used ({type(error).__name__}); make "
+            "one with openssl genpkey -algorithm ed25519"
+        ) from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ConfigError(f"engine.signing_key: {signing_key.name} is no Ed25519 key")
+    return key.sign(digest.encode("ascii")).hex()
 
 
 def _to_all(request: BaseRequest, nodes: Sequence[int]) -> list[Message]:

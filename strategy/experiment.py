@@ -109,10 +109,10 @@ def run_experiment(
     bases = _timed(log, "base model", lambda: _bases(arms, inputs, progress))
     bound = read_bound(Path(config.engine.nodes)) if config.engine.nodes else None
     roster = call_roll(accounted, wait_for_nodes(grid, config.users, NODES_LIMIT_S), bound)
-    nodes = roster.nodes
+    nodes, key = roster.nodes, config.engine.signing_key
     log.failures(accounted.take_failures())
     log.roster(nodes)
-    _timed(log, "deliver", lambda: _deliver(arms, bases, roster, accounted, ledger, progress))
+    _timed(log, "deliver", lambda: _deliver(arms, bases, roster, accounted, ledger, progress, key))
     log.failures(accounted.take_failures())
     lexicons = _lexicons(arms, inputs)
     shares = _timed(log, "share", lambda: _collect_shares(accounted, nodes, arms, log, progress))
@@ -157,6 +157,7 @@ def _deliver(
     grid: AccountedGrid,
     ledger: Ledger,
     progress: Progress,
+    signing_key: str | None,
 ) -> None:
     """See that every device has the models that it works with, once.
 
@@ -168,7 +169,14 @@ def _deliver(
         base = bases[tuned]
         ledger.base_model(virtual, base.base_id, base.bytes, M_BASE if tuned else DEVICE_MODEL)
         if roster.downloads:
-            deliver(grid, base, tuned=tuned, roster=roster, progress=progress)
+            deliver(
+                grid,
+                base,
+                tuned=tuned,
+                roster=roster,
+                progress=progress,
+                signing_key=Path(signing_key) if signing_key else None,
+            )
 
 
 def _ask_oracles(

@@ -19,8 +19,9 @@ BASE = "abc123"
 
 
 @pytest.fixture
-def device(tmp_path):
-    return Device(tmp_path / "own", UserHistory("ana", (), (), ()), Policy(0.5), b"")
+def device(tmp_path, sent):
+    policy = Policy(0.5, bases=(sent[0].digest,))
+    return Device(tmp_path / "own", UserHistory("ana", (), (), ()), policy, b"")
 
 
 @pytest.fixture
@@ -82,3 +83,26 @@ def test_a_malformed_part_is_refused(device, sent, change):
     with pytest.raises(ProtocolError, match=r"query\.base: expected"):
         download.receive(device, replace(sent[0], **change))
     assert not device.folder.exists()
+
+
+def test_a_model_that_nobody_vouches_for_is_not_kept(device, sent):
+    stranger = replace(device, policy=Policy(0.5, bases=("0" * 64,), base_keys=("ab", "00" * 32)))
+    with pytest.raises(ProtocolError, match="names neither this SHA-256"):
+        download.receive(stranger, sent[0])
+    assert not download.bases_folder(device.folder).exists()
+
+
+def test_a_model_signed_by_a_known_key_is_taken_and_a_signature_of_another_is_not(device, sent):
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    key = Ed25519PrivateKey.generate()
+    public = key.public_key().public_bytes_raw().hex()
+    own = replace(device, policy=Policy(0.5, base_keys=(public,)))
+    for digest, taken in ((sent[0].digest, True), ("0" * 64, False)):
+        signature = key.sign(digest.encode()).hex()
+        signed = [replace(each, signature=signature) for each in sent]
+        if taken:
+            assert [download.receive(own, each).complete for each in signed][-1]
+        else:
+            with pytest.raises(ProtocolError, match="nor the key of its signature"):
+                download.receive(own, signed[0])
