@@ -119,12 +119,17 @@ def stored(device: Device, arm: str) -> Path:
 
 
 def mark_stale(device: Device, withdrawn: Collection[str]) -> list[str]:
-    """Mark the adapters that saw what these records gave rise to, and name their arms."""
+    """Delete the adapters that saw what these records gave rise to, and name their arms.
+
+    Of each a mark is left, so that who asks for it is told why.
+    """
     stale = []
     for folder in stored_adapters(device.folder):
         facts = json.loads((folder / atomic.MARKER).read_text(encoding="utf-8"))
         seen = sorted(set(facts.get(SOURCES, ())) & set(withdrawn))
         if seen:
             atomic.write_json(folder / STALE, {"withdrawn": seen})
+            for weights in folder.glob("*.safetensors"):
+                weights.unlink()
             stale.append(folder.name)
     return stale

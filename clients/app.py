@@ -1,4 +1,4 @@
-"""The Flower ClientApp: eight messages, each a few lines; the work lies in the modules beside it.
+"""The Flower ClientApp: nine messages, each a few lines; the work lies in the modules beside it.
 
 Every message is charged to the device's budget before it is answered, every reply leaves through
 :func:`clients.outbound.release`, and an error leaves as the name of its class.
@@ -14,7 +14,7 @@ from __future__ import annotations
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from clients import download, folder, handlers, outbound, places, trainer_client
+from clients import download, folder, handlers, outbound, places, trainer_client, withdrawal
 from clients.errors import errors_stay
 from clients.folder import Device
 from clients.handlers import HANDLERS, Place
@@ -28,6 +28,8 @@ from protocol.messages import (
     BaseRequest,
     HelloReply,
     HelloRequest,
+    WithdrawReply,
+    WithdrawRequest,
 )
 
 IDLE_KEY = "trainer-idle-s"
@@ -63,6 +65,15 @@ def base(message: Message, context: Context) -> Message:
 def share(message: Message, context: Context) -> Message:
     """Send the records that the user's consent covers, no more."""
     return _handled(message, context)
+
+
+@app.query("withdraw")
+def withdraw(message: Message, context: Context) -> Message:
+    """Name what the user took back, by the hashes of what had left."""
+    device = _charged(message, context)
+    decode(WithdrawRequest, message.content)
+    records = withdrawal.hashes_as_sent(device, device.policy.withdrawn)
+    return _reply(message, device, WithdrawReply(user_id=device.user_id, records=records))
 
 
 @app.train("adapt")

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 
 from flwr.app import RecordDict
 
-from clients import asking, bounds, folder, outbound, share_order
+from clients import asking, bounds, folder, outbound, sent, share_order
 from conf.errors import ProtocolError, RunError
+from lamp.serialise import record_hash
 from protocol.codec import WireMessage, decode
 from protocol.messages import (
     AdaptReply,
@@ -76,6 +77,7 @@ def share(place: Place, content: RecordDict) -> ShareReply:
     request = decode(ShareRequest, content)
     device = share_order.fixed(folder.read(place.own))
     granted = outbound.grant(device, request.ratios)
+    sent.note_records(device.folder, {pair.id: record_hash(pair) for pair in granted.pairs})
     return ShareReply(
         user_id=device.user_id,
         pairs=granted.pairs,

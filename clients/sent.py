@@ -1,6 +1,7 @@
 """The device's own copy of what left it, and what of its budget that has spent.
 
-    <folder>/sent.jsonl   append-only, each line with the hash of the one before (storage.chain)
+    <folder>/sent.jsonl    append-only, each line with the hash of the one before (storage.chain)
+    <folder>/shared.json   per record that left, the content hashes of the forms in which it left
 
 A message is charged when it comes, before any work: a message that kills its process has told its
 server something too. When the reply leaves, a second line notes its content hash, as the server's
@@ -10,6 +11,7 @@ ledger has it, so that the two can be held against each other.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,10 +19,12 @@ from typing import Any
 
 from clients.policy import Budget
 from conf.errors import BudgetError
-from storage import chain
+from storage import atomic, chain
 from storage.locks import locked
+from storage.text_files import read_json
 
 FILE = "sent.jsonl"
+FORMS = "shared.json"
 CHARGED = "charged"
 LEFT = "left"
 
@@ -67,6 +71,29 @@ def note(folder: Path, kind: str, arm: str, records: int, size: int, digest: str
     facts = {"kind": kind, "arm": arm, "records": records, "bytes": size, "hash": digest}
     with locked(folder / ".sent.lock"):
         _append(folder, {"what": LEFT, **facts}, spent(folder))
+
+
+def note_records(folder: Path, hashes: Mapping[str, str]) -> None:
+    """Remember in which form records leave: a redaction that changes later changes no history.
+
+    Args:
+        folder: The device's folder.
+        hashes: Content hash by record id.
+    """
+    with locked(folder / ".sent.lock"):
+        known = forms(folder)
+        if all(digest in known.get(name, ()) for name, digest in hashes.items()):
+            return
+        for name, digest in hashes.items():
+            known[name] = sorted({*known.get(name, ()), digest})
+        atomic.write_json(folder / FORMS, known)
+
+
+def forms(folder: Path) -> dict[str, list[str]]:
+    """Per record id the content hashes of every form in which it left."""
+    path = folder / FORMS
+    found: dict[str, list[str]] = read_json(path) if path.is_file() else {}
+    return found
 
 
 def spent(folder: Path) -> Spent:

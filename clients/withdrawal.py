@@ -2,21 +2,22 @@
 
 The policy's ratio is lowered, and the records that it covered before and covers no more are noted
 as withdrawn for good: no later policy lets them leave again. Adapters that saw what the cloud made
-from them are marked stale. The records themselves stay in D_u, which is the user's own.
+from them are deleted; a mark says why. The records themselves stay in D_u, which is the user's own.
 
 Every step can be repeated: after a crash the same command finishes what was begun.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from clients import adapters, folder, outbound
+from clients import folder, outbound, sent
 from clients.folder import Device
 from conf.errors import ConfigError
 from lamp.records import Pair
+from lamp.serialise import record_hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +26,15 @@ class Withdrawal:
 
     Attributes:
         user_id: Who withdrew.
-        records: All withdrawn records, in the form in which they had left.
+        records: All withdrawn records, in the form in which they leave now.
+        hashes: Content hashes of every form in which they ever left.
         newly: How many of them were withdrawn just now.
         stale: Arms whose adapters are stale.
     """
 
     user_id: str
     records: tuple[Pair, ...]
+    hashes: tuple[str, ...]
     newly: int
     stale: tuple[str, ...]
 
@@ -42,6 +45,8 @@ def withdraw(device_folder: Path, ratio: float) -> Withdrawal:
     Raises:
         ConfigError: If the user allows less than ``ratio`` already.
     """
+    from clients import adapters  # with PyTorch; a message that asks for hashes needs none
+
     device = folder.read(device_folder)
     if ratio > device.policy.ratio:
         raise ConfigError(
@@ -56,9 +61,17 @@ def withdraw(device_folder: Path, ratio: float) -> Withdrawal:
     return Withdrawal(
         user_id=device.user_id,
         records=outbound.as_sent(device, withdrawn),
+        hashes=hashes_as_sent(device, withdrawn),
         newly=len(gone),
         stale=tuple(adapters.mark_stale(device, withdrawn)),
     )
+
+
+def hashes_as_sent(device: Device, record_ids: Collection[str]) -> tuple[str, ...]:
+    """Content hashes of every form in which these records left the device."""
+    known = sent.forms(device.folder)
+    found = {record_hash(pair) for pair in outbound.as_sent(device, record_ids)}
+    return _sorted(found.union(*(known.get(name, ()) for name in record_ids)))
 
 
 def _covered(device: Device) -> set[str]:

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from lamp.records import Pair, ProfileItem, Query, UserHistory
+from storage.hashing import hash_json
 
 
 def history_to_json(history: UserHistory) -> dict[str, Any]:
@@ -34,3 +35,8 @@ def history_from_json(value: dict[str, Any]) -> UserHistory:
         pairs=tuple(Pair(**pair) for pair in value["pairs"]),
         queries=tuple(Query(**query) for query in value["queries"]),
     )
+
+
+def record_hash(pair: Pair) -> str:
+    """What names a shared record in caches, ledgers and withdrawals: its content, never its id."""
+    return hash_json([pair.input, pair.response])

@@ -132,6 +132,27 @@ class ShareReply:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WithdrawRequest:
+    """Server asks what the user took back since, so that it can forget it."""
+
+    TYPE: ClassVar[str] = "query.withdraw"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WithdrawReply:
+    """Records that the user withdrew, by what they were.
+
+    Attributes:
+        user_id: Who withdrew.
+        records: Content hashes of every form in which withdrawn records left the device.
+    """
+
+    TYPE: ClassVar[str] = "query.withdraw"
+    user_id: str = holds("identity", within=NAME)
+    records: tuple[str, ...] = holds("identity", ())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AdaptRequest:
     """Server offers kept synthetic pairs and asks the device to train its private adapter.
 
@@ -358,6 +379,7 @@ DEVICE_TO_SERVER: dict[str, type[WireMessage]] = {
     "query.hello": HelloReply,
     "query.base": BaseReply,
     "query.share": ShareReply,
+    "query.withdraw": WithdrawReply,
     "train.adapt": AdaptReply,
     "train.queue": QueueReply,
     "train.collect": AdaptReply,
@@ -369,6 +391,7 @@ SERVER_TO_DEVICE = {
         HelloRequest,
         BaseRequest,
         ShareRequest,
+        WithdrawRequest,
         AdaptRequest,
         QueueRequest,
         CollectRequest,

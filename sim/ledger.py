@@ -1,4 +1,9 @@
-"""``python -m sim ledger run=... [user=...]``: what crossed the wire, in total and of one user."""
+"""``python -m sim ledger run=... [user=...]``: what crossed the wire, in total and of one user.
+
+With ``--verify`` it checks the file: each line carries the hash of the one before, the run's end
+noted how far it had come, and every device keeps its own copy of what it sent. A line that was
+removed, changed or moved is told, and a copy that disagrees.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +14,22 @@ from typing import Any
 
 from rich.table import Table
 
+from clients import folder as device_folder
+from clients import sent
 from conf.errors import RunError
-from sim.folders import find_run
+from sim import exit_status
+from sim.folders import RunFolder, find_run
 from sim.terminal import PlainConsole, words_table
 from sim.words import read_words, required
-from storage import jsonlines
+from storage import chain, jsonlines
+from storage.text_files import read_json
 from strategy.ledger import ENDPOINT, ORACLE, UP, WITHDRAWAL
 
-USAGE = "usage: python -m sim ledger run=<folder or name> [user=<id>] [runs=<folder of runs>]"
+USAGE = (
+    "usage: python -m sim ledger [--verify] run=<folder or name> [user=<id>] "
+    "[runs=<folder of runs>] [devices=<folder of device folders>]"
+)
+VERIFY = "--verify"
 GROUPED = ("direction", "kind", "arm")
 
 
@@ -26,10 +39,14 @@ def main(argv: Sequence[str]) -> int:
     if set(argv) & {"-h", "--help"}:
         console.print(USAGE)
         return 0
-    values, _ = read_words("ledger", argv, ("run", "user", "runs"))
+    words = [word for word in argv if word != VERIFY]
+    values, _ = read_words("ledger", words, ("run", "user", "runs", "devices"))
     folder = find_run(
         required("ledger", values, "run", "runs/demo"), Path(values.get("runs", "runs"))
     )
+    if VERIFY in argv:
+        devices = Path(values["devices"]) if "devices" in values else folder.devices
+        return _tell_faults(console, folder, verify(folder, devices))
     entries = list(jsonlines.read(folder.path / "ledger.jsonl"))
     user = values.get("user")
     if user is not None:
@@ -41,6 +58,59 @@ def main(argv: Sequence[str]) -> int:
         console.print(_sent_table(entries))
         console.print(_answer(user, entries))
     return 0
+
+
+def verify(folder: RunFolder, devices: Path) -> list[str]:
+    """What is wrong with the ledger of a run, one clause each; nothing for a sound one.
+
+    Args:
+        folder: The run.
+        devices: Parent of the devices' folders, as far as they are at hand.
+    """
+    path = folder.path / "ledger.jsonl"
+    found = [f"ledger.jsonl: {fault}" for fault in chain.faults(path, read_head(folder))]
+    noted = {
+        (line["user"], line["kind"], line["hash"])
+        for line in jsonlines.read(path)
+        if line["direction"] == UP and line["kind"] != WITHDRAWAL
+    }
+    for own in sorted(devices.glob(f"*/{sent.FILE}")):
+        found += [f"{own.parent.name}/{sent.FILE}: {fault}" for fault in chain.faults(own)]
+        user = device_folder.read(own.parent).user_id
+        kept = {
+            (user, line["kind"], line["hash"])
+            for line in jsonlines.read(own)
+            if line["what"] == sent.LEFT
+        }
+        for _, kind, digest in sorted(kept - noted):
+            found.append(f"user {user} sent {kind} {digest[:12]}, which the ledger does not have")
+        for _, kind, digest in sorted({each for each in noted if each[0] == user} - kept):
+            found.append(f"user {user}: the ledger has {kind} {digest[:12]}, which was not sent")
+    return found
+
+
+def note_head(folder: RunFolder) -> dict[str, Any]:
+    """How far the ledger has come, for the file that says that a run is finished."""
+    path = folder.path / "ledger.jsonl"
+    last = chain.last(path)
+    return {"lines": sum(1 for _ in jsonlines.read(path)), "line": last.get(chain.LINE, "")}
+
+
+def read_head(folder: RunFolder) -> chain.Head | None:
+    """What :func:`note_head` noted; None where the run has not finished."""
+    if not folder.finished.is_file():
+        return None
+    noted = read_json(folder.finished).get("ledger")
+    return chain.Head(noted["lines"], noted["line"]) if noted else None
+
+
+def _tell_faults(console: PlainConsole, folder: RunFolder, faults: Sequence[str]) -> int:
+    for fault in faults:
+        console.print(fault)
+    if faults:
+        return exit_status.FAILED
+    console.print(f"Ledger of {folder.path.name}: every line is as it was written.")
+    return exit_status.OK
 
 
 def entries_of(entries: Iterable[dict[str, Any]], user: str) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from lamp.dataset import LampData
 from sim import exit_status, surroundings
 from sim.engine import set_environment, simulate
 from sim.folders import RunFolder, locked, new_run_folder
+from sim.ledger import note_head
 from sim.prepare import begin, check, server_inputs, set_up
 from sim.progress import TerminalProgress
 from sim.terminal import PlainConsole
@@ -99,7 +100,8 @@ def _work(config: Config, data: LampData | None, folder: RunFolder, console: Con
             from sim.leakage.audit import audit
 
             audit(folder, progress)
-        atomic.write_json(folder.finished, {"failed": sorted(failed_users(folder))})
+        done = {"failed": sorted(failed_users(folder)), "ledger": note_head(folder)}
+        atomic.write_json(folder.finished, done)
         status = _report(folder, console)
     except ConfigError:
         raise  # another attempt would be refused too

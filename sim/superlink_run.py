@@ -29,6 +29,7 @@ ASK_PAUSES = 4.0  # asking starts a program: it may take a fifth of the time at 
 NEWS_S = 0.2
 LOOK_S = 2.0
 FINISHED = "finished"
+FIRST_PERSON, NOBODY = 1000, 65534  # user ids: below are services
 
 
 def run_on_superlink(
@@ -92,12 +93,44 @@ def _superlink(folder: RunFolder, config: Config) -> Iterator[tuple[Control, Cal
         ca = Path(engine.root_certificates).absolute() if engine.root_certificates else None
         yield Control(home, engine.superlink, ca), lambda: None
         return
+    require_alone(config)
     (port,) = free_ports(1)
     started = start_superlink(home, port, None, simulation=True)
     try:
         yield Control(home, f"{LOOPBACK}:{port}", None), started.look
     finally:
         started.end()
+
+
+def require_alone(config: Config, processes: Path = Path("/proc")) -> None:
+    """Refuse a SuperLink of our own where other people are on this machine.
+
+    It listens on loopback without accounts: whoever is logged in could submit a run, and with it
+    code that works as this user.
+
+    Raises:
+        RunError: If processes of other people are found.
+    """
+    if config.engine.trust_local_users:
+        return
+    others = {
+        uid
+        for path in processes.glob("[0-9]*")
+        if (uid := _owner(path)) >= FIRST_PERSON and uid not in (os.getuid(), NOBODY)
+    }
+    if others:
+        raise RunError(
+            f"engine=flwr_run: {len(others)} other user(s) of this machine have processes here; "
+            "its SuperLink is open to all of them, so take engine=simulation, or set "
+            "engine.trust_local_users=true"
+        )
+
+
+def _owner(process: Path) -> int:
+    try:
+        return process.stat().st_uid
+    except OSError:  # it ended
+        return 0
 
 
 def _wait(

@@ -19,7 +19,6 @@ from sim.folders import RunFolder, find_run, locked
 from sim.tables import plural
 from sim.terminal import PlainConsole
 from sim.words import read_words, required
-from strategy.augmentation import record_hash
 from strategy.cache import Cache
 from strategy.candidates import FILE, forget
 from strategy.ledger import Ledger
@@ -67,7 +66,7 @@ def withdraw_user(folder: RunFolder, user: str, ratio: float) -> tuple[Withdrawa
 def _forget(folder: RunFolder, withdrawal: Withdrawal) -> int:
     """The cloud's part; the tombstone comes last, when nothing is left to delete."""
     config = from_json(folder.config.read_text(encoding="utf-8"))
-    records = [record_hash(pair) for pair in withdrawal.records]
+    records = withdrawal.hashes
     cache = Cache(Path(config.paths.cache) / "augmentation.sqlite")
     deleted = cache.release(withdrawal.user_id, records)
     forget(folder.path / FILE, records)

@@ -50,7 +50,9 @@ def unpack(bundle: Path, folder: Path) -> None:
         with tarfile.open(bundle, "r:") as tar:
             entries = tar.getmembers()
             for entry in entries:
-                _require_plain(entry.name, entry.isreg())
+                _require_plain(entry.name, entry.isreg() and not entry.issparse())
+            if sum(entry.size for entry in entries) > bundle.stat().st_size:
+                raise DataError("bundle: expected files no larger than the bundle; get it again")
             tar.extractall(folder, members=entries, filter="data")
     except tarfile.TarError as error:
         raise DataError(f"bundle: expected a plain tar, got {type(error).__name__}") from error

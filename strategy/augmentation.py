@@ -17,6 +17,7 @@ from conf.seeds import derive_seed
 from lamp.metrics import rouge_l
 from lamp.records import Pair
 from lamp.scripts import is_latin
+from lamp.serialise import record_hash as record_hash
 from lamp.tasks import Task
 from storage.hashing import hash_json
 from strategy.cache import Cache
@@ -211,11 +212,6 @@ def _jobs(
 def writer_name(turn: int) -> str:
     """What a report calls the writer whose turn it is: "writer 1" is the first."""
     return f"writer {turn + 1}"
-
-
-def record_hash(pair: Pair) -> str:
-    """What names a shared record in cache keys and holds: its content, never its id."""
-    return hash_json([pair.input, pair.response])
 
 
 def _keys_by_record(jobs: Sequence[_Job], judge: Judge) -> dict[str, list[str]]:

@@ -227,6 +227,8 @@ def open_client(endpoint: EndpointConfig) -> AsyncOpenAI:
     from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
     async def bound(response: httpx2.Response) -> None:
+        if response.headers.get("content-encoding", "identity").lower() != "identity":
+            raise _TooLargeError  # what it would become is known after it has become so
         if isinstance(response.stream, httpx2.AsyncByteStream):
             response.stream = _BoundedStream(response.stream, endpoint.max_reply_bytes)
 
@@ -243,6 +245,7 @@ def open_client(endpoint: EndpointConfig) -> AsyncOpenAI:
         max_retries=0,  # the retries here are counted and have a budget
         timeout=endpoint.timeout_s,
         http_client=http_client,
+        default_headers={"Accept-Encoding": "identity"},
     )
 
 

@@ -17,10 +17,11 @@ from conf.seeds import derive_seed
 from lamp.lexicons import Lexicon
 from lamp.records import Pair
 from protocol.codec import decode, encode
-from protocol.messages import ShareReply, ShareRequest
+from protocol.messages import ShareReply, ShareRequest, WithdrawReply, WithdrawRequest
 from protocol.settings import settings_of, settings_to_json
 from strategy.augmentation import Counters
 from strategy.base_model import BaseModel, ensure_base, ensure_untuned
+from strategy.cache import Cache
 from strategy.candidates import FILE, replay, save, write_candidates
 from strategy.cdcda import CdcdaPlm, Standing
 from strategy.cloud_models import Cloud, configured_cloud
@@ -114,6 +115,8 @@ def run_experiment(
     log.roster(nodes)
     _timed(log, "deliver", lambda: _deliver(arms, bases, roster, accounted, ledger, progress, key))
     log.failures(accounted.take_failures())
+    _forget(accounted, roster, ledger, config)
+    log.failures(accounted.take_failures())
     lexicons = _lexicons(arms, inputs)
     shares = _timed(log, "share", lambda: _collect_shares(accounted, nodes, arms, log, progress))
     candidates = _timed(
@@ -177,6 +180,23 @@ def _deliver(
                 progress=progress,
                 signing_key=Path(signing_key) if signing_key else None,
             )
+
+
+def _forget(grid: AccountedGrid, roster: Roster, ledger: Ledger, config: Config) -> None:
+    """Ask real devices what their users took back, and delete what these records gave rise to.
+
+    A simulated user withdraws by ``python -m sim withdraw``, which plays both sides.
+    """
+    nodes = [roster.nodes[user] for user in roster.downloads]
+    request = encode(WithdrawRequest())
+    replies = grid.send_and_receive(
+        [Message(request, node, WithdrawRequest.TYPE, ttl=TTL_S, group_id="w") for node in nodes]
+    )
+    for reply in replies:
+        user, body = grid.user_of(reply), decode(WithdrawReply, reply.content)
+        if body.records:
+            Cache(Path(config.paths.cache) / "augmentation.sqlite").release(user, body.records)
+            ledger.tombstone(user, body.records)
 
 
 def _ask_oracles(

@@ -3,7 +3,8 @@
 What the oracles read crosses no wire; it stands there too, under its own direction.
 
 A message that was sent again after a failure or a restart is marked as a re-delivery, so totals can
-be taken with and without it. Texts are never written, only their hash and bytes.
+be taken with and without it. Texts are never written, only their hash and bytes. Every line carries
+the hash of the one before (:mod:`storage.chain`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from flwr.app import RecordDict
 
 from protocol.codec import TEXTS
 from protocol.wire import serialise
-from storage import jsonlines
+from storage import chain, jsonlines
 from storage.hashing import hash_bytes
 
 UP = "device -> server"
@@ -71,7 +72,9 @@ class Ledger:
         self.withdrawn: dict[str, str] = {}  # user -> hash of what was withdrawn last
         self._seen: set[tuple[str, ...]] = set()
         self._held: list[dict[str, Any]] | None = None
+        self._last = ""
         for line in jsonlines.read(path):
+            self._last = str(line.get(chain.LINE, ""))
             head = (line["user"], line["direction"], line["kind"], line["arm"])
             self._seen.add((*head, line.get("request") or line["hash"]))
             if line["kind"] == WITHDRAWAL:
@@ -85,7 +88,7 @@ class Ledger:
             yield
         finally:
             self._held = None
-            jsonlines.append(self._path, held)
+            self._write(held)
 
     def message(
         self, user: str, direction: str, kind: str, content: RecordDict, request: str = ""
@@ -159,9 +162,14 @@ class Ledger:
         entry = Entry(user, direction, kind, arm, records, fields, size, digest, request, again)
         self._seen.add(key)
         if self._held is None:
-            jsonlines.append(self._path, [asdict(entry)])
+            self._write([asdict(entry)])
         else:
             self._held.append(asdict(entry))
+
+    def _write(self, entries: list[dict[str, Any]]) -> None:
+        linked = list(chain.linked(entries, self._last))
+        jsonlines.append(self._path, linked)
+        self._last = str(linked[-1][chain.LINE]) if linked else self._last
 
 
 def _arm(content: RecordDict) -> str:

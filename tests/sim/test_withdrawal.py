@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from clients import folder as device_folder
+from clients import sent
 from clients.folder import Policy
 from clients.outbound import grant
 from clients.withdrawal import withdraw
@@ -142,3 +144,39 @@ def test_cache_prune_says_what_went(run, capsys):
     )
     with pytest.raises(ConfigError, match="expected the word prune, got nothing"):
         cache_command([])
+
+
+def test_after_a_redaction_became_stricter_what_was_sent_is_still_found(run):
+    """The record left as it was; now it would leave redacted, under another hash."""
+    from clients.withdrawal import hashes_as_sent
+
+    own = device(run)
+    pairs = tuple(replace(pair, input=f"mail a@b.org {pair.id}") for pair in own.history.pairs)
+    path = device_folder.create(
+        run.devices, replace(own.history, pairs=pairs), Policy(0.8), b"s" * 32
+    )
+    before = {pair.id: record_hash(pair) for pair in grant(device(run), [1.0]).pairs}
+    sent.note_records(path, before)
+    device_folder.write_policy(path, Policy(0.8, redact=("input",)))
+    withdrawal = withdraw(path, 0.0)
+    assert set(before.values()) <= set(withdrawal.hashes)
+    assert set(before.values()) <= set(hashes_as_sent(device(run), before))
+
+
+def test_no_byte_of_what_was_withdrawn_stands_in_the_clouds_files(run):
+    cache = cache_of(run)
+    names = [record_hash(pair) for pair in grant(device(run), [1.0]).pairs]
+    cache.put({name: f"canary of {name}" for name in names})
+    cache.hold("ana", {name: [name] for name in names})
+    folder = run.path.parents[1] / "cache"
+    withdraw_user(run, "ana", 0.0)
+    written = b"".join(path.read_bytes() for path in folder.glob("augmentation.sqlite*"))
+    assert b"canary" not in written
+
+
+def test_the_weights_of_a_stale_adapter_are_deleted(run):
+    shared = [pair.id for pair in grant(device(run), [1.0]).pairs]
+    stored = store_adapter(device(run), "cdcda", shared)
+    (stored / "adapter_model.safetensors").write_bytes(b"weights")
+    withdraw(device(run).folder, 0.3)
+    assert not (stored / "adapter_model.safetensors").exists()

@@ -63,3 +63,19 @@ def test_what_is_no_tar_is_refused(tmp_path):
     (tmp_path / "noise.tar").write_bytes(b"noise" * 200)
     with pytest.raises(DataError, match="expected a plain tar"):
         bundle.unpack(tmp_path / "noise.tar", tmp_path)
+
+
+def test_a_sparse_file_that_would_become_larger_is_refused(tmp_path):
+    """A GNU sparse entry: 512 bytes of archive that would unpack to 200 GiB."""
+    entry = tarfile.TarInfo("model.safetensors")
+    entry.type = tarfile.GNUTYPE_SPARSE
+    block = bytearray(entry.tobuf(tarfile.GNU_FORMAT))
+    block[386:410] = b"%011o\0%011o\0" % (0, 0)
+    block[483:495] = b"%011o\0" % (200 << 30)
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    (tmp_path / "evil.tar").write_bytes(bytes(block) + bytes(1024))
+    (tmp_path / "target").mkdir()
+    with pytest.raises(DataError, match="bundle: expected"):
+        bundle.unpack(tmp_path / "evil.tar", tmp_path / "target")
+    assert not list((tmp_path / "target").iterdir())
