@@ -69,11 +69,15 @@ def user_rows(run: Run, arm: ArmName) -> list[dict[str, Any]]:
 
 
 def user_scores(run: Run, arm: str) -> dict[str, dict[str, float | int]]:
-    """Each user's own metrics: queries, unparsed and the task's means (no macro-F1)."""
+    """Each user's own metrics: queries, unparsed and the task's means (no macro-F1).
+
+    Whoever discloses a score alone has no count of unparsed answers.
+    """
     found: dict[str, dict[str, float | int]] = {}
     for user, scored in scored_users(run, arm).items():
         sums, values = scored.sums, metrics.metrics_of_sums(run.task, scored.sums)
-        found[user] = {"queries": int(sums[0]), "unparsed": int(sums[1])} | {
+        unparsed = {} if np.isnan(sums[1]) else {"unparsed": int(sums[1])}
+        found[user] = {"queries": int(sums[0]), **unparsed} | {
             name: float(value)
             for name, value in values.items()
             if name not in ("f1", "parse_failure_rate") and np.isfinite(value)
