@@ -17,7 +17,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 
 from clients import adaptation, adapters, answering, folder, jobs
 from clients.base import Base
@@ -38,7 +37,9 @@ from protocol.messages import (
     QueueRequest,
 )
 from protocol.settings import DeviceSettings
+from storage import atomic
 from storage.hashing import hash_json
+from storage.locks import locked
 
 
 def queue(device: Device, mates: Sequence[Path], request: QueueRequest) -> QueueReply:
@@ -110,8 +111,8 @@ def answer(
 def _turn(mates: Sequence[Path], name: str) -> Iterator[bool]:
     """Hold the cohort's lock; yields whether it may be tried to work together."""
     mark = _mark(mates, name)
-    mark.parent.mkdir(exist_ok=True)
-    with FileLock(mark.with_suffix(".lock")):
+    atomic.make_folder(mark.parent)
+    with locked(mark.with_suffix(".lock")):
         yield len(mates) > 1 and not mark.exists()
 
 

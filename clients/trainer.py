@@ -17,17 +17,16 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from clients import private_socket, processes
 from clients.private_socket import Listener
 from clients.processes import Process
 from clients.trainer_protocol import ACCEPTED, OTHER_CODE, Job, Outcome, code_version
 from conf.errors import CdcdaError, ConfigError, RunError
+from storage.locks import locked
 
 USAGE = "usage: python -m clients trainer folder=<device folder> [idle_s=<seconds>]"
 READY = b"ready\n"
@@ -108,15 +107,12 @@ def _detach() -> None:
 
 @contextmanager
 def _locked(path: Path, name: str) -> Iterator[None]:
-    lock = FileLock(path, timeout=LOCK_S)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise RunError(f"{name}: this device has a trainer already") from error
-    try:
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(path, LOCK_S))
+        except TimeoutError as error:
+            raise RunError(f"{name}: this device has a trainer already") from error
         yield
-    finally:
-        lock.release()
 
 
 @dataclass(slots=True)
