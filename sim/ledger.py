@@ -31,6 +31,7 @@ USAGE = (
 )
 VERIFY = "--verify"
 GROUPED = ("direction", "kind", "arm")
+WIDEST_NAME = 24  # so that a narrow terminal folds between words first
 
 
 def main(argv: Sequence[str]) -> int:
@@ -146,17 +147,20 @@ def _tables(title: str, entries: Sequence[dict[str, Any]]) -> Iterator[Table]:
 
 def _sent_table(entries: Sequence[dict[str, Any]]) -> Table:
     """One row for every message that left the device, in the order they left."""
+    sent = [entry for entry in entries if entry["direction"] == UP]
     table = words_table(
         "Everything that left the device",
-        ("kind", "arm", "fields", "hash"),
+        ("kind: fields", "arm", "hash"),
         ("records", "bytes", "again"),
     )
-    for entry in entries:
-        if entry["direction"] == UP:
-            again = "yes" if entry["redelivery"] else ""
-            fields = ", ".join(entry["fields"])
-            numbers = (f"{entry['records']:,}", f"{entry['bytes']:,}", again)
-            table.add_row(entry["kind"], entry["arm"], fields, entry["hash"][:12], *numbers)
+    for column, key in zip(table.columns, ("kind", "arm"), strict=False):
+        longest = max((len(str(entry[key])) for entry in sent), default=0)
+        column.min_width = min(longest + 1, WIDEST_NAME)  # the colon
+    for entry in sent:
+        again = "yes" if entry["redelivery"] else ""
+        what = f"{entry['kind']}: {', '.join(entry['fields'])}"
+        numbers = (f"{entry['records']:,}", f"{entry['bytes']:,}", again)
+        table.add_row(what, entry["arm"], entry["hash"][:8], *numbers)
     return table
 
 

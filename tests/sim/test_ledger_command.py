@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import Any
 
@@ -17,7 +18,8 @@ from protocol.codec import encode
 from protocol.messages import ShareRequest
 from sim.folders import RunFolder
 from sim.inline import InlineGrid
-from sim.ledger import _answer, entries_of, note_head, verify
+from sim.ledger import _answer, _sent_table, _tables, entries_of, note_head, verify
+from sim.terminal import PlainConsole
 from storage import atomic, chain
 from strategy.exchange import AccountedGrid
 from strategy.ledger import Ledger
@@ -127,3 +129,24 @@ def test_a_device_that_removes_a_line_of_its_copy_is_found(run):
     lines = copy.read_text().splitlines(keepends=True)
     copy.write_text("".join([lines[0], *lines[2:]]))
     assert any("sent.jsonl: before line 2" in fault for fault in verify(run, run.devices))
+
+
+def test_at_80_columns_no_name_is_cut():
+    kinds = ("evaluate.answer", "train.collect", "query.share")
+    arms = ("direct_ft_matched", "cdcda_unfiltered")
+    entries = [
+        entry(direction, kind, arm, 9, bytes=1_234_567, redelivery=False, fields=["losses"])
+        for direction in (UP, DOWN)
+        for kind in kinds
+        for arm in arms
+    ]
+    shown = io.StringIO()
+    console = PlainConsole(file=shown, width=80)
+    for table in (*_tables("Ledger of [run]", entries), _sent_table(entries)):
+        console.print(table)
+    text = shown.getvalue()
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    assert "Ledger of [run]: device -> server" in text
+    assert all(text.count(f" {name}") == 9 for name in arms)
+    assert all(text.count(f" {name}") == 6 for name in kinds)
