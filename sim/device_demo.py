@@ -31,6 +31,7 @@ from sim.answer import adapter_of
 from sim.export import export_users
 from sim.folders import RunFolder, find_run
 from sim.tables import plural
+from sim.terminal import PlainConsole
 from sim.words import read_words
 
 USAGE = (
@@ -79,9 +80,9 @@ class Row:
 
 def main(argv: Sequence[str]) -> int:
     """Export, answer, print the table."""
-    console = Console()
+    console = PlainConsole()
     if set(argv) & {"-h", "--help"}:
-        console.print(USAGE, highlight=False, markup=False)
+        console.print(USAGE)
         return 0
     values, _ = read_words("device-demo", argv, ("run", "runs", "out", "weights"))
     binding()  # refuses before anything is written
@@ -91,7 +92,7 @@ def main(argv: Sequence[str]) -> int:
         target = target_of({"out": temporary, **values})
         show(run, target, console)
         if "out" in values:
-            console.print(f"files in {target.out}", highlight=False, markup=False)
+            console.print(f"files in {target.out}")
     return 0
 
 
@@ -123,7 +124,7 @@ def show(run: RunFolder, target: Target, console: Console) -> list[Row]:
             runtime.drop(file)
     console.print(_table(run, base_file, rows))
     for line in _summary(settings, rows):
-        console.print(line, highlight=False, markup=False)
+        console.print(line)
     return rows
 
 

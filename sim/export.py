@@ -9,8 +9,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from clients import folder as device_folder
 from clients.export import Target, export, target_of
 from clients.folder import Device
@@ -19,6 +17,7 @@ from protocol.settings import settings_of
 from sim.answer import adapter_of, find_device
 from sim.folders import RunFolder, find_run
 from sim.tables import plural
+from sim.terminal import PlainConsole
 from sim.words import read_words, required
 
 USAGE = (
@@ -31,9 +30,9 @@ EVERYBODY = "all"
 
 def main(argv: Sequence[str]) -> int:
     """Export one user's adapter, or everybody's."""
-    console = Console()
+    console = PlainConsole()
     if set(argv) & {"-h", "--help"}:
-        console.print(USAGE, highlight=False, markup=False)
+        console.print(USAGE)
         return 0
     known = ("run", "user", "arm", "format", "weights", "out", "runs")
     values, _ = read_words("export", argv, known)

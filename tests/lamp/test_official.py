@@ -95,7 +95,7 @@ def test_mostly_without_gold_is_refused(write_users, make_config):
 
 
 def test_one_question_of_another_wording_is_left_out(write_lamp, make_question, make_config):
-    questions = [make_question(name) for name in "abc"]
+    questions = [make_question(name, [f"old {name}"], f"new {name}") for name in "abc"]
     questions[1]["input"] = "Tell me something"
     write_lamp(questions)
     data = load(make_config())
