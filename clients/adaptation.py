@@ -9,7 +9,7 @@ so cdcda with nothing shared is direct_ft to the last byte, and paired compariso
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import torch
 
@@ -32,10 +32,12 @@ from models.private_training import (
     SystemDraws,
     train_privately,
 )
+from models.save_point import SavePoint
 from protocol.codec import Arrays
 from protocol.messages import AdaptReply, AdaptRequest
 from protocol.recipe import Recipe, recipe_from_json
 from protocol.settings import DeviceSettings
+from storage.hashing import hash_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,26 @@ def adapt(
         private_budget.let_plain(device)
         return adapt_to_stream(device, base, request, settings, stream)
     what = prepare(device, base, request, settings)
-    return finish(device, base, request, what, train_alone(base, what))
+    saved = _save_point(device, request, what, settings)
+    reply = finish(device, base, request, what, train_alone(base, what, saved))
+    if saved is not None:
+        saved.path.unlink(missing_ok=True)
+    return reply
+
+
+def _save_point(
+    device: Device, request: AdaptRequest, what: Training, settings: DeviceSettings
+) -> SavePoint | None:
+    """Where the training keeps its place; private ones, with a teacher or averaged, keep none."""
+    qlora, job = settings.qlora, what.job
+    if not qlora.save_every or not what.stackable or job.start:
+        return None
+    examples = [[example.input_ids, example.labels] for example in job.examples]
+    seeds = [job.adapter_seed, job.batch_seed]
+    key = hash_json([request.base_id, asdict(qlora), asdict(job.schedule), seeds, examples])
+    adapters.adapter_folder(device, request.adapter_name)  # refuses what is no plain name
+    path = device.folder / "jobs" / f"{request.adapter_name}.place.safetensors"
+    return SavePoint(path, key, qlora.save_every)
 
 
 def prepare(
@@ -186,11 +207,11 @@ def shared_sources(request: AdaptRequest) -> list[str]:
     return sorted(written | set(request.logits))
 
 
-def train_alone(base: Base, what: Training) -> CohortResult:
+def train_alone(base: Base, what: Training, saved: SavePoint | None = None) -> CohortResult:
     """Train one user alone; a private training and one with a teacher have loops of their own."""
     job = what.job
     if what.stackable:
-        report = train_one(base.model, base.tokenizer.pad_token_id, job)
+        report = train_one(base.model, base.tokenizer.pad_token_id, job, saved=saved)
         return CohortResult(report, dict(lora.lora_parameters(base.model)))
     if job.start:
         lora.fill(base.model, job.start, "of the message")

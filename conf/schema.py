@@ -480,6 +480,8 @@ class QLoraConfig:
         cohort: Users trained in one pass over the base; "auto" takes what suits machine and model.
             The adapters are the same up to rounding; with 1 they are the same to the last byte
             whoever else is in the run.
+        save_every: A device that trains alone saves where it stands every so many steps, and goes
+            on there after it was killed, to the same bytes; 0 begins again.
         base_learning_rate: Peak learning rate of the base model's tuning.
         base_epochs: Passes over the public users' records.
         base_batch_size: Records per optimizer step of the base model's tuning.
@@ -505,6 +507,7 @@ class QLoraConfig:
     weight_decay: NonNegativeFloat = 0.01
     max_seq_len: PositiveInt = 1024
     cohort: Literal["auto"] | PositiveInt = "auto"
+    save_every: NonNegativeInt = 0
     base_learning_rate: PositiveFloat = 1e-4
     base_epochs: PositiveInt = 3
     base_batch_size: PositiveInt = 16

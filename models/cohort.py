@@ -37,7 +37,9 @@ from conf.seeds import derive_seed
 from lamp.records import Prompt
 from models import lora, packing
 from models.chat import IGNORED, Encoded, num_scored
+from models.cohort_adamw import AdamW
 from models.generation import Generation, Stacked, generate
+from models.save_point import SavePoint
 from models.stacked import NotStackableError, Owners, Scope, Stack, adapted_layers, installed
 from models.training import (
     OnStep,
@@ -51,8 +53,6 @@ from models.training import (
     train,
 )
 
-BETAS = (0.9, 0.999)  # AdamW's, as torch has them
-EPSILON = 1e-8
 ACTIVATION_BYTES = 1 << 30
 _MULTIPLE = 32  # in bfloat16, oneDNN takes half a millisecond for a product of a new size
 _FILLER = Encoded([0], [IGNORED])
@@ -98,6 +98,7 @@ def train_cohort(
     jobs: Sequence[CohortJob],
     on_step: OnStep | None = None,
     activation_bytes: int = ACTIVATION_BYTES,
+    saved: SavePoint | None = None,
 ) -> tuple[CohortResult, ...]:
     """Train all jobs together; model and slot are left as they were, in eval mode.
 
@@ -106,6 +107,7 @@ def train_cohort(
         jobs: One per user.
         on_step: Called after each common step with the users' steps done and their total.
         activation_bytes: What the activations of one forward pass may take, as estimated.
+        saved: Where a job that is alone keeps its place, and goes on; not read with several.
 
     Raises:
         NotStackableError: If the model has an attention or layers that cannot be stacked.
@@ -116,7 +118,8 @@ def train_cohort(
     runs = [_Run(model, job) for job in jobs]
     ready = [run for run in runs if run.error is None and run.job.schedule.steps]
     if ready:
-        _train(model.eval(), ready, on_step, activation_bytes // token_bytes(model))
+        most_tokens = activation_bytes // token_bytes(model)
+        _train(model.eval(), ready, on_step, most_tokens, saved if len(jobs) == 1 else None)
     seconds = time.perf_counter() - started
     tokens = max(1, sum(run.tokens for run in runs))
     peak = peak_memory(model.device)
@@ -124,7 +127,11 @@ def train_cohort(
 
 
 def train_one(
-    model: PeftModel, pad_id: int, job: CohortJob, on_step: OnStep | None = None
+    model: PeftModel,
+    pad_id: int,
+    job: CohortJob,
+    on_step: OnStep | None = None,
+    saved: SavePoint | None = None,
 ) -> TrainReport:
     """Train one adapter and leave it in the slot.
 
@@ -135,12 +142,13 @@ def train_one(
         pad_id: Id that fills short rows in the plain loop.
         job: What to train on.
         on_step: Called after each step with the steps done and their total.
+        saved: Where the training keeps its place; the plain loop begins at the start.
 
     Raises:
         ModelError: If there are steps to take but no examples, or a loss or weight is not finite.
     """
     try:
-        (result,) = train_cohort(model, [job], on_step)
+        (result,) = train_cohort(model, [job], on_step, saved=saved)
     except NotStackableError:
         lora.fill(model, job.start or lora.fresh(model, job.adapter_seed), "to start from")
         return train(model, pad_id, job.examples, job.schedule, job.batch_seed, on_step)
@@ -268,43 +276,20 @@ class _Run:
         return CohortResult(report, self.state, error)
 
 
-class _AdamW:
-    """AdamW and gradient clipping for the rows of a stack, each row by its own settings."""
-
-    def __init__(self, stack: Stack, runs: Sequence[_Run]) -> None:
-        self._first = torch.zeros_like(stack.weights)  # (U, P)
-        self._second = torch.zeros_like(stack.weights)
-        schedules = [run.job.schedule for run in runs]
-        self._clip = _column(stack, [schedule.clip for schedule in schedules])
-        self._decay = _column(stack, [schedule.weight_decay for schedule in schedules])
-        self._steps = 0
-
-    def step(self, stack: Stack, rates: Sequence[float]) -> None:
-        """Clip the gradients and move the weights, as torch's own clipping and AdamW do."""
-        self._steps += 1
-        rate = _column(stack, rates)  # (U, 1)
-        gradients = stack.gradients
-        norms = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
-        gradients *= (self._clip / (norms + 1e-6)).clamp_(max=1.0)
-        stack.weights *= 1 - rate * self._decay
-        self._first.lerp_(gradients, 1 - BETAS[0])
-        self._second.mul_(BETAS[1]).addcmul_(gradients, gradients, value=1 - BETAS[1])
-        spread = self._second.sqrt().div_((1 - BETAS[1] ** self._steps) ** 0.5).add_(EPSILON)
-        stack.weights -= self._first.div(spread).mul_(rate / (1 - BETAS[0] ** self._steps))
-        stack.refresh()
-
-    def keep(self, indices: Sequence[int]) -> None:
-        """Reduce the state to the rows ``indices``."""
-        rows = list(indices)
-        self._first, self._second = self._first[rows], self._second[rows]
-        self._clip, self._decay = self._clip[rows], self._decay[rows]
-
-
-def _train(model: PeftModel, runs: list[_Run], on_step: OnStep | None, most_tokens: int) -> None:
+def _train(
+    model: PeftModel,
+    runs: list[_Run],
+    on_step: OnStep | None,
+    most_tokens: int,
+    saved: SavePoint | None,
+) -> None:
     total = sum(run.job.schedule.steps for run in runs)
     stack = Stack(model, [run.state for run in runs])
-    optimizer = _AdamW(stack, runs)
+    optimizer = AdamW(stack, [run.job.schedule for run in runs])
     running, done = list(runs), 0
+    if saved is not None and (found := saved.read()) is not None:
+        done = _go_on(stack, optimizer, runs[0], found)
+        running = _let_go(stack, optimizer, running)
     with _prepared(model, stack) as base:
         while running:
             rates = [run.rates[len(run.losses)] for run in running]
@@ -313,12 +298,38 @@ def _train(model: PeftModel, runs: list[_Run], on_step: OnStep | None, most_toke
             for run, loss in zip(running, losses.unbind(), strict=True):
                 run.losses.append(loss)
             done += len(running)
+            if saved is not None and saved.is_due(done):
+                saved.write(_standing(stack, optimizer, runs[0]))
             if on_step is not None:
                 on_step(done, total)
             running = _let_go(stack, optimizer, running)
 
 
-def _let_go(stack: Stack, optimizer: _AdamW, running: list[_Run]) -> list[_Run]:
+def _standing(stack: Stack, optimizer: AdamW, run: _Run) -> dict[str, torch.Tensor]:
+    """All that the rest of one user's training depends on."""
+    return {
+        "weights": stack.weights,
+        "losses": torch.stack(run.losses),
+        "tokens": torch.tensor(run.tokens),
+        "generator": run.generator.get_state(),
+        **optimizer.state(),
+    }
+
+
+def _go_on(stack: Stack, optimizer: AdamW, run: _Run, found: Mapping[str, torch.Tensor]) -> int:
+    """Continue where :func:`_standing` was; returns the steps done."""
+    stack.weights.copy_(found["weights"])
+    stack.refresh()
+    optimizer.restore(found)
+    for _ in found["losses"]:
+        run.next_rows()
+    run.losses = list(found["losses"].to(stack.weights.device).unbind())
+    run.tokens = int(found["tokens"])
+    run.generator.set_state(found["generator"])
+    return len(run.losses)
+
+
+def _let_go(stack: Stack, optimizer: AdamW, running: list[_Run]) -> list[_Run]:
     """Take users at their last step out of the stack; returns the others."""
     for user, run in enumerate(running):
         if run.is_done:
@@ -416,7 +427,7 @@ def _scored_only(module: nn.Module, stack: Stack) -> Iterator[None]:
     """
 
     def select(_module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        chosen = _Select.apply(inputs[0], stack.scope.scored_at)  # type: ignore[no-untyped-call]
+        chosen = packing.Select.apply(inputs[0], stack.scope.scored_at)  # type: ignore[no-untyped-call]
         return (chosen, *inputs[1:])
 
     def spread(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
@@ -430,20 +441,3 @@ def _scored_only(module: nn.Module, stack: Stack) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-class _Select(torch.autograd.Function):
-    """``tokens[:, chosen]`` whose gradient is copied, not added: each token is chosen once."""
-
-    @staticmethod
-    def forward(ctx: Any, tokens: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-        ctx.chosen, ctx.shape = chosen, tokens.shape
-        return tokens.index_select(1, chosen)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return gradient.new_zeros(ctx.shape).index_copy_(1, ctx.chosen, gradient), None
-
-
-def _column(stack: Stack, values: Sequence[float]) -> torch.Tensor:
-    return torch.tensor(values, device=stack.weights.device).unsqueeze(1)

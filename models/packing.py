@@ -362,3 +362,18 @@ def _first_score(row: Encoded) -> int:
 
 def _tensors(device: torch.device, *columns: Iterable[int]) -> list[torch.Tensor]:
     return [torch.tensor(column).to(device, non_blocking=True) for column in columns]
+
+
+class Select(torch.autograd.Function):
+    """``tokens[:, chosen]`` whose gradient is copied, not added: each token is chosen once."""
+
+    @staticmethod
+    def forward(ctx: Any, tokens: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+        """Take the (1, T, D) tokens at the (S,) places ``chosen``: (1, S, D)."""
+        ctx.chosen, ctx.shape = chosen, tokens.shape
+        return tokens.index_select(1, chosen)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        """Put the gradients back to their places."""
+        return gradient.new_zeros(ctx.shape).index_copy_(1, ctx.chosen, gradient), None
