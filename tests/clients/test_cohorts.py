@@ -98,8 +98,12 @@ def counted(monkeypatch):
         sizes.append(len(jobs))
         return together.train_cohort(model, jobs)
 
+    def alone(model, pad_id, job):
+        sizes.append(1)
+        return together.train_one(model, pad_id, job)
+
     monkeypatch.setattr(cohorts, "train_cohort", train)
-    monkeypatch.setattr(cohorts.adaptation, "train_cohort", train)
+    monkeypatch.setattr(cohorts.adaptation, "train_one", alone)
     return sizes
 
 
