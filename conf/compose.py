@@ -26,7 +26,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
-from conf.checks import check, check_effect
+from conf.checks import check
+from conf.effects import check_effect
 from conf.errors import ConfigError
 from conf.explain import explain, required
 from conf.groups import FOLDER, PRIMARY, groups
