@@ -340,7 +340,7 @@ def _endpoint(config: Config) -> Iterator[str]:
 def _asking(config: Config) -> Iterator[str]:
     augmenter = config.augmenter
     if augmenter.name == "replay" and augmenter.file is None:
-        yield "augmenter.file is required: set augmenter.file=<candidates.jsonl of a run>"
+        yield "augmenter.file is required: set augmenter.file=<candidates.jsonl of another run>"
     if augmenter.file is not None and augmenter.name != "replay":
         yield "augmenter.file has no effect without augmenter=replay"
     if augmenter.prefill and augmenter.endpoint.base_url is not None:

@@ -389,6 +389,8 @@ class AugmenterConfig:
         batch_size: Prompts generated at once.
         endpoint: Where another process writes them; without an address ``model.cloud`` is loaded.
         file: Candidates of an earlier run, read in the place of all models (``augmenter=replay``).
+        save: Leave all candidates with their scores in the run's folder, for another run to read:
+            texts that were made from what users share.
         models: Further models that write in turn with the first: with two in all, samples 0, 2, 4
             of a record come from the first and 1, 3 from the second.
         tuning: Tune ``model.cloud`` on public records for this; None asks it as it comes.
@@ -406,6 +408,7 @@ class AugmenterConfig:
     batch_size: PositiveInt = 128
     endpoint: EndpointConfig = field(default_factory=EndpointConfig)
     file: str | None = None
+    save: bool = False
     models: tuple[CausalModelConfig, ...] = ()
     tuning: AugmenterTuningConfig | None = None
     adapter: str | None = None

@@ -20,7 +20,9 @@ def read_nli(path: Path) -> list[NliPair]:
     Raises:
         DataError: If the file is missing, empty, or a line lacks a field or has another label.
     """
-    lines = read_json_lines(path, "set nli_data to a file of JSON lines")
+    lines = read_json_lines(
+        path, "set model.build.nli_data, or model.nli.nli_data, to a file of JSON lines"
+    )
     pairs = [_nli_pair(path, number, record) for number, record in lines]
     if not pairs:
         raise DataError(f"{path.name}: expected NLI pairs, the file is empty")

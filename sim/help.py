@@ -130,6 +130,8 @@ def _doc(key: Key) -> str:
 
 def _value(values: Any, path: str) -> Any:
     for part in path.split("."):
+        if values is None:  # a section that is off
+            return None
         values = values[part]
     return values
 

@@ -1,8 +1,8 @@
 """Where a run's candidates come from: written and scored here, or read from an earlier run's file.
 
-Every run leaves its candidates in ``candidates.jsonl``, with all scores and the hash of the record
-that each was made from, never the record. ``augmenter=replay`` reads such a file in the place of
-the cloud's models: one machine generates, others go on from there.
+With ``augmenter.save`` a run leaves its candidates in ``candidates.jsonl``, with all scores and the
+hash of the record that each was made from, never the record. ``augmenter=replay`` reads such a file
+in the place of the cloud's models: one machine generates, others go on from there.
 """
 
 from __future__ import annotations

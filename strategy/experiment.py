@@ -324,7 +324,8 @@ def _candidates(
             )
     finally:
         cloud.end()
-    save(log.folder / FILE, found, shared)
+    if config.augmenter.save:
+        save(log.folder / FILE, found, shared)
     _note_lost(counters, cloud, log, progress)
     log.phase(
         "",

@@ -9,7 +9,7 @@ adaptations.jsonl   what each adapter's training took
 answers.jsonl       numbers per query (or per user, with disclose=sums)
 shares.jsonl        per user: records sent, spans redacted in them
 augmentation.jsonl  per user and arm: shared, generated, kept, rejected by reason
-candidates.jsonl    what the cloud wrote, with all scores (:mod:`strategy.candidates`)
+candidates.jsonl    what the cloud wrote, with all scores; only with ``augmenter.save``
 diagnosis.jsonl     per arm: variety and truth of what was kept and rejected
 failures.jsonl      messages without a good reply, of the last process that worked on the run
 ledger.jsonl        everything that crossed the wire

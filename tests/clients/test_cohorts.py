@@ -98,9 +98,9 @@ def counted(monkeypatch):
         sizes.append(len(jobs))
         return together.train_cohort(model, jobs)
 
-    def alone(model, pad_id, job):
+    def alone(model, pad_id, job, **others):
         sizes.append(1)
-        return together.train_one(model, pad_id, job)
+        return together.train_one(model, pad_id, job, **others)
 
     monkeypatch.setattr(cohorts, "train_cohort", train)
     monkeypatch.setattr(cohorts.adaptation, "train_one", alone)

@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from conf.errors import ConfigError, DataError, ModelError, RunError
 from conf.groups import groups
 from conf.keys import keys
 from sim import cli
 from sim.help import print_help
+from sim.terminal import PlainConsole
 
 ROOT = Path(__file__).resolve().parents[2]
 Calls = list[tuple[list[str], bool]]
@@ -204,7 +204,7 @@ def test_multirun_goes_on_after_a_failed_run(
 
 
 def page(*topics: str, width: int = 80) -> str:
-    console = Console(file=io.StringIO(), width=width)
+    console = PlainConsole(file=io.StringIO(), width=width)
     print_help(cli.COMMANDS, topics, console)  # type: ignore[arg-type]
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
 

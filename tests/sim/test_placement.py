@@ -35,7 +35,12 @@ def test_actors_follow_from_what_a_device_takes():
 
 
 def test_auto_takes_what_suits_the_model(qwen2_folder):
-    words = [f"model.device.path={qwen2_folder}", "users=20", "resources.num_cpus=2"]
+    words = [
+        "model=qwen2.5",
+        f"model.device.path={qwen2_folder}",
+        "users=20",
+        "resources.num_cpus=2",
+    ]
     config = with_cohort(compose(words))
     assert config.qlora.cohort == 5
     assert config.message_limit_s == 5 * config.resources.client_limit_s

@@ -80,7 +80,7 @@ def world(tmp_path_factory, qwen2_folder):
 
 @pytest.fixture(scope="module")
 def cold(world):
-    return world("cold", "ratios=[1.0]")
+    return world("cold", "ratios=[1.0]", "augmenter.save=true")
 
 
 def computed(run: RunFolder) -> list[tuple[int, int, int]]:
@@ -148,7 +148,9 @@ def test_after_a_withdrawal_the_stale_adapter_is_trained_anew_on_what_is_still_s
 def test_a_replay_keeps_the_same_pairs_without_a_cloud_model(world, cold):
     words = ("augmenter=replay", f"augmenter.file='{cold.path / 'candidates.jsonl'}'")
     nobody = Cloud(None, None)  # whatever is asked of it fails
-    replayed = world("replayed", "ratios=[1.0]", "augmenter.k=2", *words, cloud=nobody)
+    replayed = world(
+        "replayed", "ratios=[1.0]", "augmenter.k=2", "augmenter.save=true", *words, cloud=nobody
+    )
     assert computed(replayed) == [(0, 0, 0)]
     for name in ("augmentation", "candidates"):
         files = [run.path / f"{name}.jsonl" for run in (cold, replayed)]
