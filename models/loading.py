@@ -7,6 +7,7 @@ missing one would be drawn at random without an error). Code from a checkpoint i
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -200,11 +201,14 @@ def _load(source: str, device: str, **settings: Any) -> PreTrainedModel:
 
 
 def _merged(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
-    merged: PreTrainedModel = attempt(
-        adapter,
-        "a PEFT folder that fits the model",
-        lambda: PeftModel.from_pretrained(model, adapter).merge_and_unload(),
-    )
+    with warnings.catch_warnings():
+        # PEFT 0.21 asks transformers 5.23 for a property that is renamed in transformers 6
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+        merged: PreTrainedModel = attempt(
+            adapter,
+            "a PEFT folder that fits the model",
+            lambda: PeftModel.from_pretrained(model, adapter).merge_and_unload(),
+        )
     loaded: PreTrainedModel = merged.eval()
     return loaded
 
