@@ -166,8 +166,10 @@ def main() -> int:
         help="seconds until a device counts as hanging; else what the undisturbed run tells",
     )
     limit_s, started = parser.parse_args().limit, time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        rows = chaos(Path(folder), limit_s)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "faults"  # what lies beside it is ours too, see leaked
+        folder.mkdir()
+        rows = chaos(folder, limit_s)
     print(f"{'fault':<40}{'injected':>9}{'survived':>9}{'lost':>6}")
     for row in rows:
         print(f"{row.fault:<40}{row.injected:>9}{row.survived:>9}{row.lost:>6}")
