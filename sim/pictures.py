@@ -42,6 +42,7 @@ logger = logging.getLogger(__name__)
 def save(figure: Figure, path: Path) -> Path:
     """Write a figure as PNG and beside it as SVG, atomically and without a time stamp."""
     for text in figure.findobj(Text):
+        text.set_parse_math(False)  # also where the figure was made without STYLE
         text.set_text("\n".join(map(printable, text.get_text().split("\n"))))
     for suffix, metadata in FORMATS.items():
         buffer = io.BytesIO()
