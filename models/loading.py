@@ -27,7 +27,7 @@ from transformers import (
 from transformers.utils import logging as library_logging
 
 from conf.errors import ModelError
-from conf.schema import CausalModelConfig, QLoraConfig
+from conf.schema import CausalModelConfig, NliModelConfig, QLoraConfig
 from models.chat import put_system_into_user_turn
 from models.names import local_or_hub, unusable
 from models.quantisation import dequantise, require_nf4
@@ -106,6 +106,38 @@ def load_causal(config: CausalModelConfig, device: str = "cpu") -> PreTrainedMod
     dtype = getattr(torch, config.dtype)
     model = _load(source, device, dtype=dtype, **origin(source, config.revision))
     return model if config.adapter is None else _merged(model, config.adapter)
+
+
+def load_scorer(
+    kind: Any, what: str, config: NliModelConfig, device: str = "cpu"
+) -> PreTrainedModel:
+    """Load what scores texts, in float32.
+
+    Args:
+        kind: One of transformers' Auto classes.
+        what: What it should be, for the error.
+        config: The checkpoint.
+        device: Torch device.
+
+    Raises:
+        ModelError: If there is none, or weights are missing.
+    """
+    source = local_or_hub(config.path)
+    model, found = attempt(
+        source,
+        what,
+        lambda: kind.from_pretrained(
+            source,
+            dtype=torch.float32,
+            device_map={"": device},
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported, then refused below
+            **origin(source, config.revision),
+        ),
+    )
+    require_complete(source, found)
+    loaded: PreTrainedModel = model
+    return loaded
 
 
 def load_device_base(

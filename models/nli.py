@@ -15,7 +15,7 @@ from transformers import (
 from conf.errors import ModelError
 from conf.schema import NliModelConfig
 from models.chat import clean
-from models.loading import attempt, load_tokenizer, origin, require_complete
+from models.loading import load_scorer, load_tokenizer
 from models.names import local_or_hub
 
 ENTAILMENT = "entailment"
@@ -133,21 +133,9 @@ class NliScorer:
         Raises:
             ModelError: If there is none, weights are missing, or no label is called entailment.
         """
-        source = local_or_hub(config.path)
-        model, found = attempt(
-            source,
-            "a sequence classifier",
-            lambda: AutoModelForSequenceClassification.from_pretrained(
-                source,
-                dtype=torch.float32,
-                device_map={"": device},
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # reported, then refused below
-                **origin(source, config.revision),
-            ),
-        )
-        require_complete(source, found)
-        tokenizer = load_tokenizer(source, config.revision)
+        kind = AutoModelForSequenceClassification
+        model = load_scorer(kind, "a sequence classifier", config, device)
+        tokenizer = load_tokenizer(config.path, config.revision)
         return cls(model, tokenizer, config.max_length, config.batch_size)
 
     def both_ways(self, pairs: Sequence[Texts]) -> list[tuple[float, float]]:

@@ -15,8 +15,7 @@ from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from conf.schema import NliModelConfig
 from models.chat import clean
-from models.loading import attempt, load_tokenizer, origin, require_complete
-from models.names import local_or_hub
+from models.loading import load_scorer, load_tokenizer
 
 Texts = tuple[str, str]
 
@@ -47,21 +46,8 @@ class SentenceScorer:
         Raises:
             ModelError: If there is none, or weights are missing.
         """
-        source = local_or_hub(config.path)
-        model, found = attempt(
-            source,
-            "a sentence encoder",
-            lambda: AutoModel.from_pretrained(
-                source,
-                dtype=torch.float32,
-                device_map={"": device},
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # reported, then refused below
-                **origin(source, config.revision),
-            ),
-        )
-        require_complete(source, found)
-        tokenizer = load_tokenizer(source, config.revision)
+        model = load_scorer(AutoModel, "a sentence encoder", config, device)
+        tokenizer = load_tokenizer(config.path, config.revision)
         return cls(model, tokenizer, config.max_length, config.batch_size)
 
     def cosines(self, pairs: Sequence[Texts]) -> list[float]:
