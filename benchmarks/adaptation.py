@@ -38,10 +38,10 @@ from benchmarks.measure import Table, Way, measure
 from conf.schema import Dtype, QLoraConfig, TransformerSize
 from models import lora
 from models.chat import IGNORED, Encoded, pad_id
-from models.cohort import CohortJob, train_cohort
 from models.loading import load_device_base
+from models.multi_lora.cohort import CohortJob, train_cohort
 from models.training import user_schedule
-from sim.placement import suited_size
+from sim.run.placement import suited_size
 
 SIZE = TransformerSize(layers=4, width=128, heads=2, feed_forward=384)
 QLORA = QLoraConfig(learning_rate=1e-3, epochs=2, batch_size=16)

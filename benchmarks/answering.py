@@ -11,9 +11,9 @@ from benchmarks.material import Material, make, trained_alike
 from benchmarks.measure import Table, Way, measure
 from conf.schema import QLoraConfig, SamplingConfig, TransformerSize
 from models import lora
-from models.cohort import answer_cohort
 from models.generation import generate
 from models.loading import load_device_base
+from models.multi_lora.cohort import answer_cohort
 
 SIZES = (
     TransformerSize(layers=2, width=64, heads=2, feed_forward=192),

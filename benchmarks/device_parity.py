@@ -32,10 +32,10 @@ from lamp.metrics import QueryScore, score_query
 from models.chat import IGNORED, Encoded, encode_example, stop_ids
 from models.llamacpp.runtime import Runtime
 from protocol.settings import DeviceSettings, settings_of
-from sim.answer import adapter_of
+from sim.commands.answer import adapter_of
 from sim.folders import RunFolder, find_run
+from sim.report.tables import number, signed
 from sim.statistics import Resampling, compare, make_user_sums
-from sim.tables import number, signed
 
 TYPES: tuple[GgufWeights, ...] = ("f16", "q8_0", "q4_0")
 Tokens = npt.NDArray[np.int64]

@@ -86,7 +86,7 @@ def make_device(
     from benchmarks.material import make
     from clients import download
     from clients import folder as device_folder
-    from sim.provision import policy_of
+    from sim.run.provision import policy_of
     from storage import atomic
 
     material = make(folder, size, users=1, records=records)

@@ -39,9 +39,9 @@ from benchmarks.measure import RESULTS, Row, Sheet, Way, append, measure
 from conf.schema import CausalModelConfig, QLoraConfig, SamplingConfig, TransformerSize
 from models import lora
 from models.chat import IGNORED, Encoded
-from models.cohort import fitting_size
 from models.generation import generate
 from models.loading import load_causal, load_device_base
+from models.multi_lora.cohort import fitting_size
 
 QLORA = QLoraConfig(learning_rate=1e-4, epochs=1, batch_size=16)
 NF4 = replace(QLORA, dequantise_once=False)  # what a device computes with

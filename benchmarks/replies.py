@@ -29,9 +29,9 @@ from lamp import dataset
 from lamp.records import Pair, UserHistory
 from lamp.tasks import task
 from models import sources
-from sim.filter_tables import ALIGNED, FILTER_TITLES, READING_TITLES
-from sim.progress import TerminalProgress
-from sim.run import with_absolute_paths
+from sim.report.filter_tables import ALIGNED, FILTER_TITLES, READING_TITLES
+from sim.run.lifecycle import with_absolute_paths
+from sim.run.progress import TerminalProgress
 from storage import atomic
 from strategy.augmentation import Counters, augment
 from strategy.cache import Cache

@@ -26,8 +26,8 @@ from benchmarks.measure import RESULTS, Sheet, append
 from conf.compose import compose
 from conf.errors import RunError
 from conf.schema import TransformerSize
-from sim.pictures import save
-from sim.placement import actors
+from sim.report.pictures import save
+from sim.run.placement import actors
 from storage import jsonlines
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -16,7 +16,7 @@ def main(argv: Sequence[str]) -> int:
         from clients.export import main as export
 
         return export(argv[1:])
-    from clients.asking import main as ask
+    from clients.offline_query import main as ask
 
     return ask(argv)
 

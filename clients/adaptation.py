@@ -15,16 +15,16 @@ import torch
 
 from clients import adapters, outbound, private_budget
 from clients.base import Base
+from clients.capacity import require_capacity, training_memory_bytes
+from clients.dac24.stream import adapt_to_stream
 from clients.folder import Device
 from clients.local_data import added_pairs
-from clients.room import require_room, training_memory_bytes
-from clients.stream import adapt_to_stream
 from conf.seeds import derive_seed
 from lamp import tasks
 from models import lora, training
 from models.chat import Encoded, encode_pairs
-from models.cohort import CohortJob, CohortResult, train_one
 from models.distillation import distilled
+from models.multi_lora.cohort import CohortJob, CohortResult, train_one
 from models.private_training import (
     Draws,
     Guarantee,
@@ -110,7 +110,7 @@ def prepare(
         ModelError: If the device has no room for it.
         DataError: If EDA needs WordNet and it is not on the device.
     """
-    require_room(device, base, training=True)
+    require_capacity(device, base, training=True)
     recipe, user = recipe_from_json(request.recipe), device.user_id
     outbound.check_recipe(device, recipe)
     examples = _examples(device, base, request, settings)

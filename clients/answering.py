@@ -14,8 +14,8 @@ import torch
 
 from clients import adapters, gguf_files
 from clients.base import Base
+from clients.capacity import require_capacity
 from clients.folder import Device
-from clients.room import require_room
 from lamp import tasks
 from lamp.records import Prompt
 from models import lora
@@ -30,7 +30,7 @@ def answer(
 ) -> AnswerReply:
     """Answer all scored queries of the user and measure the answers against the gold ones."""
     started = time.perf_counter()
-    require_room(device, base, training=False)
+    require_capacity(device, base, training=False)
     if request.weights:
         _keep(device, base, request)
     asked = prompts(device.history, settings, base.tokenizer, request.retrieved)

@@ -14,11 +14,11 @@ from __future__ import annotations
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from clients import download, folder, handlers, outbound, places, trainer_client, withdrawal
+from clients import download, folder, handlers, outbound, paths, trainer_client, withdrawal
 from clients.errors import errors_stay
 from clients.folder import Device
 from clients.handlers import HANDLERS, Place
-from clients.places import real_folder
+from clients.paths import real_folder
 from clients.watchdog import limit_of, watchdog
 from conf.errors import ConfigError, ProtocolError
 from protocol.codec import WireMessage, decode
@@ -116,13 +116,13 @@ def _handled(message: Message, context: Context) -> Message:
 def _place(context: Context) -> Place:
     if own := real_folder(context):
         return Place((own,), 0, download.bases_folder(own), real=True)
-    folders, index = places.virtual_folders(context)
-    return Place(folders, index, places.bases_root(context), real=False)
+    folders, index = paths.virtual_folders(context)
+    return Place(folders, index, paths.bases_root(context), real=False)
 
 
 def _charged(message: Message, context: Context) -> Device:
     """The device, once its budget has room for this message."""
-    device = folder.read(places.own_folder(context))
+    device = folder.read(paths.own_folder(context))
     outbound.charge(device, message.metadata.message_type)
     return device
 

@@ -20,13 +20,13 @@ import torch
 
 from clients import adaptation, adapters, answering, folder, jobs
 from clients.base import Base
+from clients.capacity import require_capacity
 from clients.folder import Device
-from clients.room import require_room
 from conf.errors import CdcdaError, ModelError, RunError
 from lamp.records import Prompt
 from models import lora
-from models.cohort import answer_cohort, fitting_size, train_cohort
 from models.generation import Generation, generate
+from models.multi_lora.cohort import answer_cohort, fitting_size, train_cohort
 from protocol.answers import greedy, prompts, scored_reply
 from protocol.messages import (
     AdaptReply,
@@ -42,19 +42,19 @@ from storage.hashing import hash_json
 from storage.locks import locked
 
 
-def queue(device: Device, mates: Sequence[Path], request: QueueRequest) -> QueueReply:
+def queue(device: Device, cohort_folders: Sequence[Path], request: QueueRequest) -> QueueReply:
     """Keep the request for :func:`collect`."""
     adapters.adapter_folder(device, request.adapter_name)  # refuses what is no plain name
     if not adapters.is_current(device, request.adapter_name):
         jobs.drop_reply(device, request.adapter_name)
     jobs.leave(device, request)
-    _mark(mates, request.adapter_name).unlink(missing_ok=True)
+    _mark(cohort_folders, request.adapter_name).unlink(missing_ok=True)
     return QueueReply(user_id=device.user_id, arm=request.arm)
 
 
 def collect(
     device: Device,
-    mates: Sequence[Path],
+    cohort_folders: Sequence[Path],
     base: Base,
     request: CollectRequest,
     settings: DeviceSettings,
@@ -67,11 +67,11 @@ def collect(
     """
     name = request.adapter_name
     adapters.adapter_folder(device, name)
-    with _turn(mates, name) as together:
+    with _turn(cohort_folders, name) as together:
         reply = jobs.reply(device, name, AdaptReply)
         if reply is None and together:
-            with _marked(mates, name):
-                _train_together(_devices(mates), base, name, settings)
+            with _marked(cohort_folders, name):
+                _train_together(_devices(cohort_folders), base, name, settings)
             reply = jobs.reply(device, name, AdaptReply)
     if reply is None:
         reply = adaptation.adapt(device, base, _queued(device, name), settings)
@@ -81,7 +81,7 @@ def collect(
 
 def answer(
     device: Device,
-    mates: Sequence[Path],
+    cohort_folders: Sequence[Path],
     base: Base,
     request: AnswerRequest,
     settings: DeviceSettings,
@@ -95,11 +95,11 @@ def answer(
     if request.weights or alone:  # averaged: the device keeps them first
         return answering.answer(device, base, request, settings)
     name = f"answers-{hash_json([request.arm, request.base_id, request.settings])}"
-    with _turn(mates, name) as together:
+    with _turn(cohort_folders, name) as together:
         reply = _kept_answer(device, name, request)
         if reply is None and together:
-            with _marked(mates, name):
-                _answer_together(_devices(mates), base, request, settings, name)
+            with _marked(cohort_folders, name):
+                _answer_together(_devices(cohort_folders), base, request, settings, name)
             reply = _kept_answer(device, name, request)
     if reply is None:
         reply = answering.answer(device, base, request, settings)
@@ -108,18 +108,18 @@ def answer(
 
 
 @contextmanager
-def _turn(mates: Sequence[Path], name: str) -> Iterator[bool]:
+def _turn(cohort_folders: Sequence[Path], name: str) -> Iterator[bool]:
     """Hold the cohort's lock; yields whether it may be tried to work together."""
-    mark = _mark(mates, name)
+    mark = _mark(cohort_folders, name)
     atomic.make_folder(mark.parent)
     with locked(mark.with_suffix(".lock")):
-        yield len(mates) > 1 and not mark.exists()
+        yield len(cohort_folders) > 1 and not mark.exists()
 
 
 @contextmanager
-def _marked(mates: Sequence[Path], name: str) -> Iterator[None]:
+def _marked(cohort_folders: Sequence[Path], name: str) -> Iterator[None]:
     """Set the mark while the block runs; it stays if the process dies or the work fails."""
-    mark = _mark(mates, name)
+    mark = _mark(cohort_folders, name)
     mark.touch()
     try:
         yield
@@ -128,14 +128,14 @@ def _marked(mates: Sequence[Path], name: str) -> Iterator[None]:
     mark.unlink()
 
 
-def _mark(mates: Sequence[Path], name: str) -> Path:
-    return mates[0] / "jobs" / f"{name}.tried"
+def _mark(cohort_folders: Sequence[Path], name: str) -> Path:
+    return cohort_folders[0] / "jobs" / f"{name}.tried"
 
 
-def _devices(mates: Sequence[Path]) -> list[Device]:
+def _devices(cohort_folders: Sequence[Path]) -> list[Device]:
     """The cohort's devices; one that cannot be read says so when its own message comes."""
     found = []
-    for path in mates:
+    for path in cohort_folders:
         with suppress(CdcdaError):
             found.append(folder.read(path))
     return found
@@ -235,7 +235,7 @@ def _decode(
 def _can_answer(device: Device, base: Base, request: AnswerRequest) -> bool:
     """Whether the device's own message would be answered; if not, that message says why."""
     try:
-        require_room(device, base, training=False)
+        require_capacity(device, base, training=False)
     except ModelError:
         return False
     adapter = request.adapter_name

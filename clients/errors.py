@@ -14,7 +14,7 @@ from flwr.app import Context, Error, Message
 from flwr.clientapp.typing import ClientAppCallable
 from flwr.common.constant import ErrorCode
 
-from clients import places
+from clients import paths
 from protocol.errors import DETAILS, class_of
 from storage import jsonlines
 
@@ -25,7 +25,7 @@ def errors_stay(message: Message, context: Context, call_next: ClientAppCallable
         return call_next(message, context)
     except Exception as error:
         with suppress(Exception):  # no folder, a full disk: the reply must not say so either
-            keep(places.own_folder(context), message.metadata.message_type, error)
+            keep(paths.own_folder(context), message.metadata.message_type, error)
         failed = Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, class_of(error))
         return Message(failed, reply_to=message)
 

@@ -22,7 +22,7 @@ from typing import Any, Literal, get_args
 
 from safetensors.torch import save_file
 
-from clients import adapters, asking, download, gguf_files
+from clients import adapters, download, gguf_files, offline_query
 from clients.folder import Device
 from clients.folder import read as read_device
 from conf.errors import CdcdaError, ConfigError
@@ -92,9 +92,9 @@ def target_of(values: Mapping[str, str]) -> Target:
 
 def _export_own(own: Path, target: Target, arm: str | None) -> Path:
     device = read_device(own)
-    chosen, base_id = asking.newest_adapter(device, arm)
+    chosen, base_id = offline_query.newest_adapter(device, arm)
     base_folder = download.bases_folder(own) / base_id
-    return export(device, chosen, base_folder, asking.settings_of(own), target)
+    return export(device, chosen, base_folder, offline_query.settings_of(own), target)
 
 
 def export(

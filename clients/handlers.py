@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from flwr.app import RecordDict
 
-from clients import asking, bounds, folder, outbound, sent, share_order
+from clients import bounds, folder, offline_query, outbound, sent, share_order
 from conf.errors import ProtocolError, RunError
 from lamp.serialise import record_hash
 from protocol.codec import WireMessage, decode
@@ -59,7 +59,7 @@ class Place:
         """This device's folder."""
         return self.folders[self.index]
 
-    def mates(self, settings: DeviceSettings) -> tuple[Path, ...]:
+    def cohort_folders(self, settings: DeviceSettings) -> tuple[Path, ...]:
         """The folders of the devices that this one works with: every so many-th of all.
 
         Flower asks nodes in their order, whatever the server's. Neighbours must be of different
@@ -103,7 +103,7 @@ def queue(place: Place, content: RecordDict) -> QueueReply:
     request, device = decode(QueueRequest, content), folder.read(place.own)
     settings = _settings(device, request)
     bounds.check_request(device, request, recipe_from_json(request.recipe))
-    return run(device, place.mates(settings), request)
+    return run(device, place.cohort_folders(settings), request)
 
 
 def collect(place: Place, content: RecordDict) -> AdaptReply:
@@ -113,7 +113,7 @@ def collect(place: Place, content: RecordDict) -> AdaptReply:
     request, device = decode(CollectRequest, content), folder.read(place.own)
     settings = _settings(device, request)
     base = _base(place, request.base_id, settings)
-    return run(device, place.mates(settings), base, request, settings)
+    return run(device, place.cohort_folders(settings), base, request, settings)
 
 
 def answer(place: Place, content: RecordDict) -> AnswerReply:
@@ -124,7 +124,7 @@ def answer(place: Place, content: RecordDict) -> AnswerReply:
     settings = _settings(device, request)
     _check_privacy(device, request)
     base = _base(place, request.base_id, settings)
-    return run(device, place.mates(settings), base, request, settings)
+    return run(device, place.cohort_folders(settings), base, request, settings)
 
 
 def _check_privacy(device: folder.Device, request: AnswerRequest) -> None:
@@ -167,5 +167,5 @@ def _base(place: Place, base_id: str, settings: DeviceSettings) -> Base:
         raise RunError(f"base_id {base_id[:40]}: no such base model here; send query.base first")
     loaded = load(place.bases / base_id, settings.qlora, settings.torch_threads)
     if place.real:
-        asking.remember(place.own, settings)
+        offline_query.remember(place.own, settings)
     return loaded

@@ -58,31 +58,33 @@ def queued(device: Device, adapter: str) -> QueueRequest | None:
     return QueueRequest(**{**value, "kept": tuple(Pair(**pair) for pair in value["kept"])})
 
 
-def put_reply(device: Device, name: str, reply: WireMessage, made_from: str = "") -> None:
+def put_reply(device: Device, name: str, reply: WireMessage, provenance_key: str = "") -> None:
     """Keep a reply until its device is asked for it.
 
     Args:
         device: Whose reply it is.
         name: What it is the reply to.
         reply: A reply without arrays.
-        made_from: Hash of what else the reply rests on.
+        provenance_key: Hash of what else the reply rests on.
     """
-    atomic.write_json(_reply(device, name), {"reply": asdict(reply), "made_from": made_from})
+    atomic.write_json(
+        _reply(device, name), {"reply": asdict(reply), "provenance_key": provenance_key}
+    )
 
 
 def put_error(device: Device, name: str, error: CdcdaError) -> None:
     """Keep the reason why there will be no reply."""
-    atomic.write_json(_reply(device, name), {"error": str(error), "made_from": ""})
+    atomic.write_json(_reply(device, name), {"error": str(error), "provenance_key": ""})
 
 
-def reply(device: Device, name: str, kind: type[R], made_from: str = "") -> R | None:
+def reply(device: Device, name: str, kind: type[R], provenance_key: str = "") -> R | None:
     """The kept reply, if there is one that was made from the same.
 
     Raises:
         ModelError: If the work failed for this device.
     """
     value = _read(_reply(device, name))
-    if value is None or value["made_from"] != made_from:
+    if value is None or value["provenance_key"] != provenance_key:
         return None
     if "error" in value:
         raise ModelError(value["error"])

@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 
-from clients import usefulness
+from clients.dac24 import usefulness
 from clients.folder import ORDER, Device, read_order
 from clients.sensitivity import sensitivity
 from lamp.dates import date_key

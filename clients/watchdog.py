@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from flwr.app import Context, Message
 from flwr.clientapp.typing import ClientAppCallable
 
-from clients import places, policy
+from clients import paths, policy
 from conf.errors import ProtocolError
 
 EXIT_OVERRUN = 75
@@ -48,7 +48,7 @@ def limit_of(context: Context) -> float:
     asked = context.run_config.get(LIMIT_KEY)
     if isinstance(asked, bool) or not isinstance(asked, int | float) or not 0 < asked < MAX_S:
         raise ProtocolError(f"run config {LIMIT_KEY}: expected seconds, got {type(asked).__name__}")
-    own = policy.read(places.own_folder(context)).limit_s
+    own = policy.read(paths.own_folder(context)).limit_s
     return float(asked) if own is None else min(float(asked), own)
 
 

@@ -89,7 +89,7 @@ class WorldConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class DriftConfig:
-    """Train on what precedes a date, score later records by their age (sim/drift.py).
+    """Train on what precedes a date, score later records by their age (sim/report/drift.py).
 
     Attributes:
         cut: Date YYYY-MM-DD that cuts every history: D_u before it, queries after it. None leaves
@@ -271,7 +271,7 @@ class PrivacyConfig:
         csv: File of ``per_user`` with the columns user_id, ratio.
         select: Which records are shared first: "random", "recent" or "oldest" by date, the least
             "sensitive" ones, so that the most sensitive stay at home (clients/sensitivity.py), or
-            by the scores of the "dac24" methods (clients/usefulness.py).
+            by the scores of the "dac24" methods (clients/dac24/usefulness.py).
         redact: Fields in which the device redacts sensitive spans before a record leaves.
         canaries: Random records that the simulation adds to each user's history, to measure what
             leaks of shared and of unshared records; 0 measures nothing.
@@ -522,7 +522,7 @@ class QLoraConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class TuneConfig:
-    """What ``python -m sim tune`` tries, on public users set apart as pseudo-targets (sim/tune.py).
+    """What ``python -m sim tune`` tries, on public users set apart as pseudo-targets.
 
     An empty list leaves a setting as it is configured.
 

@@ -18,7 +18,7 @@ from conf.errors import ConfigError, DataError
 from conf.schema import Config, WorldConfig
 from lamp import drift, holdout
 from lamp.contamination import given_away, kept_apart, person_notes
-from lamp.dialogue_users import dialogue_users
+from lamp.dialogue.users import dialogue_users
 from lamp.official import read_official
 from lamp.records import Query, UserHistory
 from lamp.splits import Member, Split, split_questions

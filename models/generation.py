@@ -35,7 +35,7 @@ from conf.errors import ModelError
 from conf.schema import SamplingConfig
 from lamp.records import Prompt
 from models.chat import encode_text, encode_turn, pad_id, stop_ids
-from models.stacked import Stack
+from models.multi_lora.stacked import Stack
 
 OnBatch = Callable[[int], None]
 _Row = tuple[int, tuple[int, ...]]  # whose, and the prompt's ids

@@ -23,7 +23,7 @@ from pydantic.dataclasses import dataclass
 
 from conf.errors import ProtocolError
 from conf.schema import STRICT, Fraction, StreamConfig
-from lamp.lexicons import Lexicon
+from lamp.dialogue.lexicons import Lexicon
 
 Local = Literal["nothing", "copies", "eda"]
 Score = Literal["entropy", "domain", "dissimilarity"]

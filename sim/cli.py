@@ -10,59 +10,17 @@ are refused, 3 some users failed or went without augmentation, 130 interrupted.
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from conf.errors import CdcdaError, ConfigError, DataError
 from conf.names import suggestion
 from sim import exit_status
-from sim.sweep import expand_all, name_apart
+from sim.commands import COMMANDS, DEFAULT, load
+from sim.run.sweep import expand_all, name_apart
 from sim.terminal import forgive_encoding
 from storage.text_files import printable
 
-DEFAULT_COMMAND = "run"
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """One first word.
-
-    Attributes:
-        about: One line for ``--help``.
-        target: Where its function lives, as ``module:function``; imported only when it is called.
-    """
-
-    about: str
-    target: str
-
-    def load(self) -> Callable[..., int]:
-        """Import the command's function."""
-        module, _, function = self.target.partition(":")
-        loaded: Any = getattr(importlib.import_module(module), function)
-        return loaded  # type: ignore[no-any-return]
-
-
-COMMANDS: dict[str, Command] = {
-    "run": Command("Simulate one experiment and report it (the default).", "sim.run:main"),
-    "resume": Command("Go on with a run that was ended, at whatever moment.", "sim.resume:main"),
-    "report": Command("Rebuild table, report and plots of finished runs.", "sim.report:main"),
-    "ledger": Command("Show what crossed the wire, per user.", "sim.ledger:main"),
-    "withdraw": Command("Lower what one user shares, and forget the rest.", "sim.withdraw:main"),
-    "leakage": Command("Attack a finished run and report what leaked.", "sim.leakage.command:main"),
-    "cache": Command("Prune what nobody holds from the cache of generations.", "sim.cache:main"),
-    "answer": Command("Ask one user's device a query, offline.", "sim.answer:main"),
-    "export": Command("Write users' models for llama.cpp or PEFT.", "sim.export:main"),
-    "diagnose": Command("Measure a run's adapters on records and queries.", "sim.diagnose:main"),
-    "lexicons": Command("Make lexicons for the dac24 methods from texts.", "sim.lexicons:main"),
-    "device-demo": Command("A run's users through llama.cpp, in a table.", "sim.device_demo:main"),
-    "deploy-demo": Command("Real devices on loopback beside a simulation.", "sim.deploy_demo:main"),
-    "pretrained": Command("Fetch the small pretrained checkpoints.", "sim.pretrained:main"),
-    "tune": Command("Choose settings on public users; write a preset.", "sim.tune:main"),
-    "download": Command("Fetch the official LaMP files of a task.", "sim.download:main"),
-}
 HELP = ("-h", "--help")
 DRY_RUN = ("--dry-run",)
 MULTIRUN = ("-m", "--multirun")
@@ -93,13 +51,13 @@ def main(argv: Sequence[str]) -> int:
 
 def _dispatch(argv: Sequence[str]) -> int:
     name, words = _split_command(argv)
-    if name != DEFAULT_COMMAND:
-        return COMMANDS[name].load()(words)
+    if name != DEFAULT:
+        return load(name)(words)
     asks_help, words = _take(words, HELP)
     if asks_help:
         from sim.help import print_help
 
-        print_help(COMMANDS, topics=[word for word in words if word.isidentifier()])
+        print_help(topics=[word for word in words if word.isidentifier()])
         return exit_status.OK
     return _run(words)
 
@@ -107,7 +65,7 @@ def _dispatch(argv: Sequence[str]) -> int:
 def _split_command(argv: Sequence[str]) -> tuple[str, list[str]]:
     """Tell the command from its words; a first word with ``=`` or ``-`` belongs to ``run``."""
     if not argv or "=" in argv[0] or argv[0].startswith(("-", "+", "~")):
-        return DEFAULT_COMMAND, list(argv)
+        return DEFAULT, list(argv)
     if argv[0] not in COMMANDS:
         raise ConfigError(f"{argv[0]}: no such command. {suggestion(argv[0], COMMANDS)}")
     return argv[0], list(argv[1:])
@@ -120,7 +78,7 @@ def _run(words: Sequence[str]) -> int:
         if word.startswith("-"):
             known = (*DRY_RUN, *MULTIRUN, *DEBUG, *HELP)
             raise ConfigError(f"{word}: no such option. {suggestion(word, known)}")
-    run = COMMANDS[DEFAULT_COMMAND].load()
+    run = load(DEFAULT)
     runs = expand_all(words, multirun)
     if len(runs) == 1:
         return run(runs[0], dry_run=dry_run)
@@ -129,7 +87,7 @@ def _run(words: Sequence[str]) -> int:
     sweep = name_apart(runs)
     status = _run_all(sweep.runs, run, dry_run)
     if status in (exit_status.OK, exit_status.PARTIAL):
-        COMMANDS["report"].load()([f"run={sweep.folder}"])
+        load("report")([f"run={sweep.folder}"])
     return status
 
 

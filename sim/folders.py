@@ -16,6 +16,7 @@ from conf.errors import RunError
 from conf.schema import Config
 from storage.writing import writing
 
+ROOT = Path(__file__).resolve().parents[1]  # of the checkout
 SWEEP = "sweep.json"
 PREDECESSOR_S = 120.0
 

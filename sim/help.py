@@ -6,7 +6,7 @@ import json
 import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 
@@ -15,11 +15,9 @@ from conf.errors import ConfigError
 from conf.groups import groups, headline
 from conf.keys import Key, keys
 from conf.names import suggestion
+from sim.commands import COMMANDS
 from sim.terminal import PlainConsole
 from strategy.methods import METHODS
-
-if TYPE_CHECKING:
-    from sim.cli import Command
 
 ALL = "all"
 INDENT = 30
@@ -54,14 +52,16 @@ STATUSES = (
 
 
 def print_help(
-    commands: Mapping[str, Command], topics: Sequence[str] = (), console: Console | None = None
+    topics: Sequence[str] = (),
+    console: Console | None = None,
+    commands: Mapping[str, str] = COMMANDS,
 ) -> None:
     """Print the overview, or the pages of ``topics``.
 
     Args:
-        commands: The dispatcher's table.
         topics: Group names, or "all".
         console: Where to print; standard output when None.
+        commands: Names and what they are about.
 
     Raises:
         ConfigError: If a topic is no group.
@@ -73,10 +73,10 @@ def print_help(
         _print_overview(page, commands)
 
 
-def _print_overview(page: _Page, commands: Mapping[str, Command]) -> None:
+def _print_overview(page: _Page, commands: Mapping[str, str]) -> None:
     page.text(ABOUT)
     page.rows("Usage", [(USAGE, "")])
-    page.rows("Commands", [(name, command.about) for name, command in commands.items()])
+    page.rows("Commands", commands.items())
     page.rows("Options of run", OPTIONS)
     page.rows("Examples", EXAMPLES)
     page.rows("Groups (group=name; more with --help <group>)", _group_rows())

@@ -22,8 +22,9 @@ from conf.errors import RunError
 from conf.seeds import derive_seed
 from lamp import metrics
 from lamp.tasks import Task
-from sim import exercised, statistics
-from sim.run_records import Answer, ArmName, Run
+from sim import statistics
+from sim.report import exercised
+from sim.report.run_records import Answer, ArmName, Run
 from sim.statistics import Difference, Estimate, Floats, Resampling
 from storage import atomic
 from strategy.methods import METHODS
@@ -44,7 +45,7 @@ class ArmResult:
         metrics: By metric name, see :func:`lamp.metrics.pooled_metrics`.
         differences: By the other arm's name and metric: this arm minus the other.
         failures: Users with a message that got no good reply, counted once per seed.
-        exercised: Whether the method was put to the test in every run, see :mod:`sim.exercised`.
+        exercised: Whether the method was put to the test in every run (sim/report/exercised.py).
     """
 
     arm: ArmName
@@ -406,8 +407,8 @@ def _difference_json(difference: Difference) -> dict[str, Any]:
     return {
         **_estimate_json(difference),
         "p": difference.p,
-        "detectable": difference.detectable,
-        "users_needed": difference.users_needed,
+        "minimum_detectable_effect": difference.minimum_detectable_effect,
+        "required_sample_size": difference.required_sample_size,
         "users": difference.users,
         "queries": difference.queries,
     }

@@ -18,13 +18,13 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from clients.places import cache_folder, public_route_folder
+from clients.paths import cache_folder, public_route_folder
 from conf.compose import compose
 from conf.errors import CdcdaError
 from conf.schema import Config
-from sim.cloud_workers import cloud_of
 from sim.folders import RunFolder, served
-from sim.told_progress import FileProgress
+from sim.run.cloud_workers import cloud_of
+from sim.run.progress_file import FileProgress
 from strategy.experiment import run_experiment
 from strategy.progress import LoggedProgress
 
@@ -34,8 +34,8 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run what was set up; where nothing was, set up, run, report."""
-    from sim.prepare import prepare, server_inputs
-    from sim.report import write_report
+    from sim.report.report import write_report
+    from sim.run.prepare import prepare, server_inputs
 
     if named := str(context.run_config.get("run-folder", "")):
         run_prepared(grid, RunFolder(Path(named)))
@@ -50,7 +50,7 @@ def main(grid: Grid, context: Context) -> None:
 
 def run_prepared(grid: Grid, folder: RunFolder) -> None:
     """Run the experiment of ``folder`` and tell the process that waits for it."""
-    from sim.prepare import server_inputs
+    from sim.run.prepare import server_inputs
 
     telling = FileProgress(folder)
     try:

@@ -85,9 +85,9 @@ class Difference(Estimate):
 
     Attributes:
         p: Two-sided p value of the test that swaps the two arms' scores user by user.
-        detectable: Smallest true difference found with 80% power, given the observed paired
+        minimum_detectable_effect: Smallest true difference found with 80% power, given the paired
             variance; None where there is no variance.
-        users_needed: Users that would find a true difference as large as the observed one with
+        required_sample_size: Users that would find a true difference as large as the observed with
             that power, at most :data:`MOST_USERS` + 1; None where there is no variance or no
             difference.
         users: Users that both arms have.
@@ -95,8 +95,8 @@ class Difference(Estimate):
     """
 
     p: float | None
-    detectable: float | None
-    users_needed: int | None
+    minimum_detectable_effect: float | None
+    required_sample_size: int | None
     users: int
     queries: int
 
@@ -191,10 +191,11 @@ def compare(first: UserSums, second: UserSums, resampling: Resampling) -> dict[s
             high=high,
             per_seed=_finite(per_seed),
             p=p_value(value, swapped[name]) if low is not None else None,
-            detectable=error and detectable_difference(error, num_users, resampling.confidence),
-            users_needed=None
+            minimum_detectable_effect=error
+            and detectable_difference(error, num_users, resampling.confidence),
+            required_sample_size=None
             if error is None
-            else users_needed(value, error, num_users, resampling.confidence),
+            else required_sample_size(value, error, num_users, resampling.confidence),
             users=num_users,
             queries=first.num_queries,
         )
@@ -342,7 +343,9 @@ def detectable_difference(error: float, num_users: int, confidence: float) -> fl
     return float(test + power) * error
 
 
-def users_needed(difference: float, error: float, num_users: int, confidence: float) -> int | None:
+def required_sample_size(
+    difference: float, error: float, num_users: int, confidence: float
+) -> int | None:
     """Users for which ``difference`` is the smallest detectable one, at most MOST_USERS + 1.
 
     Args:

@@ -1,1 +1,1 @@
-"""The cloud: roster, base model, augmentation, filters, ledger, and the Flower strategy."""
+"""The cloud: registry, base model, augmentation, filters, ledger, and the Flower strategy."""

@@ -30,7 +30,7 @@ NO_REPLY = "no_reply"
 KEY_VERSION = 2  # of what is kept of a reply: since 2, whether it ended by itself
 GENERATE_CHUNK = 1024  # replies between two writes to the cache
 
-# Told before each chunk: whose turn it is to write, and each user's prompts.
+# Told before each chunk: which generator is to write, and each user's prompts.
 OnAsk = Callable[[int, Mapping[str, Sequence[str]]], None]
 
 
@@ -67,7 +67,7 @@ class Lost:
         return f"{self.reason}: {self.said}" if self.said else self.reason
 
 
-class Writer(Protocol):
+class Generator(Protocol):
     """The cloud model: prompts in, replies out."""
 
     @property
@@ -80,7 +80,7 @@ class Writer(Protocol):
         """Answer each prompt under its own seed."""
 
 
-class Judge(Protocol):
+class NliScorer(Protocol):
     """What judges semantic consistency: the NLI model, or a sentence encoder."""
 
     @property
@@ -104,7 +104,7 @@ class _Job:
     index: int
     key: str
     seed: int
-    turn: int  # which writer's
+    writer_index: int  # which generator's
 
 
 @dataclass(slots=True)
@@ -129,13 +129,13 @@ def augment(
     task: Task,
     config: AugmenterConfig,
     seed: int,
-    writer: Writer,
-    judge: Judge,
+    writer: Generator,
+    judge: NliScorer,
     cache: Cache,
     progress: Progress,
     counters: Counters,
     prompt: Prompt | None = None,
-    further: Sequence[Writer] = (),
+    further: Sequence[Generator] = (),
     on_ask: OnAsk | None = None,
 ) -> dict[str, tuple[Candidate, ...]]:
     """Write and score k candidates for every shared pair of every user.
@@ -158,9 +158,9 @@ def augment(
     for user, own in jobs.items():
         cache.hold(user, _keys_by_record(own, judge))
 
-    def on_chunk(turn: int, chunk: Sequence[_Job]) -> None:
+    def on_chunk(writer_index: int, chunk: Sequence[_Job]) -> None:
         if on_ask is not None:
-            on_ask(turn, _prompts_by_user(jobs, chunk))
+            on_ask(writer_index, _prompts_by_user(jobs, chunk))
 
     replies, lost = _replies(unique, writers, cache, progress, counters, on_chunk)
     parsed = {
@@ -201,20 +201,20 @@ def _jobs(
     for pair in pairs:
         record = record_hash(pair)
         for index in range(config.k):
-            turn = index % len(models)
-            model = models[turn]
+            writer_index = index % len(models)
+            model = models[writer_index]
             key = hash_json({**settings, "model": model, "record": record, "index": index})
             own_seed = derive_seed(seed, record, index)
-            jobs.append(_Job(pair, prompt.ask(pair), record, index, key, own_seed, turn))
+            jobs.append(_Job(pair, prompt.ask(pair), record, index, key, own_seed, writer_index))
     return jobs
 
 
-def writer_name(turn: int) -> str:
-    """What a report calls the writer whose turn it is: "writer 1" is the first."""
-    return f"writer {turn + 1}"
+def writer_name(writer_index: int) -> str:
+    """What a report calls a generator: "writer 1" is the first."""
+    return f"writer {writer_index + 1}"
 
 
-def _keys_by_record(jobs: Sequence[_Job], judge: Judge) -> dict[str, list[str]]:
+def _keys_by_record(jobs: Sequence[_Job], judge: NliScorer) -> dict[str, list[str]]:
     keys: dict[str, list[str]] = {}
     for job in jobs:
         keys.setdefault(job.record, []).extend((job.key, _score_key(job, judge)))
@@ -223,7 +223,7 @@ def _keys_by_record(jobs: Sequence[_Job], judge: Judge) -> dict[str, list[str]]:
 
 def _replies(
     unique: Mapping[str, _Job],
-    writers: Sequence[Writer],
+    writers: Sequence[Generator],
     cache: Cache,
     progress: Progress,
     counters: Counters,
@@ -234,9 +234,9 @@ def _replies(
     found = {key: Reply(**value) for key, value in cache.get(unique).items()}
     missing = [job for key, job in unique.items() if key not in found]
     with progress.phase("augment", len(missing)) as phase:
-        for turn, chunk in _chunks(missing, len(writers)):
-            on_chunk(turn, chunk)
-            replies = writers[turn].write(
+        for writer_index, chunk in _chunks(missing, len(writers)):
+            on_chunk(writer_index, chunk)
+            replies = writers[writer_index].write(
                 [job.prompt for job in chunk],
                 [job.seed for job in chunk],
                 phase.advance,
@@ -261,17 +261,17 @@ def _prompts_by_user(
 
 
 def _chunks(jobs: Sequence[_Job], writers: int) -> Iterator[tuple[int, list[_Job]]]:
-    """Yield whose turn it is and what to write, one writer after the other."""
-    for turn in range(writers):
-        own = [job for job in jobs if job.turn == turn]
+    """Yield which generator is to write, and what, one writer after the other."""
+    for writer_index in range(writers):
+        own = [job for job in jobs if job.writer_index == writer_index]
         for start in range(0, len(own), GENERATE_CHUNK):
-            yield turn, own[start : start + GENERATE_CHUNK]
+            yield writer_index, own[start : start + GENERATE_CHUNK]
 
 
 def _scores(
     unique: Mapping[str, _Job],
     parsed: Mapping[str, Parsed],
-    judge: Judge,
+    judge: NliScorer,
     cache: Cache,
     progress: Progress,
     counters: Counters,
@@ -316,13 +316,13 @@ def _score(original: str, written: str, entails: float, entailed: float) -> Scor
     )
 
 
-def _score_key(job: _Job, judge: Judge) -> str:
+def _score_key(job: _Job, judge: NliScorer) -> str:
     version = 1 if is_latin(job.pair.input) else 2  # 2: ROUGE-L on Unicode tokens
     return hash_json({"reply": job.key, "judge": judge.identity, "version": version})
 
 
 def _candidate(job: _Job, parsed: Parsed, scores: Scores | None) -> Candidate:
-    name = writer_name(job.turn)
+    name = writer_name(job.writer_index)
     if parsed.reason is not None:
         return Candidate(job.pair.id, None, parsed.reason, None, writer=name)
     pair = synthetic_pair(job.pair, job.index, parsed)

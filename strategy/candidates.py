@@ -21,7 +21,7 @@ from storage import atomic
 from strategy.augmentation import NO_REPLY, Counters, augment, record_hash
 from strategy.cache import Cache
 from strategy.cloud_models import Cloud
-from strategy.endpoint import EndpointWriter
+from strategy.endpoint import EndpointGenerator
 from strategy.filters import Candidate, Scores
 from strategy.ledger import Ledger
 from strategy.progress import Progress
@@ -49,8 +49,8 @@ def write_candidates(
 ) -> Candidates:
     """Let the cloud's models write and score ``k`` candidates for every shared record."""
 
-    def on_ask(turn: int, prompts: Mapping[str, Sequence[str]]) -> None:
-        if turn == 0:  # the further writers run here
+    def on_ask(writer_index: int, prompts: Mapping[str, Sequence[str]]) -> None:
+        if writer_index == 0:  # the further writers run here
             ledger.endpoint(prompts)
 
     return augment(
@@ -65,7 +65,7 @@ def write_candidates(
         counters=counters,
         prompt=configured_prompt(config, public),
         further=cloud.further,
-        on_ask=on_ask if isinstance(cloud.writer, EndpointWriter) else None,
+        on_ask=on_ask if isinstance(cloud.writer, EndpointGenerator) else None,
     )
 
 

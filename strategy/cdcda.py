@@ -35,7 +35,7 @@ from protocol.messages import (
 )
 from protocol.recipe import recipe_to_json
 from strategy.averaging import Averages, arrays_of
-from strategy.exchange import TTL_S, AccountedGrid, Failure, ignore_reply
+from strategy.grid import TTL_S, AccountedGrid, Failure, ignore_reply
 from strategy.planning import ArmPlan
 from strategy.progress import Phase, Progress
 from strategy.run_log import RunLog
@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class RunContext:
     """What all arms share.
 
     Attributes:
@@ -61,25 +61,25 @@ class Standing:
     cohort: int = 1
     withdrawn: Mapping[str, str] = field(default_factory=dict)
 
-    def trained_from(self, plan: ArmPlan, user: str) -> str:
+    def training_key(self, plan: ArmPlan, user: str) -> str:
         """What names a user's training; after a withdrawal, arms that share are trained anew."""
         withdrawn = self.withdrawn.get(user, "") if plan.arm.method.depends_on_ratio else ""
-        return plan.trained_from(user, f"{self.seed} {self.settings} {withdrawn}")
+        return plan.training_key(user, f"{self.seed} {self.settings} {withdrawn}")
 
-    def answered_from(self, plan: ArmPlan, user: str) -> str:
+    def answer_key(self, plan: ArmPlan, user: str) -> str:
         """What names a user's answers: the adapter, or the settings of who has none."""
         adapts = plan.arm.method.adapts
-        trained = self.trained_from(plan, user) if adapts else self.settings
-        return plan.answered_from(trained)
+        trained = self.training_key(plan, user) if adapts else self.settings
+        return plan.answer_key(trained)
 
 
 class CdcdaPlm(Strategy):
-    """Runs the planned arms, one a round, over the users of the roster."""
+    """Runs the planned arms, one a round, over the users of the registry."""
 
     def __init__(
         self,
         plans: Sequence[ArmPlan],
-        standing: Standing,
+        context: RunContext,
         log: RunLog,
         progress: Progress,
         on_arm: Callable[[str], None] = lambda _: None,
@@ -88,12 +88,12 @@ class CdcdaPlm(Strategy):
 
         Args:
             plans: The arms in order; round r runs ``plans[r - 1]``.
-            standing: What all arms share.
+            context: What all arms share.
             log: Where numbers are written.
             progress: Where progress is told.
             on_arm: Called with the arm's name after each round.
         """
-        self._plans, self._standing, self._log = tuple(plans), standing, log
+        self._plans, self._context, self._log = tuple(plans), context, log
         self._progress, self._on_arm = progress, on_arm
         self._running = ExitStack()
         self._started = 0.0
@@ -109,7 +109,7 @@ class CdcdaPlm(Strategy):
     def summary(self) -> None:
         """Log what will run."""
         names = ", ".join(dict.fromkeys(plan.arm.name for plan in self._plans))
-        logger.info("CDCDA-PLM: %d users, arms: %s", len(self._standing.nodes), names)
+        logger.info("CDCDA-PLM: %d users, arms: %s", len(self._context.nodes), names)
 
     @override
     def configure_train(
@@ -121,12 +121,12 @@ class CdcdaPlm(Strategy):
         if not self._must_train(plan):
             return []
         averaged = arrays_of(arrays) if plan.recipe.round else {}
-        left = [user for user in self._standing.nodes if not self._has_adapted(plan, user)]
+        left = [user for user in self._context.nodes if not self._has_adapted(plan, user)]
         if plan.recipe.federated and self._averages.has(plan.training):
             self._log.failures([_missed(plan, user) for user in left])
             left = []
         requests = {user: self._adapt_request(plan, user, averaged) for user in left}
-        if self._standing.cohort > 1 and plan.recipe.can_wait:
+        if self._context.cohort > 1 and plan.recipe.can_wait:
             return self._open(plan, "adapt", grid, self._queue(plan, grid, requests))
         return self._open(plan, "adapt", grid, requests)
 
@@ -139,7 +139,7 @@ class CdcdaPlm(Strategy):
             return None, None
         adapted = [decode(AdaptReply, reply.content) for reply in replies]
         self._trained[plan.training] = frozenset(
-            user for user in self._standing.nodes if self._has_adapted(plan, user)
+            user for user in self._context.nodes if self._has_adapted(plan, user)
         )
         self._close(plan, "adapt", users=len(adapted))
         losses = [reply.losses[-1] for reply in adapted if reply.losses]
@@ -159,13 +159,13 @@ class CdcdaPlm(Strategy):
         request = AnswerRequest(
             arm=plan.arm.name,
             base_id=plan.base_id,
-            settings=self._standing.settings,
+            settings=self._context.settings,
             adapted=plan.arm.method.adapts,
             adapter=plan.arm.adapter,
             retrieved=plan.retrieved,
             weights=averaged,
         )
-        users = [user for user in self._standing.nodes if self._can_answer(plan, user)]
+        users = [user for user in self._context.nodes if self._can_answer(plan, user)]
         return self._open(plan, "answer", grid, dict.fromkeys(users, request))
 
     def aggregate_evaluate(
@@ -197,11 +197,11 @@ class CdcdaPlm(Strategy):
         return not plan.arm.method.adapts or user in self._trained[plan.training]
 
     def _has_adapted(self, plan: ArmPlan, user: str) -> bool:
-        made_from = self._standing.trained_from(plan, user)
-        return self._log.has_adapted(plan.training, user, made_from)
+        provenance_key = self._context.training_key(plan, user)
+        return self._log.has_adapted(plan.training, user, provenance_key)
 
     def _answered_from(self, plan: ArmPlan, user: str) -> str:
-        return self._standing.answered_from(plan, user)
+        return self._context.answer_key(plan, user)
 
     def _note(self, plan: ArmPlan, phase: str, message: Message) -> None:
         """Write a reply down as soon as it is there, so that no crash can take it back."""
@@ -213,16 +213,16 @@ class CdcdaPlm(Strategy):
         reply = decode(AdaptReply, message.content)
         if plan.recipe.federated:
             self._averages.add(plan.training, user, reply)
-        made_from = self._standing.trained_from(plan, user)
-        self._log.adapted(plan.training, user, reply, made_from)
+        provenance_key = self._context.training_key(plan, user)
+        self._log.adapted(plan.training, user, reply, provenance_key)
 
     def _adapt_request(self, plan: ArmPlan, user: str, averaged: Arrays) -> AdaptRequest:
         kept = tuple(plan.kept.get(user, ()))
         return AdaptRequest(
             arm=plan.arm.name,
             base_id=plan.base_id,
-            settings=self._standing.settings,
-            seed=self._standing.seed,
+            settings=self._context.settings,
+            seed=self._context.seed,
             kept=kept if plan.arm.method.downloads else (),
             extra_records=len(kept) if plan.arm.method.matches_steps else 0,
             adapter=plan.arm.adapter,
@@ -242,7 +242,7 @@ class CdcdaPlm(Strategy):
         collect = CollectRequest(
             arm=plan.arm.name,
             base_id=plan.base_id,
-            settings=self._standing.settings,
+            settings=self._context.settings,
             adapter=plan.arm.adapter,
         )
         self._grid = grid if isinstance(grid, AccountedGrid) else None
@@ -273,7 +273,7 @@ class CdcdaPlm(Strategy):
 
     def _message(self, plan: ArmPlan, user: str, body: WireMessage) -> Message:
         return Message(
-            encode(body), self._standing.nodes[user], body.TYPE, ttl=TTL_S, group_id=plan.arm.name
+            encode(body), self._context.nodes[user], body.TYPE, ttl=TTL_S, group_id=plan.arm.name
         )
 
     def _close(self, plan: ArmPlan, phase: str, users: int) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 from conf.schema import AugmenterConfig, CausalModelConfig, Config
 from models.checkpoint import model_identity
 from storage.hashing import hash_json
-from strategy.augmentation import Judge, Reply, Writer
-from strategy.endpoint import EndpointWriter
-from strategy.judges import empty_cache, judge_of
+from strategy.augmentation import Generator, NliScorer, Reply
+from strategy.endpoint import EndpointGenerator
+from strategy.judges import empty_cache, scorer_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +26,9 @@ class Cloud:
         end: Called when no more is asked of them: what they hold of a GPU is the devices' now.
     """
 
-    writer: Writer
-    judge: Judge
-    further: tuple[Writer, ...] = ()
+    writer: Generator
+    judge: NliScorer
+    further: tuple[Generator, ...] = ()
     end: Callable[[], None] = lambda: None
 
 
@@ -37,11 +37,11 @@ def configured_cloud(config: Config) -> Cloud:
     device = config.resources.cloud_device
     cloud, augmenter = config.model.cloud, config.augmenter
     first = cloud if augmenter.adapter is None else replace(cloud, adapter=augmenter.adapter)
-    own = [CloudWriter(model, augmenter, device) for model in (first, *augmenter.models)]
-    judge = judge_of(config)
-    writers: list[Writer] = [*own]
+    own = [CloudGenerator(model, augmenter, device) for model in (first, *augmenter.models)]
+    judge = scorer_of(config)
+    writers: list[Generator] = [*own]
     if augmenter.endpoint.base_url is not None:
-        writers[0] = EndpointWriter(augmenter, augmenter.endpoint, cloud.system_prompt)
+        writers[0] = EndpointGenerator(augmenter, augmenter.endpoint, cloud.system_prompt)
 
     def end() -> None:
         for model in own:
@@ -51,7 +51,7 @@ def configured_cloud(config: Config) -> Cloud:
     return Cloud(writers[0], judge, tuple(writers[1:]), end)
 
 
-class CloudWriter:
+class CloudGenerator:
     """The cloud language model as the augmentation sees it."""
 
     def __init__(self, model: CausalModelConfig, config: AugmenterConfig, device: str) -> None:
@@ -111,7 +111,7 @@ class CloudWriter:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel without what is loaded."""
-        return CloudWriter, (self._model_config, self._config, self._device)
+        return CloudGenerator, (self._model_config, self._config, self._device)
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:

@@ -17,9 +17,9 @@ from protocol.codec import encode
 from protocol.messages import BaseRequest
 from storage import bundle
 from strategy.base_model import BaseModel
-from strategy.exchange import TTL_S, AccountedGrid, ignore_reply
+from strategy.grid import TTL_S, AccountedGrid, ignore_reply
 from strategy.progress import Progress
-from strategy.roster import Roster
+from strategy.registry import Registry
 
 PART_BYTES = 32 << 20  # Flower cuts arrays into smaller pieces itself; this bounds the memory
 
@@ -29,7 +29,7 @@ def deliver(
     base: BaseModel,
     *,
     tuned: bool,
-    roster: Roster,
+    registry: Registry,
     progress: Progress,
     signing_key: Path | None = None,
 ) -> None:
@@ -41,7 +41,7 @@ def deliver(
         grid: Where messages go.
         base: The model.
         tuned: Whether it is M_base rather than the device model as it comes.
-        roster: Who takes part.
+        registry: Who takes part.
         progress: Where progress is told.
         signing_key: Private key with which the model is signed; None signs nothing.
 
@@ -53,7 +53,7 @@ def deliver(
         digest = bundle.pack(base.folder, packed)
         signature = _signature(digest, signing_key)
         wanting = [
-            roster.nodes[user] for user, held in roster.downloads.items() if digest not in held
+            registry.nodes[user] for user, held in registry.downloads.items() if digest not in held
         ]
         if not wanting:
             return

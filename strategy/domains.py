@@ -8,7 +8,7 @@ from pathlib import Path
 from conf.schema import Config
 from conf.seeds import derive_seed
 from lamp import world
-from lamp.lexicons import Lexicon, read_lexicons, telling_words, topics
+from lamp.dialogue.lexicons import Lexicon, read_lexicons, telling_words, topics
 from lamp.records import UserHistory
 from strategy import public
 from strategy.public import PublicUsers

@@ -54,7 +54,7 @@ _LONGEST_SAID = 200
 _LONGEST_ECHO = 24  # characters of a prompt that an endpoint's words may repeat
 
 
-class EndpointWriter:
+class EndpointGenerator:
     """The endpoint in the place of the cloud language model.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""One experiment on the server, step by step: roster, base model, shares, augmentation, arms."""
+"""One experiment on the server, step by step: registry, base model, shares, augmentation, arms."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flwr.serverapp import Grid
 from conf.errors import ProtocolError
 from conf.schema import Config
 from conf.seeds import derive_seed
-from lamp.lexicons import Lexicon
+from lamp.dialogue.lexicons import Lexicon
 from lamp.records import Pair
 from protocol.codec import decode, encode
 from protocol.messages import ShareReply, ShareRequest, WithdrawReply, WithdrawRequest
@@ -23,23 +23,23 @@ from strategy.augmentation import Counters
 from strategy.base_model import BaseModel, ensure_base, ensure_untuned
 from strategy.cache import Cache
 from strategy.candidates import FILE, replay, save, write_candidates
-from strategy.cdcda import CdcdaPlm, Standing
+from strategy.cdcda import CdcdaPlm, RunContext
 from strategy.cloud_models import Cloud, configured_cloud
 from strategy.delivery import deliver
 from strategy.diagnosis import Truth
 from strategy.domains import lexicons_of
-from strategy.endpoint import EndpointWriter
-from strategy.exchange import TTL_S, AccountedGrid, Failure, ignore_reply
+from strategy.endpoint import EndpointGenerator
+from strategy.extra_filters import with_extra_filters
 from strategy.filters import Candidate
+from strategy.grid import TTL_S, AccountedGrid, Failure, ignore_reply
 from strategy.large_model import LargeModel, require_same_vocabulary
 from strategy.ledger import DEVICE_MODEL, M_BASE, Ledger
 from strategy.methods import Arm, configured_arms
-from strategy.objections import with_objections
 from strategy.oracle import ORACLE, Histories, Oracle
-from strategy.planning import ArmPlan, Material, Shares, largest_k, plan_arm
+from strategy.planning import ArmInputs, ArmPlan, Shares, largest_k, plan_arm
 from strategy.progress import Progress
 from strategy.public import PublicUsers
-from strategy.roster import Roster, call_roll, read_bound, wait_for_nodes
+from strategy.registry import Registry, discover_clients, read_bound, wait_for_nodes
 from strategy.run_log import RunLog
 from strategy.teacher import teach
 
@@ -109,23 +109,28 @@ def run_experiment(
         require_same_vocabulary(config)
     bases = _timed(log, "base model", lambda: _bases(arms, inputs, progress))
     bound = read_bound(Path(config.engine.nodes)) if config.engine.nodes else None
-    roster = call_roll(accounted, wait_for_nodes(grid, config.users, NODES_LIMIT_S), bound)
-    nodes, key = roster.nodes, config.engine.signing_key
+    registry = discover_clients(accounted, wait_for_nodes(grid, config.users, NODES_LIMIT_S), bound)
+    nodes, key = registry.nodes, config.engine.signing_key
     log.failures(accounted.take_failures())
-    log.roster(nodes)
-    _timed(log, "deliver", lambda: _deliver(arms, bases, roster, accounted, ledger, progress, key))
+    log.registry(nodes)
+    _timed(
+        log, "deliver", lambda: _deliver(arms, bases, registry, accounted, ledger, progress, key)
+    )
     log.failures(accounted.take_failures())
-    _forget(accounted, roster, ledger, config)
+    _forget(accounted, registry, ledger, config)
     log.failures(accounted.take_failures())
     lexicons = _lexicons(arms, inputs)
     shares = _timed(log, "share", lambda: _collect_shares(accounted, nodes, arms, log, progress))
     candidates = _timed(
         log, "augment", lambda: _candidates(arms, shares, inputs, cloud, log, progress, ledger)
     )
-    large, standing = LargeModel(config, inputs.public, progress), _standing(config, nodes, ledger)
+    large, context = (
+        LargeModel(config, inputs.public, progress),
+        _run_context(config, nodes, ledger),
+    )
     oracle = Oracle(config, inputs.histories, large, bases.get(True), progress)
     _ask_oracles(arms, oracle, nodes, log, ledger, on_arm)
-    material = Material(
+    material = ArmInputs(
         shares=shares,
         candidates=candidates,
         k=largest_k(arms, config),
@@ -133,12 +138,12 @@ def run_experiment(
         truth=inputs.truth,
     )
     plans = _plans(arms, bases, material, config, log)
-    if untaught := _untaught(plans, standing, log):
+    if untaught := _untaught(plans, context, log):
         ratio = max(arm.asked_ratio for arm in arms if arm.method.distils)
         shared = {user: by[ratio] for user, by in shares.items() if user in untaught}
         logits = _timed(log, "teacher logits", lambda: teach(shared, config, large, progress))
         plans = _plans(arms, bases, replace(material, logits=logits), config, log)
-    strategy = CdcdaPlm(plans, standing, log, progress, on_arm)
+    strategy = CdcdaPlm(plans, context, log, progress, on_arm)
     strategy.start(accounted, ArrayRecord(), num_rounds=strategy.num_rounds, timeout=float("inf"))
 
 
@@ -156,7 +161,7 @@ def _bases(arms: Sequence[Arm], inputs: ServerInputs, progress: Progress) -> dic
 def _deliver(
     arms: Sequence[Arm],
     bases: Mapping[bool, BaseModel],
-    roster: Roster,
+    registry: Registry,
     grid: AccountedGrid,
     ledger: Ledger,
     progress: Progress,
@@ -167,27 +172,27 @@ def _deliver(
     To a real device they are sent; for a virtual one, which reads the server's folder, the ledger
     notes what a download would be.
     """
-    virtual = [user for user in roster.nodes if user not in roster.downloads]
+    virtual = [user for user in registry.nodes if user not in registry.downloads]
     for tuned in sorted({arm.method.tuned for arm in arms if not arm.method.oracle}):
         base = bases[tuned]
         ledger.base_model(virtual, base.base_id, base.bytes, M_BASE if tuned else DEVICE_MODEL)
-        if roster.downloads:
+        if registry.downloads:
             deliver(
                 grid,
                 base,
                 tuned=tuned,
-                roster=roster,
+                registry=registry,
                 progress=progress,
                 signing_key=Path(signing_key) if signing_key else None,
             )
 
 
-def _forget(grid: AccountedGrid, roster: Roster, ledger: Ledger, config: Config) -> None:
+def _forget(grid: AccountedGrid, registry: Registry, ledger: Ledger, config: Config) -> None:
     """Ask real devices what their users took back, and delete what these records gave rise to.
 
     A simulated user withdraws by ``python -m sim withdraw``, which plays both sides.
     """
-    nodes = [roster.nodes[user] for user in roster.downloads]
+    nodes = [registry.nodes[user] for user in registry.downloads]
     request = encode(WithdrawRequest())
     replies = grid.send_and_receive(
         [Message(request, node, WithdrawRequest.TYPE, ttl=TTL_S, group_id="w") for node in nodes]
@@ -219,7 +224,7 @@ def _ask_oracles(
 def _plans(
     arms: Sequence[Arm],
     bases: Mapping[bool, BaseModel],
-    material: Material,
+    material: ArmInputs,
     config: Config,
     log: RunLog,
 ) -> list[ArmPlan]:
@@ -231,14 +236,14 @@ def _plans(
     ]
 
 
-def _untaught(plans: Sequence[ArmPlan], standing: Standing, log: RunLog) -> set[str]:
+def _untaught(plans: Sequence[ArmPlan], context: RunContext, log: RunLog) -> set[str]:
     """Users who still need the teacher's logits."""
     return {
         user
         for plan in plans
         if plan.arm.method.distils
-        for user in standing.nodes
-        if not log.has_adapted(plan.training, user, standing.trained_from(plan, user))
+        for user in context.nodes
+        if not log.has_adapted(plan.training, user, context.training_key(plan, user))
     }
 
 
@@ -256,8 +261,8 @@ def _timed(log: RunLog, phase: str, step: Callable[[], T]) -> T:
     return result
 
 
-def _standing(config: Config, nodes: Mapping[str, int], ledger: Ledger) -> Standing:
-    return Standing(
+def _run_context(config: Config, nodes: Mapping[str, int], ledger: Ledger) -> RunContext:
+    return RunContext(
         nodes=nodes,
         settings=settings_to_json(settings_of(config)),
         seed=config.seed,
@@ -336,7 +341,7 @@ def _candidates(
         nli_pairs=counters.nli_pairs,
         cut_pairs=counters.cut_pairs,
     )
-    return with_objections(found, shared, config.filters, derive_seed(config.seed, "objections"))
+    return with_extra_filters(found, shared, config.filters, derive_seed(config.seed, "objections"))
 
 
 def _note_lost(counters: Counters, cloud: Cloud, log: RunLog, progress: Progress) -> None:
@@ -348,5 +353,5 @@ def _note_lost(counters: Counters, cloud: Cloud, log: RunLog, progress: Progress
     if counters.lost:
         reasons = ", ".join(sorted(set(counters.lost.values())))
         progress.note(f"{len(counters.lost)} users go on without augmentation: {reasons}")
-    if isinstance(cloud.writer, EndpointWriter):
+    if isinstance(cloud.writer, EndpointGenerator):
         log.phase("", "endpoint", 0.0, requests=dict(cloud.writer.counts))

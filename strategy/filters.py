@@ -58,7 +58,7 @@ class Candidate:
         pair: The synthetic pair; None when the reply could not be read.
         unreadable: Reason when the reply could not be read.
         scores: Filter scores; None when the reply could not be read.
-        objection: Why a further filter rejects it (:mod:`strategy.objections`); None for no reason.
+        rejected_by: Why a filter of :mod:`strategy.extra_filters` rejects it; None for no reason.
         writer: Which model wrote it.
     """
 
@@ -66,7 +66,7 @@ class Candidate:
     pair: Pair | None
     unreadable: str | None
     scores: Scores | None
-    objection: str | None = None
+    rejected_by: str | None = None
     writer: str = ""
 
 
@@ -110,7 +110,7 @@ def rejections(candidates: Sequence[Candidate], config: FiltersConfig) -> list[s
     return [
         each.unreadable
         if each.scores is None
-        else (each.objection if place in chosen else QUANTILE)
+        else (each.rejected_by if place in chosen else QUANTILE)
         for place, each in enumerate(candidates)
     ]
 
@@ -159,7 +159,7 @@ def rejection(candidate: Candidate, config: FiltersConfig) -> str | None:
         return DIVERSITY
     if not config.eps_min_len <= _length_ratio(scores, config) <= config.eps_max_len:
         return LENGTH
-    return candidate.objection
+    return candidate.rejected_by
 
 
 def _keep(

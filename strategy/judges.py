@@ -19,13 +19,13 @@ Texts = tuple[str, str]
 EMBEDDING = "embedding"
 
 
-def judge_of(config: Config) -> CloudJudge:
+def scorer_of(config: Config) -> CloudNliScorer:
     """The configured judge; nothing is loaded yet."""
-    kind = EmbeddingJudge if config.filters.judge == EMBEDDING else CloudJudge
+    kind = EmbeddingScorer if config.filters.judge == EMBEDDING else CloudNliScorer
     return kind(config.model.nli, config.resources.cloud_device)
 
 
-class CloudJudge:
+class CloudNliScorer:
     """The NLI model as the augmentation sees it."""
 
     def __init__(self, config: NliModelConfig, device: str) -> None:
@@ -93,7 +93,7 @@ class CloudJudge:
         return PairEncoder.load(self._config)
 
 
-class EmbeddingJudge(CloudJudge):
+class EmbeddingScorer(CloudNliScorer):
     """Sentence vectors as the augmentation sees them; the cosine is the same in both directions."""
 
     @cached_property

@@ -103,7 +103,7 @@ class Oracle:
         """M_base with one adapter, trained on all users' records together."""
         from models import loading, lora, training
         from models.chat import encode_pairs
-        from models.cohort import CohortJob, train_one
+        from models.multi_lora.cohort import CohortJob, train_one
 
         qlora, seed = self._config.qlora, self._config.seed
         if self._base is None:

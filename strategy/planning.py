@@ -8,7 +8,7 @@ from typing import Literal
 
 from conf.schema import Config
 from conf.seeds import derive_seed
-from lamp.lexicons import Lexicon
+from lamp.dialogue.lexicons import Lexicon
 from lamp.records import Pair
 from protocol.codec import Arrays
 from protocol.recipe import PLAIN, Recipe, Stream
@@ -50,27 +50,27 @@ class ArmPlan:
         """What names this round's training; arms that train the same have the same name."""
         return self.arm.adapter, self.recipe.round
 
-    def trained_from(self, user: str, standing: str) -> str:
+    def training_key(self, user: str, context: str) -> str:
         """What names the training of one user: everything that a request for it says.
 
         Of the teacher's logits only whose they are: the numbers follow from pair and seed.
 
         Args:
             user: Whose adapter.
-            standing: What all arms share.
+            context: What all arms share.
         """
         kept = [[pair.input, pair.response] for pair in self.kept.get(user, ())]
-        facts = [self.base_id, kept, self.arm.method.matches_steps, asdict(self.recipe), standing]
+        facts = [self.base_id, kept, self.arm.method.matches_steps, asdict(self.recipe), context]
         taught = [list(self.taught.get(user, ()))] if self.arm.method.distils else []
         return hash_json([*facts, *taught])
 
-    def answered_from(self, trained: str) -> str:
+    def answer_key(self, trained: str) -> str:
         """What names the answers of one user: model, adapter and prompts."""
         return hash_json([self.base_id, trained, self.retrieved])
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
+class ArmInputs:
     """What the server has at hand before the first round.
 
     Attributes:
@@ -98,20 +98,20 @@ def largest_k(arms: Sequence[Arm], config: Config) -> int:
 
 
 def plan_arm(
-    arm: Arm, base_id: str, material: Material, config: Config, log: RunLog
+    arm: Arm, base_id: str, inputs: ArmInputs, config: Config, log: RunLog
 ) -> list[ArmPlan]:
     """Plan the rounds of one arm."""
     rounds = config.baselines.fedavg_rounds if arm.method.federated else 1
-    kept = _choose(arm, material, config, log) if arm.method.needs_augmentation else {}
-    logits = _logits(arm, material) if arm.method.distils else {}
+    kept = _choose(arm, inputs, config, log) if arm.method.needs_augmentation else {}
+    logits = _logits(arm, inputs) if arm.method.distils else {}
     return [
         ArmPlan(
             arm=arm,
             base_id=base_id,
             kept=kept,
             logits=logits,
-            taught=_taught(arm, material) if arm.method.distils else {},
-            recipe=recipe_of(arm, config, number, material.lexicons),
+            taught=_taught(arm, inputs) if arm.method.distils else {},
+            recipe=recipe_of(arm, config, number, inputs.lexicons),
             retrieved=config.evaluation.rag_items if arm.method.retrieves else 0,
             answers=number == rounds - 1,
         )
@@ -165,26 +165,26 @@ def thesaurus_of(config: Config) -> Literal["wordnet", "world"]:
 
 
 def _choose(
-    arm: Arm, material: Material, config: Config, log: RunLog
+    arm: Arm, inputs: ArmInputs, config: Config, log: RunLog
 ) -> dict[str, tuple[Pair, ...]]:
     choices: dict[str, Choice] = {}
-    for user, by_ratio in material.shares.items():
+    for user, by_ratio in inputs.shares.items():
         shared = by_ratio[arm.asked_ratio]
-        candidates = _candidates(material, user, len(shared), arm.k or config.augmenter.k)
+        candidates = _candidates(inputs, user, len(shared), arm.k or config.augmenter.k)
         selection = _select(arm, candidates, config, derive_seed(config.seed, user, "choice"))
         choices[user] = Choice(shared, candidates, selection)
         if arm.method.downloads:
             log.augmentation(arm.name, user, len(shared), selection)
     if arm.method.downloads and not arm.method.adapter_of:
         seed = derive_seed(config.seed, "diagnosis")
-        log.diagnosis(diagnose(arm.name, choices, material.truth, seed))
+        log.diagnosis(diagnose(arm.name, choices, inputs.truth, seed))
     return {user: choice.selection.kept for user, choice in choices.items()}
 
 
-def _candidates(material: Material, user: str, shared: int, k: int) -> list[Candidate]:
+def _candidates(inputs: ArmInputs, user: str, shared: int, k: int) -> list[Candidate]:
     """The first ``k`` samples of the first ``shared`` records: a smaller share is a prefix."""
-    found = material.candidates[user][: shared * material.k]
-    return [each for place, each in enumerate(found) if place % material.k < k]
+    found = inputs.candidates[user][: shared * inputs.k]
+    return [each for place, each in enumerate(found) if place % inputs.k < k]
 
 
 def _select(arm: Arm, candidates: Sequence[Candidate], config: Config, seed: int) -> Selection:
@@ -196,15 +196,15 @@ def _select(arm: Arm, candidates: Sequence[Candidate], config: Config, seed: int
     return select(candidates, filters)
 
 
-def _taught(arm: Arm, material: Material) -> dict[str, tuple[str, ...]]:
+def _taught(arm: Arm, inputs: ArmInputs) -> dict[str, tuple[str, ...]]:
     return {
         user: tuple(pair.id for pair in by_ratio[arm.asked_ratio])
-        for user, by_ratio in material.shares.items()
+        for user, by_ratio in inputs.shares.items()
     }
 
 
-def _logits(arm: Arm, material: Material) -> dict[str, Arrays]:
+def _logits(arm: Arm, inputs: ArmInputs) -> dict[str, Arrays]:
     return {
-        user: {pair.id: logits[pair.id] for pair in material.shares[user][arm.asked_ratio]}
-        for user, logits in material.logits.items()
+        user: {pair.id: logits[pair.id] for pair in inputs.shares[user][arm.asked_ratio]}
+        for user, logits in inputs.logits.items()
     }

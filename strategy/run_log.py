@@ -27,8 +27,8 @@ from protocol.messages import AdaptReply, AnswerReply
 from storage import atomic, jsonlines
 from storage.hashing import hash_json
 from strategy.diagnosis import Diagnosis
-from strategy.exchange import Failure
 from strategy.filters import Selection
+from strategy.grid import Failure
 
 Training = tuple[str, int]  # name of the adapter, federated round
 
@@ -40,7 +40,7 @@ class RunLog:
         """Write below ``folder``; what an earlier process wrote there is kept and known."""
         self.folder = folder
         self._adapted = {
-            (row["adapter"], row["round"], row["user"]): row["made_from"]
+            (row["adapter"], row["round"], row["user"]): row["provenance_key"]
             for row in self._rows("adaptations")
         }
         unanswered = {
@@ -49,7 +49,9 @@ class RunLog:
             if row["phase"] == AnswerReply.TYPE and row["kind"] == RunError.__name__
         }
         self._adapted = {  # a device that refuses has no good adapter: it is trained again
-            key: made_from for key, made_from in self._adapted.items() if key[2] not in unanswered
+            key: provenance_key
+            for key, provenance_key in self._adapted.items()
+            if key[2] not in unanswered
         }
         self._answered = _complete(self._rows("answers"))
         self._augmented = {_identity(row) for row in self._rows("augmentation")}
@@ -59,38 +61,45 @@ class RunLog:
         """Where the ledger lies."""
         return self.folder / "ledger.jsonl"
 
-    def roster(self, users: Iterable[str]) -> None:
+    def registry(self, users: Iterable[str]) -> None:
         """Note whose devices take part."""
         atomic.write_json(
-            self.folder / "roster.json", [{"user_id": user} for user in sorted(users)]
+            self.folder / "registry.json", [{"user_id": user} for user in sorted(users)]
         )
 
     def phase(self, arm: str, phase: str, seconds: float, **facts: Any) -> None:
         """Note the end of a phase."""
         self._append("rounds", [{"arm": arm, "phase": phase, "seconds": seconds, **facts}])
 
-    def has_adapted(self, training: Training, user: str, made_from: str) -> bool:
+    def has_adapted(self, training: Training, user: str, provenance_key: str) -> bool:
         """Whether the adapter was trained already, and from the same."""
-        return self._adapted.get((*training, user)) == made_from
+        return self._adapted.get((*training, user)) == provenance_key
 
-    def has_answered(self, arm: str, user: str, made_from: str) -> bool:
+    def has_answered(self, arm: str, user: str, provenance_key: str) -> bool:
         """Whether all queries were answered already, by the same."""
-        return self._answered.get((arm, user)) == made_from
+        return self._answered.get((arm, user)) == provenance_key
 
-    def adapted(self, training: Training, user: str, reply: AdaptReply, made_from: str) -> None:
+    def adapted(
+        self, training: Training, user: str, reply: AdaptReply, provenance_key: str
+    ) -> None:
         """Note what one user's training took."""
         row = asdict(replace(reply, weights={}))
         del row["user_id"], row["weights"]
         adapter, number = training
-        facts = {"user": user, "adapter": adapter, "round": number, "made_from": made_from}
+        facts = {
+            "user": user,
+            "adapter": adapter,
+            "round": number,
+            "provenance_key": provenance_key,
+        }
         self._append("adaptations", [{**row, **facts}])
-        self._adapted[*training, user] = made_from
+        self._adapted[*training, user] = provenance_key
 
-    def answered(self, user: str, reply: AnswerReply, made_from: str) -> None:
+    def answered(self, user: str, reply: AnswerReply, provenance_key: str) -> None:
         """Note the numbers of one user's queries, in their order."""
-        rows = [{**row, "made_from": made_from} for row in answer_rows(user, reply)]
+        rows = [{**row, "provenance_key": provenance_key} for row in answer_rows(user, reply)]
         self._append("answers", rows)
-        self._answered[reply.arm, user] = made_from
+        self._answered[reply.arm, user] = provenance_key
 
     def share(self, user: str, records: int, redactions: int) -> None:
         """Note what a user sent for all arms."""
@@ -171,11 +180,11 @@ def _complete(rows: Iterable[dict[str, Any]]) -> dict[tuple[str, str], str]:
     """What each user's answers in each arm were made from, where all of them are there."""
     groups = jsonlines.whole(
         rows,
-        group=lambda row: (row["arm"], row["user"], row["made_from"]),
+        group=lambda row: (row["arm"], row["user"], row["provenance_key"]),
         line=lambda row: row["query"],
         count=lambda row: row["of"],
     )
-    return {(arm, user): made_from for (arm, user, made_from), _ in groups}
+    return {(arm, user): provenance_key for (arm, user, provenance_key), _ in groups}
 
 
 def _identity(row: dict[str, Any]) -> str:

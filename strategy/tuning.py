@@ -37,7 +37,7 @@ def tune(
     """
     from models import loading, lora, training
     from models.chat import encode_example
-    from models.cohort import CohortJob, train_one
+    from models.multi_lora.cohort import CohortJob, train_one
 
     qlora, system = config.qlora, which.system_prompt
     encoded = [

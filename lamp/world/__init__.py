@@ -21,7 +21,7 @@ from typing import Any
 from conf.errors import ConfigError
 from conf.schema import WorldConfig
 from conf.seeds import derive_seed
-from lamp.lexicons import Lexicon
+from lamp.dialogue.lexicons import Lexicon
 from lamp.world import grammar, movies, news, papers, reviews, tweets
 from lamp.world.grammar import Label
 from lamp.world.person import Person, Record, altered

@@ -11,10 +11,10 @@ from lamp.records import Pair, UserHistory
 from models import sources
 from strategy.augmentation import Reply
 from strategy.cloud_models import Cloud
-from tests.plugins.stand_ins import Judge, Writer
+from tests.plugins.stand_ins import Generator, NliScorer
 
 
-class Varied(Writer):
+class Varied(Generator):
     """Cuts every third reply off, and copies every other one."""
 
     asked = 0
@@ -30,7 +30,7 @@ class Varied(Writer):
 
 @pytest.fixture
 def config(tmp_path, monkeypatch):
-    monkeypatch.setattr(replies, "configured_cloud", lambda _: Cloud(Varied(), Judge()))
+    monkeypatch.setattr(replies, "configured_cloud", lambda _: Cloud(Varied(), NliScorer()))
     monkeypatch.setattr(sources, "resolve", lambda config, _: (config, {}))
     monkeypatch.setattr(Varied, "asked", 0)
     words = ["model=qwen2.5", "world=small", "users=4", "augmenter.k=3", "task=lamp_4"]

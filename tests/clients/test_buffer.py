@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clients.buffer import Buffer, Kept
-from clients.replacement import RULES, Means
+from clients.dac24.buffer import Buffer, BufferEntry
+from clients.dac24.replacement import RULES, ReplacementContext
 from conf.errors import RunError
 from lamp.records import Pair
 from protocol.recipe import ALL_SCORES
@@ -21,21 +21,21 @@ def kept(
     entropy: float = 0.5,
     domain_score: float = 0.5,
     text: str = "text",
-) -> Kept:
+) -> BufferEntry:
     unit = np.array(vector, dtype=np.float32)
     unit /= np.linalg.norm(unit)
-    return Kept(Pair(name, text, "answer"), domain, unit, entropy, domain_score)
+    return BufferEntry(Pair(name, text, "answer"), domain, unit, entropy, domain_score)
 
 
-def full_of(*records: Kept) -> Buffer:
+def full_of(*records: BufferEntry) -> Buffer:
     buffer = Buffer(len(records), 200)
     for record in records:
         buffer.put(record)
     return buffer
 
 
-def means(scores=ALL_SCORES, seen: int = 10, seed: int = 0) -> Means:
-    return Means(scores, seen, np.random.default_rng(seed))
+def means(scores=ALL_SCORES, seen: int = 10, seed: int = 0) -> ReplacementContext:
+    return ReplacementContext(scores, seen, np.random.default_rng(seed))
 
 
 def test_bytes_of_a_bin_are_those_of_texts_embedding_and_scores():
@@ -150,7 +150,7 @@ def test_random_keeps_every_record_of_the_stream_with_the_same_probability():
             record = kept(str(seen - 1))
             place = None
             if buffer.full:
-                place = RULES["random"](buffer, record, Means((), seen, generator))
+                place = RULES["random"](buffer, record, ReplacementContext((), seen, generator))
                 if place is None:
                     continue
             buffer.put(record, place)

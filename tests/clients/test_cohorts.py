@@ -14,8 +14,8 @@ from clients.handlers import Place
 from conf.compose import compose
 from conf.errors import ModelError, ProtocolError, RunError
 from lamp.records import Pair, Query, UserHistory
-from models import cohort as together
 from models import loading, lora
+from models.multi_lora import cohort as together
 from protocol.messages import AnswerRequest, CollectRequest, QueueRequest
 from protocol.settings import settings_of, settings_to_json
 
@@ -60,7 +60,7 @@ def devices(tmp_path):
     return [folder.read(path) for path in folder.device_folders(tmp_path)]
 
 
-def mates(devices):
+def cohort_folders(devices):
     return tuple(device.folder for device in devices)
 
 
@@ -74,18 +74,18 @@ def queue(devices, settings, **changes):
         extra_records=0,
     )
     for device in devices:
-        cohorts.queue(device, mates(devices), replace(request, **changes))
+        cohorts.queue(device, cohort_folders(devices), replace(request, **changes))
 
 
 def collect(devices, base, settings, which):
     request = CollectRequest(arm=ARM, base_id="b", settings=settings_to_json(settings))
-    return cohorts.collect(devices[which], mates(devices), base, request, settings)
+    return cohorts.collect(devices[which], cohort_folders(devices), base, request, settings)
 
 
 def answer(devices, base, settings, which, **changes):
     request = AnswerRequest(arm=ARM, base_id="b", settings="{}", adapted=True)
     return cohorts.answer(
-        devices[which], mates(devices), base, replace(request, **changes), settings
+        devices[which], cohort_folders(devices), base, replace(request, **changes), settings
     )
 
 
@@ -230,7 +230,7 @@ def test_neighbours_are_of_different_cohorts(settings, users, size, tmp_path):
     """Flower asks nodes in their order: the first ones must not wait for each other."""
     folders = tuple(tmp_path / f"{number:03}" for number in range(users))
     asked = replace(settings, qlora=replace(settings.qlora, cohort=size))
-    cohorts = [Place(folders, n, tmp_path, real=False).mates(asked) for n in range(users)]
+    cohorts = [Place(folders, n, tmp_path, real=False).cohort_folders(asked) for n in range(users)]
     different = list(dict.fromkeys(cohorts))
     assert cohorts[: len(different)] == different
     assert all(len(cohort) <= size for cohort in different)
@@ -241,4 +241,4 @@ def test_neighbours_are_of_different_cohorts(settings, users, size, tmp_path):
 def test_a_real_device_is_a_cohort_of_itself(settings, tmp_path):
     own = (tmp_path,)
     asked = replace(settings, qlora=replace(settings.qlora, cohort=8))
-    assert Place(own, 0, tmp_path, real=True).mates(asked) == own
+    assert Place(own, 0, tmp_path, real=True).cohort_folders(asked) == own

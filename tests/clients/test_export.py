@@ -16,9 +16,9 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from clients import adapters, answering, export, folder, gguf_files
-from clients.asking import answer_with
 from clients.base import Base
 from clients.folder import STALE, Device, Policy
+from clients.offline_query import answer_with
 from conf.compose import compose
 from conf.errors import ConfigError, ModelError, RunError
 from lamp.records import Pair, Query, UserHistory
@@ -150,7 +150,7 @@ def test_what_cannot_be_written_is_refused(words, said):
 def test_a_device_exports_its_own_by_one_command(tmp_path, device, base, settings, capsys):
     (device.folder / "bases").mkdir()
     (device.folder / "bases" / base.folder.name).symlink_to(base.folder)
-    export.asking.remember(device.folder, settings)
+    export.offline_query.remember(device.folder, settings)
     words = [f"folder={device.folder}", f"out={tmp_path / 'out'}", "weights=f16"]
     assert export.main(words) == 0
     assert (Path(capsys.readouterr().out.strip()) / export.MANIFEST).is_file()

@@ -12,7 +12,7 @@ from clients.folder import Policy
 from conf.compose import compose
 from lamp.records import Pair, UserHistory
 from models import loading, lora
-from models.cohort_adamw import AdamW
+from models.multi_lora.adamw import AdamW
 from protocol.messages import AdaptRequest
 from protocol.settings import settings_of, settings_to_json
 

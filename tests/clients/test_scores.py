@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from clients.scores import (
+from clients.dac24.scores import (
     ALONE,
     NO_DOMAIN,
     dissimilarity,
@@ -15,7 +15,7 @@ from clients.scores import (
     dominant_domain,
     embedding_entropy,
 )
-from lamp.lexicons import Lexicon
+from lamp.dialogue.lexicons import Lexicon
 
 MEDICAL = Lexicon("medical", ("fever", "dose"))
 TRAVEL = Lexicon("travel", ("train", "hotel", "dose"))

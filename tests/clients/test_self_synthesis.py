@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from clients import self_synthesis
 from clients.base import Base
-from clients.self_synthesis import synthesise
+from clients.dac24 import self_synthesis
+from clients.dac24.self_synthesis import synthesise
 from conf.schema import StreamConfig
 from lamp.prompts import rewriting_prompt, rewritten
 from lamp.records import Pair

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from clients.base import load
+from clients.capacity import training_memory_bytes
+from clients.dac24.stream import StreamingDevice, adapt_to_stream, describe
 from clients.folder import Device, Limits, Policy
-from clients.room import training_memory_bytes
-from clients.stream import StreamingDevice, adapt_to_stream, describe
 from conf.compose import compose
 from conf.errors import ModelError
 from conf.schema import StreamConfig
-from lamp.lexicons import Lexicon
+from lamp.dialogue.lexicons import Lexicon
 from lamp.records import Pair, Query, UserHistory
 from models.quantisation import device_memory_bytes
 from protocol.messages import AdaptRequest

@@ -9,15 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clients import outbound, share_order, usefulness
+from clients import outbound, share_order
 from clients.base import load
-from clients.buffer import Kept
+from clients.dac24 import usefulness
+from clients.dac24.buffer import BufferEntry
 from clients.folder import Device
 from clients.policy import Policy
 from conf.compose import compose
 from conf.errors import ProtocolError
 from conf.schema import StreamConfig
-from lamp.lexicons import Lexicon
+from lamp.dialogue.lexicons import Lexicon
 from lamp.records import Pair, UserHistory
 from protocol.recipe import Stream
 from protocol.settings import settings_of
@@ -25,9 +26,9 @@ from protocol.settings import settings_of
 PAIRS = tuple(Pair(f"p{n}", f"text {n} on {'fever ' * n}", "answer") for n in range(6))
 
 
-def record(name: str, entropy: float, domain_score: float, angle: float) -> Kept:
+def record(name: str, entropy: float, domain_score: float, angle: float) -> BufferEntry:
     vector = np.array([np.cos(angle), np.sin(angle)], dtype=np.float32)
-    return Kept(Pair(name, name, ""), "d", vector, entropy, domain_score)
+    return BufferEntry(Pair(name, name, ""), "d", vector, entropy, domain_score)
 
 
 def test_a_record_counts_as_much_as_its_weakest_score():

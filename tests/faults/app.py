@@ -17,7 +17,7 @@ from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 
 from clients import app as product
-from clients import places
+from clients import paths
 from clients.errors import errors_stay
 from clients.folder import device_folders
 from clients.watchdog import watchdog
@@ -43,7 +43,7 @@ def strike(message: Message, context: Context, call_next: ClientAppCallable) -> 
 
 def folder_of(context: Context) -> Path:
     """The device's folder, also where the device itself cannot be read."""
-    folders = device_folders(places.devices_root(context))
+    folders = device_folders(paths.devices_root(context))
     return folders[int(context.node_config["partition-id"])]
 
 

@@ -29,7 +29,7 @@ from conf.schema import Config
 from lamp import dataset, world
 from lamp.records import UserHistory
 from sim import exit_status
-from sim.engine import DEVICE_TITLE, descendants
+from sim.run.engine import DEVICE_TITLE, descendants
 from tests.faults import endpoint, runs
 from tests.faults.app import ALWAYS, FOLDER
 

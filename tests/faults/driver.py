@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sim import __main__, engine
+from sim import __main__
+from sim.run import engine
 from strategy import experiment
 
 if __name__ == "__main__":

@@ -12,10 +12,10 @@ from conf.errors import DataError
 from conf.schema import PrivacyConfig
 from lamp import metrics
 from lamp.dataset import load
-from lamp.lexicons import read_lexicons
+from lamp.dialogue.lexicons import read_lexicons
 from models.miniature.nli import read_nli
-from sim.lexicons import texts_by_domain
-from sim.provision import draw_preferences
+from sim.commands.lexicons import texts_by_domain
+from sim.run.provision import draw_preferences
 from storage.text_files import printable
 
 pytestmark = pytest.mark.realdata

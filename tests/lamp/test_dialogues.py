@@ -12,8 +12,8 @@ from conf.compose import compose
 from conf.errors import DataError
 from conf.schema import DialogueConfig
 from lamp import dataset
-from lamp.dialogue_users import split
-from lamp.dialogues import Dialogue, read_file, read_folder
+from lamp.dialogue.dialogues import Dialogue, read_file, read_folder
+from lamp.dialogue.users import split
 
 ORCA = {"id": "niv.24", "system_prompt": "Be brief.", "question": "Why?", "response": "So."}
 EMPATHETIC = """conv_id,utterance_idx,context,prompt,speaker_idx,utterance,selfeval,tags

@@ -6,7 +6,7 @@ import pytest
 
 from conf.errors import DataError
 from lamp import world
-from lamp.lexicons import Lexicon, read_lexicons, telling_words, topics, write_lexicons
+from lamp.dialogue.lexicons import Lexicon, read_lexicons, telling_words, topics, write_lexicons
 
 TEXTS = {
     "medical": ["the fever and the dose", "a dose against fever", "the fever fell"],

@@ -13,7 +13,9 @@ from conf.errors import ModelError
 from conf.schema import QLoraConfig, SamplingConfig
 from models import lora
 from models.chat import encode_example
-from models.cohort import (
+from models.generation import generate
+from models.loading import load_device_base, load_tokenizer
+from models.multi_lora.cohort import (
     CohortJob,
     answer_cohort,
     fitting_size,
@@ -21,9 +23,7 @@ from models.cohort import (
     train_cohort,
     train_one,
 )
-from models.generation import generate
-from models.loading import load_device_base, load_tokenizer
-from models.stacked import NotStackableError
+from models.multi_lora.stacked import NotStackableError
 from models.training import Schedule, train
 
 SCHEDULE = Schedule(
@@ -275,7 +275,7 @@ def test_a_gpu_holds_half_of_what_is_free_or_of_its_share(monkeypatch, free_gib,
     """One layer of 1,024 to 1,024 in bfloat16 takes 8 KiB a token, so 128 Ki tokens take 1 GiB."""
     layer = SimpleNamespace(in_features=1024, out_features=1024)
     model = SimpleNamespace(device=torch.device("cuda"), dtype=torch.bfloat16)
-    monkeypatch.setattr("models.cohort.adapted_layers", lambda _: [layer])
+    monkeypatch.setattr("models.multi_lora.cohort.adapted_layers", lambda _: [layer])
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free_gib << 30, 80 << 30))
     assert fitting_size(model, 1 << 17, share) == users
 
@@ -314,7 +314,7 @@ def test_a_model_that_cannot_be_stacked_is_trained_by_the_plain_loop(slot, jobs,
     def refuse(*_args, **_others):
         raise NotStackableError("no")
 
-    monkeypatch.setattr("models.cohort.train_cohort", refuse)
+    monkeypatch.setattr("models.multi_lora.cohort.train_cohort", refuse)
     model = slot(PLAIN)
     report = train_one(model, 0, jobs[0])
     _, expected = alone(slot(PLAIN), jobs[0])

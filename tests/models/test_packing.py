@@ -6,7 +6,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from conf.errors import ModelError
 from models.chat import IGNORED, Encoded
-from models.packing import Grid, micro_batches, pack, packed_attention, shared_width
+from models.multi_lora.packing import Grid, micro_batches, pack, packed_attention, shared_width
 
 # prompts 1 2 3 and 1 2 4, completions 7 8 and 9; another user with one row
 ONE = Encoded([1, 2, 3, 7, 8], [IGNORED, IGNORED, IGNORED, 7, 8])
@@ -100,7 +100,7 @@ def line_of_rows(window: int | None):
 @pytest.mark.parametrize("small", [True, False])
 def test_attention_and_its_gradient_equal_those_of_the_rows(window, small, monkeypatch):
     if not small:
-        monkeypatch.setattr("models.packing._SMALL", 0)
+        monkeypatch.setattr("models.multi_lora.packing._SMALL", 0)
     states, out, expected = line_of_rows(window)
     torch.testing.assert_close(out, expected)
     weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))

@@ -12,8 +12,8 @@ import torch
 from conf.schema import QLoraConfig
 from models import lora
 from models.chat import encode_example
-from models.cohort import CohortJob, CohortResult, train_cohort
 from models.loading import load_device_base, load_tokenizer
+from models.multi_lora.cohort import CohortJob, CohortResult, train_cohort
 from models.save_point import SavePoint
 from models.training import Schedule
 

@@ -9,7 +9,7 @@ from conf.errors import ModelError
 from conf.schema import QLoraConfig
 from models import lora
 from models.loading import load_device_base
-from models.stacked import Owners, Scope, Stack, _draw, installed, shared_inputs
+from models.multi_lora.stacked import Owners, Scope, Stack, _draw, installed, shared_inputs
 
 QLORA = QLoraConfig(compute_dtype="float32", dropout=0.25, rank=4, alpha=6)
 LAYER = "base_model.model.model.layers.1.mlp"

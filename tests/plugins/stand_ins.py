@@ -5,7 +5,7 @@ from __future__ import annotations
 from strategy.augmentation import Reply
 
 
-class Writer:
+class Generator:
     """Answers with the example's words in another order."""
 
     identity = "stand-in writer"
@@ -20,7 +20,7 @@ class Writer:
         return replies
 
 
-class Judge:
+class NliScorer:
     """Finds that everything follows from everything."""
 
     identity = "stand-in judge"

@@ -63,7 +63,7 @@ def write_run(
     manifest = {"commit": "0123abc", "models": models, "data": {"notes": ["dates are made up"]}}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     names = [f"user-{number:03d}" for number in range(users)]
-    (folder / "roster.json").write_text(json.dumps([{"user_id": name} for name in names]))
+    (folder / "registry.json").write_text(json.dumps([{"user_id": name} for name in names]))
     shares = np.random.default_rng(5).uniform(0, 1, users).round(3)
     _write_policies(folder, names, shares)
     failed = missing or {}

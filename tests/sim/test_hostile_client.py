@@ -1,6 +1,6 @@
 """One of twenty devices sends what it likes: it fails by name, the others' results stay the same.
 
-The server is the product's own: roster, shares, strategy, averaging, run log. The devices are
+The server is the product's own: registry, shares, strategy, averaging, run log. The devices are
 twenty quick ones that answer as real ones do, one of which changes its replies on the wire.
 """
 
@@ -29,16 +29,16 @@ from protocol.messages import (
     ShareRequest,
 )
 from protocol.recipe import Recipe, recipe_from_json
-from sim.inline import FIRST_NODE, InlineGrid
+from sim.run.inline import FIRST_NODE, InlineGrid
 from storage import jsonlines
-from strategy.cdcda import CdcdaPlm, Standing
-from strategy.exchange import AccountedGrid
+from strategy.cdcda import CdcdaPlm, RunContext
 from strategy.experiment import _collect_shares
+from strategy.grid import AccountedGrid
 from strategy.ledger import Ledger
 from strategy.methods import make_arms
 from strategy.planning import ArmPlan
 from strategy.progress import LoggedProgress
-from strategy.roster import call_roll
+from strategy.registry import discover_clients
 from strategy.run_log import RunLog
 
 USERS = tuple(f"user-{number:02d}" for number in range(20))
@@ -104,17 +104,17 @@ def run(folder: Path, change: Change = lambda *_: None) -> dict[str, Any]:
     """A whole experiment with two arms, one of them federated; what it left of every user."""
     inner = InlineGrid(make_app(change), len(USERS), {})
     grid = AccountedGrid(inner, Ledger(folder / "ledger.jsonl"), retries=0, stall_s=5)
-    roster = call_roll(grid, sorted(inner.get_node_ids()), BOUND)
+    registry = discover_clients(grid, sorted(inner.get_node_ids()), BOUND)
     log = RunLog(folder)
     log.failures(grid.take_failures())
     local, federated, sharing = make_arms(["direct_ft", "fedavg", "cdcda"], [0.5, 1.0])[:3]
-    shares = _collect_shares(grid, roster.nodes, [sharing], log, LoggedProgress())
+    shares = _collect_shares(grid, registry.nodes, [sharing], log, LoggedProgress())
     plans = [ArmPlan(arm=local, base_id="b")]
     plans += [
         ArmPlan(arm=federated, base_id="b", recipe=Recipe(federated=True, round=number), answers=0)
         for number in range(2)
     ]
-    strategy = CdcdaPlm(plans, Standing(roster.nodes, "{}", 0), log, LoggedProgress())
+    strategy = CdcdaPlm(plans, RunContext(registry.nodes, "{}", 0), log, LoggedProgress())
     strategy.start(grid, ArrayRecord(), num_rounds=strategy.num_rounds, timeout=math.inf)
     found: dict[str, Any] = {user: {"shares": shares.get(user)} for user in USERS}
     for name in ("answers", "adaptations"):
@@ -248,7 +248,7 @@ def test_nobody_is_bound_to_a_node_that_is_not_registered(tmp_path):
     grid = InlineGrid(make_app(lambda *_: None), len(USERS), {})
     accounted = AccountedGrid(grid, Ledger(tmp_path / "ledger.jsonl"), 0, stall_s=5)
     few = {node: user for node, user in BOUND.items() if user != USERS[2]}
-    roster = call_roll(accounted, sorted(grid.get_node_ids()), few)
-    assert set(roster.nodes) == set(USERS) - {USERS[2]}
+    registry = discover_clients(accounted, sorted(grid.get_node_ids()), few)
+    assert set(registry.nodes) == set(USERS) - {USERS[2]}
     (failure,) = accounted.failures
     assert failure.user == f"node {FIRST_NODE + 2}"

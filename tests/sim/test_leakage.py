@@ -14,20 +14,20 @@ from conf.compose import compose, to_json
 from lamp import tasks
 from lamp.records import Pair, ProfileItem, Query, UserHistory
 from protocol.wire import serialise
-from sim.engine import client_run_config
 from sim.folders import RunFolder
-from sim.inline import InlineGrid
 from sim.leakage import audit, measure, report
 from sim.leakage.canaries import ALTERNATIVES, alternatives, canaries_of, is_canary, plant
-from sim.provision import policy_of
+from sim.report.run_records import read_run
 from sim.results import summarise
-from sim.run_records import read_run
+from sim.run.engine import client_run_config
+from sim.run.inline import InlineGrid
+from sim.run.provision import policy_of
 from storage import atomic, jsonlines
 from strategy import public
 from strategy.cloud_models import Cloud
 from strategy.experiment import ServerInputs, run_experiment
 from strategy.progress import LoggedProgress
-from tests.plugins.stand_ins import Judge, Writer
+from tests.plugins.stand_ins import Generator, NliScorer
 
 # One process for all of them: each would simulate the whole run anew.
 pytestmark = pytest.mark.xdist_group("leakage")
@@ -147,7 +147,7 @@ def audited(tmp_path_factory, qwen2_folder):
     others = public.write(root / "cache" / "public", [history("public-user")])
     grid = RecordingGrid(app, len(USERS), client_run_config(config, run))
     inputs = ServerInputs(config, run.path, others)
-    run_experiment(grid, inputs, LoggedProgress(), cloud=Cloud(Writer(), Judge()))
+    run_experiment(grid, inputs, LoggedProgress(), cloud=Cloud(Generator(), NliScorer()))
     audit.audit(run, LoggedProgress())
     return run, config, grid.wire
 

@@ -19,7 +19,7 @@ RECORDS = tuple(
 )
 
 
-class Writer:
+class Generator:
     """Writes a readable reply out of its seed: replies differ by sample and not by order."""
 
     identity = "writer"
@@ -33,7 +33,7 @@ class Writer:
         return [Reply(f"Input: [words {seed}], Response: [t]", 5) for seed in seeds]
 
 
-class Judge:
+class NliScorer:
     """Is sure that everything follows from everything."""
 
     identity = "judge"
@@ -58,8 +58,8 @@ def run(tmp_path):
             task=TASK,
             config=CONFIG,
             seed=seed,
-            writer=writer or Writer(),
-            judge=judge or Judge(),
+            writer=writer or Generator(),
+            judge=judge or NliScorer(),
             cache=Cache(tmp_path / "cache.sqlite"),
             progress=LoggedProgress(),
             counters=counters,
@@ -77,7 +77,7 @@ def test_each_shared_pair_gets_k_scored_candidates_in_order(run):
 
 
 def test_what_the_judge_saw_a_part_of_is_counted_from_the_cache_too(run):
-    class Short(Judge):
+    class Short(NliScorer):
         def cut(self, pairs):
             return len(pairs)
 
@@ -94,7 +94,7 @@ def test_a_smaller_share_after_a_larger_one_asks_no_model(run):
 
 
 def test_a_record_that_two_users_share_is_written_once(run):
-    writer, judge = Writer(), Judge()
+    writer, judge = Generator(), NliScorer()
     candidates, _ = run({"u1": RECORDS[:1], "u2": RECORDS[:1]}, writer, judge)
     assert (writer.asked, judge.asked) == (2, 2)
     assert candidates["u1"] == candidates["u2"]
@@ -114,11 +114,11 @@ def test_another_seed_writes_other_pairs(run):
 
 
 def test_unreadable_replies_are_counted_and_never_scored(run):
-    class Mumbling(Writer):
+    class Mumbling(Generator):
         def write(self, prompts, seeds, on_done):
             return [Reply("no idea", 2) for _ in prompts]
 
-    judge = Judge()
+    judge = NliScorer()
     candidates, _ = run({"u": RECORDS}, Mumbling(), judge)
     selection = select(candidates["u"], FiltersConfig())
     assert selection.rejected == {"no_input": 8}
@@ -132,21 +132,21 @@ def test_a_user_who_shares_nothing_gets_nothing(run):
 
 
 def test_several_writers_take_turns_and_each_sample_says_whose_it_is(tmp_path):
-    class Other(Writer):
+    class Other(Generator):
         identity = "other"
 
         def write(self, prompts, seeds, on_done):
             self.asked += len(prompts)
             return [Reply("Input: [from the other], Response: [t]", 5) for _ in prompts]
 
-    first, second = Writer(), Other()
+    first, second = Generator(), Other()
     found = augment(
         {"u": RECORDS[:2]},
         task=TASK,
         config=AugmenterConfig(k=3),
         seed=0,
         writer=first,
-        judge=Judge(),
+        judge=NliScorer(),
         cache=Cache(tmp_path / "cache.sqlite"),
         progress=LoggedProgress(),
         counters=Counters(),

@@ -10,7 +10,7 @@ from flwr.clientapp import ClientApp
 
 from conf.errors import RunError
 from protocol.messages import AdaptReply
-from sim.inline import InlineGrid
+from sim.run.inline import InlineGrid
 from strategy.averaging import Averages, arrays_of, average
 
 ROUND = ("fedavg", 0)

@@ -17,7 +17,7 @@ from storage import jsonlines
 from storage.proxies import VARIABLES
 from strategy.augmentation import Counters, Lost, Reply, augment
 from strategy.cache import Cache
-from strategy.endpoint import EndpointWriter, key_of, open_client
+from strategy.endpoint import EndpointGenerator, key_of, open_client
 from strategy.filters import select_readable
 from strategy.ledger import ENDPOINT, Ledger
 from strategy.progress import LoggedProgress
@@ -40,10 +40,10 @@ def key(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
-def writer(address: str, **changes) -> EndpointWriter:
+def writer(address: str, **changes) -> EndpointGenerator:
     settings = {"timeout_s": 10.0, "attempts": 3, "backoff_s": 0.01, "concurrency": 3, **changes}
     endpoint = EndpointConfig(base_url=address, model=MODEL, **settings)
-    return EndpointWriter(AugmenterConfig(sampling=SamplingConfig()), endpoint, None)
+    return EndpointGenerator(AugmenterConfig(sampling=SamplingConfig()), endpoint, None)
 
 
 def ask(address: str, *prompts: str, **changes):
@@ -241,7 +241,7 @@ def test_a_proxy_that_cannot_be_used_is_refused_before_the_run(monkeypatch, prox
 
 
 def run(address: str, folder, shared, on_ask=None, **changes):
-    class Judge:
+    class NliScorer:
         identity = "judge"
 
         def cut(self, pairs):
@@ -257,7 +257,7 @@ def run(address: str, folder, shared, on_ask=None, **changes):
         config=AugmenterConfig(k=1),
         seed=0,
         writer=writer(address, **changes),
-        judge=Judge(),
+        judge=NliScorer(),
         cache=Cache(folder / "cache.sqlite"),
         progress=LoggedProgress(),
         counters=counters,

@@ -8,10 +8,10 @@ from flwr.clientapp import ClientApp
 from lamp.records import Pair
 from protocol.codec import encode
 from protocol.messages import ShareReply
-from sim.inline import InlineGrid
+from sim.run.inline import InlineGrid
 from storage import jsonlines
-from strategy.exchange import AccountedGrid
 from strategy.experiment import _collect_shares
+from strategy.grid import AccountedGrid
 from strategy.ledger import Ledger
 from strategy.methods import make_arms
 from strategy.progress import LoggedProgress

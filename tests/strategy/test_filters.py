@@ -134,7 +134,7 @@ def test_the_best_share_has_the_size_asked_for_and_its_counts_add_up(candidates,
 
 def test_what_is_objected_to_among_the_best_is_not_replaced():
     made = [candidate(rouge_l=0.1), candidate(rouge_l=0.2), candidate(rouge_l=0.3)]
-    made[0] = replace(made[0], objection="review")
+    made[0] = replace(made[0], rejected_by="review")
     selection = select(made, quantile(0.67))
     assert len(selection.kept) == 1
     assert selection.rejected == {"review": 1, "quantile": 1}

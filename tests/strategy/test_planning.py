@@ -16,7 +16,7 @@ from storage import jsonlines
 from strategy.filters import Candidate, Scores, select, select_random, select_readable
 from strategy.methods import Arm, find_method, make_arms
 from strategy.oracle import Oracle
-from strategy.planning import Material, largest_k, plan_arm, recipe_of, thesaurus_of
+from strategy.planning import ArmInputs, largest_k, plan_arm, recipe_of, thesaurus_of
 from strategy.run_log import RunLog
 
 CONFIG = compose(["augmenter.k=4", "baselines.fedavg_rounds=3", "evaluation.rag_items=2"])
@@ -36,7 +36,7 @@ CANDIDATES = tuple(
     for pair in SHARED
     for index, scores in enumerate((GOOD, ODD, None, ODD))
 )
-MATERIAL = Material(
+MATERIAL = ArmInputs(
     shares={"ana": {0.5: SHARED[:1], 1.0: SHARED}},
     candidates={"ana": CANDIDATES},
     logits={"ana": {pair.id: np.zeros((2, 3)) for pair in SHARED}},
@@ -161,7 +161,7 @@ def test_who_trained_without_the_teacher_is_not_taken_for_taught(plan, tmp_path)
     (taught,) = plan("rkd_ft", 0.5)
     lost = replace(MATERIAL, shares={}, logits={})  # ana's share did not come in
     (alone,) = plan_arm(arm("rkd_ft", 0.5), "base", lost, CONFIG, RunLog(tmp_path))
-    assert taught.trained_from("ana", "s") != alone.trained_from("ana", "s")
+    assert taught.training_key("ana", "s") != alone.training_key("ana", "s")
     untaught = replace(MATERIAL, logits={})  # before the teacher was asked
     (before,) = plan_arm(arm("rkd_ft", 0.5), "base", untaught, CONFIG, RunLog(tmp_path))
-    assert before.trained_from("ana", "s") == taught.trained_from("ana", "s")
+    assert before.training_key("ana", "s") == taught.training_key("ana", "s")

@@ -1,0 +1,1 @@
+"""Many adapters trained and answered with over one shared base."""

@@ -1,0 +1,127 @@
+"""``python -m sim answer run=... user=... "query"``: ask one user's device, offline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+from clients import folder as device_folder
+from clients.folder import Device
+from clients.offline_query import BASE_ALONE, answer_with, newest_adapter
+from conf.compose import from_json
+from conf.errors import ConfigError, RunError
+from conf.names import one_of
+from conf.schema import AnswerRuntime, EvaluationConfig, GgufWeights
+from protocol.settings import settings_of
+from sim.commands.cli_args import read_words, required
+from sim.folders import RunFolder, find_run
+from sim.terminal import PlainConsole
+from storage import jsonlines
+from strategy.base_model import bases_root
+from strategy.ledger import M_BASE
+
+USAGE = (
+    'usage: python -m sim answer run=<folder or name> user=<id> [arm=cdcda] "query"\n'
+    "       [runtime=transformers|llamacpp] [weights=f16|q8_0|q4_0]\n"
+    "The query may be a whole prompt, or just the text, which then gets the task's own prompt.\n"
+    "arm=device asks M_base without an adapter; weights are those of llama.cpp's base."
+)
+RUNTIMES: tuple[AnswerRuntime, ...] = get_args(AnswerRuntime)
+WEIGHTS: tuple[GgufWeights, ...] = get_args(GgufWeights)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Answer one query with a stored adapter."""
+    console = PlainConsole()
+    if set(argv) & {"-h", "--help"}:
+        console.print(USAGE)
+        return 0
+    known = ("run", "user", "arm", "runs", "runtime", "weights")
+    values, words = read_words("answer", argv, known, free=True)
+    if not words:
+        raise ConfigError(f"answer: the query is missing\n{USAGE}")
+    through = _through(values)
+    run = find_run(required("answer", values, "run", "runs/demo"), Path(values.get("runs", "runs")))
+    device = find_device(run, required("answer", values, "user", "17"))
+    console.print(answer(run, device, values.get("arm"), " ".join(words), through))
+    return 0
+
+
+def answer(
+    run: RunFolder,
+    device: Device,
+    arm: str | None,
+    query: str,
+    through: EvaluationConfig | None = None,
+) -> str:
+    """Answer ``query`` on ``device``.
+
+    Args:
+        run: The run that the device belongs to.
+        device: Whose adapter answers.
+        arm: The adapter's; None takes the last one trained, "device" M_base alone.
+        query: A whole prompt, or just the text.
+        through: Runtime and weights; None takes the run's.
+    """
+    config = from_json(run.config.read_text(encoding="utf-8"))
+    settings = settings_of(config)
+    if through is not None:
+        chosen = replace(settings.evaluation, runtime=through.runtime, weights=through.weights)
+        settings = replace(settings, evaluation=chosen)
+    if arm == BASE_ALONE:
+        return answer_with(device, None, _base_of(run, device), settings, query)
+    return answer_with(device, *adapter_of(run, device, arm), settings, query)
+
+
+def adapter_of(run: RunFolder, device: Device, arm: str | None) -> tuple[str, Path]:
+    """Name of the adapter of ``arm`` (None: the last one trained) and folder of its base.
+
+    Raises:
+        RunError: If there is none.
+        ConfigError: If there is none of that name.
+    """
+    chosen, base_id = newest_adapter(device, arm)
+    return chosen, _bases(run) / base_id
+
+
+def _base_of(run: RunFolder, device: Device) -> Path:
+    """M_base of the run, as the ledger tells that the device got it."""
+    for line in jsonlines.read(run.path / "ledger.jsonl"):
+        if line["kind"] == M_BASE and line["user"] == device.user_id:
+            return _bases(run) / str(line["hash"])
+    raise RunError(f"user {device.user_id}: this device got no M_base in {run.path.name}")
+
+
+def _bases(run: RunFolder) -> Path:
+    config = from_json(run.config.read_text(encoding="utf-8"))
+    return bases_root(Path(config.paths.cache))
+
+
+def _through(values: dict[str, str]) -> EvaluationConfig | None:
+    """Runtime and weights from the command line; None where neither is given."""
+    if not {"runtime", "weights"} & values.keys():
+        return None
+    runtime = one_of("runtime", values.get("runtime", "transformers"), RUNTIMES)
+    if "weights" in values and runtime != "llamacpp":
+        raise ConfigError(
+            f"answer: weights has no effect with runtime={runtime}; add runtime=llamacpp"
+        )
+    weights = one_of("weights", values.get("weights", "q8_0"), WEIGHTS)
+    return EvaluationConfig(runtime=runtime, weights=weights)
+
+
+def find_device(run: RunFolder, user: str) -> Device:
+    """The device of ``user`` in ``run``.
+
+    Raises:
+        RunError: If the run has no such user; the message names some.
+    """
+    path = run.devices / device_folder.folder_name(user)
+    if not path.is_dir():
+        known = [
+            device_folder.read(each).user_id for each in device_folder.device_folders(run.devices)
+        ]
+        raise RunError(f"user={user}: no such user; this run has {', '.join(known[:10])} ...")
+    return device_folder.read(path)

@@ -1,0 +1,1 @@
+"""The deployment demonstration: real SuperNodes on loopback beside a simulation."""

@@ -1,0 +1,1 @@
+"""Running an experiment: set up, simulate, resume, estimate."""

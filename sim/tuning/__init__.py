@@ -1,0 +1,1 @@
+"""``python -m sim tune``: settings chosen on public users."""
