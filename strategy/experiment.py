@@ -19,6 +19,7 @@ from lamp.records import Pair
 from protocol.codec import decode, encode
 from protocol.messages import ShareReply, ShareRequest, WithdrawReply, WithdrawRequest
 from protocol.settings import settings_of, settings_to_json
+from strategy.arms import Arm, configured_arms
 from strategy.augmentation import Counters
 from strategy.base_model import BaseModel, ensure_base, ensure_untuned
 from strategy.cache import Cache
@@ -34,7 +35,6 @@ from strategy.filters import Candidate
 from strategy.grid import TTL_S, AccountedGrid, Failure, ignore_reply
 from strategy.large_model import LargeModel, require_same_vocabulary
 from strategy.ledger import DEVICE_MODEL, M_BASE, Ledger
-from strategy.methods import Arm, configured_arms
 from strategy.oracle import ORACLE, Histories, Oracle
 from strategy.planning import ArmInputs, ArmPlan, Shares, largest_k, plan_arm
 from strategy.progress import Progress

@@ -23,10 +23,10 @@ from lamp.serialise import history_to_json
 from protocol.answers import greedy, prompts, scored_reply
 from protocol.messages import AnswerReply
 from protocol.settings import DeviceSettings, settings_of
+from strategy.arms import Arm
 from strategy.base_model import BaseModel
 from strategy.large_model import LargeModel
 from strategy.ledger import Ledger
-from strategy.methods import Arm
 from strategy.progress import Progress
 from strategy.run_log import RunLog
 

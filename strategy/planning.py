@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Literal
 
 from conf.schema import Config
 from conf.seeds import derive_seed
 from lamp.dialogue.lexicons import Lexicon
 from lamp.records import Pair
 from protocol.codec import Arrays
-from protocol.recipe import PLAIN, Recipe, Stream
+from protocol.recipe import PLAIN, Recipe
 from storage.hashing import hash_json
+from strategy.arms import Arm
 from strategy.diagnosis import Choice, Truth, diagnose
 from strategy.filters import Candidate, Selection, select, select_random, select_readable
-from strategy.methods import Arm
 from strategy.run_log import RunLog
 
 Shares = Mapping[str, Mapping[float, tuple[Pair, ...]]]  # user -> asked ratio -> records
@@ -111,57 +110,12 @@ def plan_arm(
             kept=kept,
             logits=logits,
             taught=_taught(arm, inputs) if arm.method.distils else {},
-            recipe=recipe_of(arm, config, number, inputs.lexicons),
+            recipe=arm.recipe(config, number, inputs.lexicons),
             retrieved=config.evaluation.rag_items if arm.method.retrieves else 0,
             answers=number == rounds - 1,
         )
         for number in range(rounds)
     ]
-
-
-def recipe_of(
-    arm: Arm, config: Config, number: int = 0, lexicons: tuple[Lexicon, ...] = ()
-) -> Recipe:
-    """What the devices of ``arm`` do in round ``number`` besides training on what they have."""
-    settings = config.baselines
-    if (streaming := arm.method.streaming) is not None:
-        return Recipe(
-            stream=Stream(
-                settings=config.stream,
-                replace=streaming.replace,
-                scores=streaming.scores,
-                synthesis=streaming.synthesis,
-                lexicons=lexicons,
-            )
-        )
-    if arm.method.federated:
-        return Recipe(federated=True, round=number, epochs=settings.fedavg_epochs)
-    if arm.method.private:
-        return Recipe(
-            epsilon=arm.epsilon or settings.dp_epsilons[0],
-            delta=settings.dp_delta,
-            record_clip=settings.dp_clip,
-        )
-    if arm.method.distils:
-        return Recipe(distillation=settings.rkd_weight)
-    if arm.method.added == "copies":
-        return Recipe(local="copies", ratio=arm.asked_ratio, k=arm.k or config.augmenter.k)
-    if arm.method.added == "eda":
-        return Recipe(
-            local="eda",
-            ratio=arm.asked_ratio,
-            k=arm.k or config.augmenter.k,
-            eda_rate=settings.eda_rate,
-            thesaurus=thesaurus_of(config),
-        )
-    return PLAIN
-
-
-def thesaurus_of(config: Config) -> Literal["wordnet", "world"]:
-    """Where EDA finds synonyms: as configured, by default as the data demand."""
-    if config.baselines.thesaurus != "auto":
-        return config.baselines.thesaurus
-    return "world" if config.data == "miniature" else "wordnet"
 
 
 def _choose(

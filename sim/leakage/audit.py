@@ -33,10 +33,10 @@ from sim.folders import RunFolder
 from sim.leakage.canaries import Canary, alternatives, canaries_of, is_canary, strangers
 from sim.leakage.measure import auc, exposure
 from storage import atomic, jsonlines
+from strategy.arms import Arm, configured_arms
 from strategy.augmentation import record_hash
 from strategy.base_model import bases_root
 from strategy.cache import Cache
-from strategy.methods import Arm, configured_arms
 from strategy.progress import Progress
 
 FILE = "leakage.jsonl"

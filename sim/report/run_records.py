@@ -25,8 +25,9 @@ from lamp import tasks
 from lamp.metrics import QueryScore
 from lamp.tasks import Task
 from storage import jsonlines
+from strategy.arms import Arm, configured_arms
 from strategy.diagnosis import Diagnosis
-from strategy.methods import METHODS, Arm, configured_arms
+from strategy.methods import METHODS
 
 LINE = ConfigDict(extra="ignore")  # a line may say more than is read here
 UP = "device -> server"

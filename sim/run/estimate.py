@@ -22,7 +22,7 @@ from models.shape import Shape, shape_of, shape_to_build
 from sim.run import provision
 from sim.run.power import planned_power
 from sim.terminal import words_table
-from strategy.methods import Arm, configured_arms
+from strategy.arms import Arm, configured_arms
 
 KEPT_SHARE = 0.4  # of the generated pairs: a guess for the estimate alone
 CHARACTERS_PER_TOKEN = 4.0
@@ -197,7 +197,7 @@ def _added_per_record(arm: Arm, config: Config) -> float:
     if arm.method.needs_augmentation:
         share = arm.filters(config.filters).keep_share or KEPT_SHARE
         return share * (arm.k or config.augmenter.k)
-    return (arm.k or config.augmenter.k) if arm.method.added in ("copies", "eda") else 0
+    return (arm.k or config.augmenter.k) if arm.method.local != "nothing" else 0
 
 
 def _steps(config: Config, arm: Arm, records: float) -> int:

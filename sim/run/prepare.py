@@ -33,17 +33,18 @@ from sim.run.placement import with_cohort
 from sim.run.tracker import check_installed
 from storage import atomic
 from strategy import candidates, public
+from strategy.arms import configured_arms
 from strategy.augmenter_tuning import ensure_augmenter
 from strategy.base_model import ensure_untuned
 from strategy.diagnosis import Truth, Verdict
 from strategy.domains import lexicons_of
 from strategy.endpoint import open_client
 from strategy.experiment import ServerInputs
-from strategy.methods import configured_arms, has_oracle
-from strategy.planning import thesaurus_of
+from strategy.methods import has_oracle
 from strategy.progress import Progress, StepProgress
 from strategy.prompting import make_prompt
 from strategy.public import PublicUsers
+from strategy.recipes import thesaurus_of
 
 
 def check(config: Config) -> LampData:
@@ -55,8 +56,8 @@ def check(config: Config) -> LampData:
         DataError: If the data cannot be used.
     """
     arms = configured_arms(config)
-    if any(arm.method.added == "eda" for arm in arms):
-        eda.thesaurus(thesaurus_of(config))
+    if any(arm.method.local == "eda" for arm in arms):
+        eda.thesaurus(thesaurus_of(config.baselines, config.data))
     check_installed(config.trackers)
     if config.augmenter.endpoint.base_url is not None:
         open_client(config.augmenter.endpoint)

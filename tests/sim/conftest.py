@@ -22,7 +22,7 @@ from conf.compose import compose, to_json
 from conf.schema import Config
 from lamp import metrics, tasks
 from storage import jsonlines
-from strategy.methods import Arm, configured_arms
+from strategy.arms import Arm, configured_arms
 
 GAINS = {"device": 0.0, "direct_ft": 0.05, "direct_ft_matched": 0.055, "cdcda": 0.07}
 METHODS = tuple(GAINS)

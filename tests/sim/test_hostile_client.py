@@ -31,11 +31,11 @@ from protocol.messages import (
 from protocol.recipe import Recipe, recipe_from_json
 from sim.run.inline import FIRST_NODE, InlineGrid
 from storage import jsonlines
+from strategy.arms import make_arms
 from strategy.cdcda import CdcdaPlm, RunContext
 from strategy.experiment import _collect_shares
 from strategy.grid import AccountedGrid
 from strategy.ledger import Ledger
-from strategy.methods import make_arms
 from strategy.planning import ArmPlan
 from strategy.progress import LoggedProgress
 from strategy.registry import discover_clients

@@ -10,10 +10,10 @@ from protocol.codec import encode
 from protocol.messages import ShareReply
 from sim.run.inline import InlineGrid
 from storage import jsonlines
+from strategy.arms import make_arms
 from strategy.experiment import _collect_shares
 from strategy.grid import AccountedGrid
 from strategy.ledger import Ledger
-from strategy.methods import make_arms
 from strategy.progress import LoggedProgress
 from strategy.run_log import RunLog
 

@@ -6,7 +6,8 @@ import pytest
 
 from conf.errors import ConfigError
 from protocol.wire import WIRE_TABLE
-from strategy.methods import METHODS, make_arms
+from strategy.arms import make_arms
+from strategy.methods import METHODS
 
 
 def test_without_ratios_each_method_is_one_arm_that_asks_for_all():

@@ -13,10 +13,12 @@ from conf.schema import ThresholdsConfig
 from lamp.records import Pair
 from protocol.recipe import PLAIN, Recipe, recipe_from_json, recipe_to_json
 from storage import jsonlines
+from strategy.arms import Arm, make_arms
 from strategy.filters import Candidate, Scores, select, select_random, select_readable
-from strategy.methods import Arm, find_method, make_arms
+from strategy.methods import find_method
 from strategy.oracle import Oracle
-from strategy.planning import ArmInputs, largest_k, plan_arm, recipe_of, thesaurus_of
+from strategy.planning import ArmInputs, largest_k, plan_arm
+from strategy.recipes import thesaurus_of
 from strategy.run_log import RunLog
 
 CONFIG = compose(["augmenter.k=4", "baselines.fedavg_rounds=3", "evaluation.rag_items=2"])
@@ -106,21 +108,21 @@ def test_rag_takes_the_adapter_of_the_arm_at_the_same_ratio(plan):
 
 
 def test_only_methods_that_ask_for_it_get_a_recipe():
-    assert recipe_of(arm("cdcda"), CONFIG) is PLAIN
-    assert recipe_of(arm("copies_ft", 0.3), CONFIG) == Recipe(local="copies", ratio=0.3, k=4)
-    eda = recipe_of(arm("eda_ft"), CONFIG)
+    assert arm("cdcda").recipe(CONFIG) is PLAIN
+    assert arm("copies_ft", 0.3).recipe(CONFIG) == Recipe(local="copies", ratio=0.3, k=4)
+    eda = arm("eda_ft").recipe(CONFIG)
     assert (eda.local, eda.ratio, eda.thesaurus) == ("eda", 1.0, "world")
 
 
 def test_real_text_takes_wordnet_unless_told_otherwise():
     real = replace(CONFIG, data="somewhere")
-    assert thesaurus_of(real) == "wordnet"
+    assert thesaurus_of(real.baselines, real.data) == "wordnet"
     told = replace(real, baselines=replace(real.baselines, thesaurus="world"))
-    assert thesaurus_of(told) == "world"
+    assert thesaurus_of(told.baselines, told.data) == "world"
 
 
 def test_a_recipe_comes_back_as_it_went_and_the_plain_one_is_empty():
-    recipe = recipe_of(arm("eda_ft", 0.5), CONFIG)
+    recipe = arm("eda_ft", 0.5).recipe(CONFIG)
     assert recipe_from_json(recipe_to_json(recipe)) == recipe
     assert recipe_to_json(PLAIN) == "{}"
 
