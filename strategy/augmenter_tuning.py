@@ -24,6 +24,7 @@ from storage import atomic
 from storage.hashing import hash_json
 from strategy import public as public_users
 from strategy.base_model import model_key
+from strategy.device_memory import free_unused
 from strategy.progress import Progress
 from strategy.prompting import configured_prompt
 from strategy.public import PublicUsers
@@ -52,6 +53,7 @@ def ensure_augmenter(
     folder = Path(config.paths.cache) / "augmenters" / hash_json(key)
     if not atomic.is_whole(folder):
         _train(config, tuning, public, folder, progress)
+        free_unused(config.resources.cloud_device)
     return folder
 
 

@@ -24,6 +24,7 @@ from models.checkpoint import model_identity
 from storage import atomic
 from storage.hashing import hash_json
 from strategy import public as public_users
+from strategy.device_memory import free_unused
 from strategy.progress import Progress
 from strategy.public import PublicUsers
 from strategy.tuning import tune
@@ -64,6 +65,7 @@ def ensure_base(config: Config, public: PublicUsers, progress: Progress) -> Base
     folder = bases_root(Path(config.paths.cache)) / base_id
     if not atomic.is_whole(folder):
         _build(config, public, folder, progress)
+        free_unused(config.resources.cloud_device)
     facts = json.loads((folder / atomic.MARKER).read_text(encoding="utf-8"))
     return BaseModel(base_id, folder, facts["bytes"], tuple(facts["losses"]))
 
@@ -74,6 +76,7 @@ def ensure_untuned(config: Config) -> BaseModel:
     folder = bases_root(Path(config.paths.cache)) / base_id
     if not atomic.is_whole(folder):
         _build_untuned(config, folder)
+        free_unused(config.resources.cloud_device)
     facts = json.loads((folder / atomic.MARKER).read_text(encoding="utf-8"))
     return BaseModel(base_id, folder, facts["bytes"], ())
 
@@ -84,6 +87,7 @@ def ensure_cloud(config: Config, public: PublicUsers, progress: Progress) -> Pat
     config = _with_cloud_settings(config)
     if not atomic.is_whole(folder):
         _build_cloud(config, public, folder, progress)
+        free_unused(config.resources.cloud_device)
     return folder
 
 

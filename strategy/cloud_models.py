@@ -11,8 +11,9 @@ from conf.schema import AugmenterConfig, CausalModelConfig, Config
 from models.checkpoint import model_identity
 from storage.hashing import hash_json
 from strategy.augmentation import Generator, NliScorer, Reply
+from strategy.device_memory import free_unused
 from strategy.endpoint import EndpointGenerator
-from strategy.judges import empty_cache, scorer_of
+from strategy.judges import scorer_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ class CloudGenerator:
     def release(self) -> None:
         """Forget the network; another prompt loads it again."""
         if vars(self).pop("_loaded", None) is not None:
-            empty_cache(self._device)
+            free_unused(self._device)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel without what is loaded."""

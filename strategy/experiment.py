@@ -141,8 +141,11 @@ def run_experiment(
     if untaught := _untaught(plans, context, log):
         ratio = max(arm.asked_ratio for arm in arms if arm.method.distils)
         shared = {user: by[ratio] for user, by in shares.items() if user in untaught}
-        logits = _timed(log, "teacher logits", lambda: teach(shared, config, large, progress))
+        logits = _timed(
+            log, "teacher logits", lambda: teach(shared, config, large, progress, log.folder)
+        )
         plans = _plans(arms, bases, replace(material, logits=logits), config, log)
+    large.release()
     strategy = CdcdaPlm(plans, context, log, progress, on_arm)
     strategy.start(accounted, ArrayRecord(), num_rounds=strategy.num_rounds, timeout=float("inf"))
 

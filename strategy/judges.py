@@ -14,6 +14,7 @@ from typing import Any
 from conf.schema import Config, NliModelConfig
 from models.checkpoint import model_identity
 from storage.hashing import hash_json
+from strategy.device_memory import free_unused
 
 Texts = tuple[str, str]
 EMBEDDING = "embedding"
@@ -74,7 +75,7 @@ class CloudNliScorer:
     def release(self) -> None:
         """Forget the network; another pair loads it again."""
         if vars(self).pop("_scorer", None) is not None:
-            empty_cache(self._device)
+            free_unused(self._device)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel without what is loaded."""
@@ -127,11 +128,3 @@ class EmbeddingScorer(CloudNliScorer):
         from models.sentences import SentenceScorer
 
         return SentenceScorer.load(self._config, self._device)
-
-
-def empty_cache(device: str) -> None:
-    """Give freed GPU memory back to the driver of the GPU, for other processes."""
-    if device.startswith("cuda"):
-        import torch
-
-        torch.cuda.empty_cache()

@@ -1,4 +1,7 @@
-"""The large model where it answers or teaches itself: loaded once for all methods that ask it."""
+"""The large model where it answers or teaches itself: loaded once for all methods that ask it.
+
+It is released before devices adapt: what it holds of a GPU is theirs then.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import Any
 from conf.errors import ConfigError
 from conf.schema import Config
 from strategy.base_model import ensure_cloud
+from strategy.device_memory import free_unused
 from strategy.progress import Progress
 from strategy.public import PublicUsers
 
@@ -42,6 +46,13 @@ class LargeModel:
         model = self._tuned if tuned else self._slotted
         with nullcontext() if tuned else lora.disabled(model):
             yield model
+
+    def release(self) -> None:
+        """Forget the network; who asks again loads it again."""
+        held = [vars(self).pop(name, None) for name in ("_tuned", "_slotted")]
+        if any(model is not None for model in held):
+            del held
+            free_unused(self._config.resources.cloud_device)
 
     @cached_property
     def _tuned(self) -> Any:

@@ -16,6 +16,7 @@ from strategy.arms import Arm
 from strategy.diagnosis import Choice, Truth, diagnose
 from strategy.filters import Candidate, Selection, select, select_random, select_readable
 from strategy.run_log import RunLog
+from strategy.taught import ChosenLogits
 
 Shares = Mapping[str, Mapping[float, tuple[Pair, ...]]]  # user -> asked ratio -> records
 
@@ -157,8 +158,5 @@ def _taught(arm: Arm, inputs: ArmInputs) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _logits(arm: Arm, inputs: ArmInputs) -> dict[str, Arrays]:
-    return {
-        user: {pair.id: logits[pair.id] for pair in inputs.shares[user][arm.asked_ratio]}
-        for user, logits in inputs.logits.items()
-    }
+def _logits(arm: Arm, inputs: ArmInputs) -> Mapping[str, Arrays]:
+    return ChosenLogits(inputs.logits, _taught(arm, inputs)) if inputs.logits else {}

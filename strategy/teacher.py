@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from conf.schema import Config
@@ -11,14 +12,19 @@ from lamp.records import Pair
 from protocol.codec import Arrays
 from strategy.large_model import LargeModel
 from strategy.progress import Progress
+from strategy.taught import StoredLogits
 
 MIB = 1 << 20
 
 
 def teach(
-    shared: Mapping[str, Sequence[Pair]], config: Config, large: LargeModel, progress: Progress
-) -> dict[str, Arrays]:
-    """Compute the teacher's logits on every user's shared pairs.
+    shared: Mapping[str, Sequence[Pair]],
+    config: Config,
+    large: LargeModel,
+    progress: Progress,
+    run_folder: Path,
+) -> StoredLogits:
+    """Compute the teacher's logits on every user's shared pairs and write them to the run's folder.
 
     The text is encoded with the device's own template and length limit, so that the rows fit its
     scored tokens. The whole vocabulary travels: leaving out a tail would bias the reverse KL.
@@ -26,16 +32,15 @@ def teach(
     Returns:
         Per user and pair id float16 logits of shape (scored tokens, vocabulary).
     """
-    taught: dict[str, Arrays] = {}
+    taught = StoredLogits(run_folder)
     with (
         large.loaded(tuned=True) as model,
         progress.phase("teacher logits", sum(map(len, shared.values()))) as phase,
     ):
         for user, pairs in shared.items():
-            taught[user] = _logits(model, pairs, config, large)
+            taught.add(user, _logits(model, pairs, config, large))
             phase.advance(len(pairs))
-    size = sum(rows.nbytes for own in taught.values() for rows in own.values())
-    progress.note(f"rkd_ft: {size / MIB:,.1f} MiB of teacher logits travel to the devices")
+    progress.note(f"rkd_ft: {taught.bytes / MIB:,.1f} MiB of teacher logits travel to the devices")
     return taught
 
 

@@ -22,6 +22,7 @@ from sim.terminal import PlainConsole
 from strategy.cache import Cache
 from strategy.candidates import FILE, forget
 from strategy.ledger import Ledger
+from strategy.taught import forget_logits
 
 USAGE = "usage: python -m sim withdraw run=<folder or name> user=<id> ratio=<0 to 1>"
 
@@ -70,6 +71,7 @@ def _forget(folder: RunFolder, withdrawal: Withdrawal) -> int:
     cache = Cache(Path(config.paths.cache) / "augmentation.sqlite")
     deleted = cache.release(withdrawal.user_id, records)
     forget(folder.path / FILE, records)
+    forget_logits(folder.path)
     Ledger(folder.path / "ledger.jsonl").tombstone(withdrawal.user_id, records)
     return deleted
 

@@ -6,8 +6,10 @@ although the networks are random; everything else is what a run uses.
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from clients import folder
 from conf.compose import compose
 from conf.errors import ConfigError
 from lamp.records import Pair, Query, UserHistory
+from models import loading
 from protocol.codec import decode
 from protocol.messages import DEVICE_TO_SERVER, SERVER_TO_DEVICE
 from protocol.wire import ALWAYS, WIRE_TABLE, contents, serialise
@@ -68,9 +71,16 @@ class RecordingGrid(InlineGrid):
     def __init__(self, *arguments):
         super().__init__(*arguments)
         self.down, self.up = [], []
+        self.held_at_adaptation = None
 
     def push_messages(self, messages):
         messages = list(messages)
+        if (
+            messages
+            and self.held_at_adaptation is None
+            and messages[0].metadata.message_type == "train.adapt"
+        ):
+            self.held_at_adaptation = sum(ref() is not None for ref in self.cloud_networks)
         self.down += [(each.metadata, each.content) for each in messages]
         return super().push_messages(messages)
 
@@ -129,7 +139,17 @@ def simulate(grid_class, inputs: ServerInputs, run: RunFolder):
     from clients.app import app
 
     grid = grid_class(app, len(USERS), client_run_config(inputs.config, run))
-    run_experiment(grid, inputs, LoggedProgress(), cloud=Cloud(Generator(), NliScorer()))
+    grid.cloud_networks = []
+    load = loading.load_causal
+
+    def watched(*arguments, **options):
+        network = load(*arguments, **options)
+        grid.cloud_networks.append(weakref.ref(network))
+        return network
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loading, "load_causal", watched)
+        run_experiment(grid, inputs, LoggedProgress(), cloud=Cloud(Generator(), NliScorer()))
     return grid
 
 
@@ -366,6 +386,14 @@ def test_the_teachers_logits_go_to_the_user_who_shared_and_stand_in_the_ledger(r
     assert counts == [0, 3, 6]
     lines = [line for line in rows(run, "ledger") if "logits" in line["fields"]]
     assert sorted(line["user"] for line in lines) == ["ana", "eve"]
+
+
+def test_no_network_of_the_cloud_is_held_when_devices_adapt(recorded):
+    grid, run, _ = recorded
+    assert len(grid.cloud_networks) >= 3  # M_base's, M_cloud's and the large model itself
+    assert grid.held_at_adaptation == 0
+    gc.collect()
+    assert not list(run.path.glob("teacher-*"))
 
 
 def test_fedavg_answers_with_the_mean_of_the_last_rounds_weights_on_every_device(recorded):
