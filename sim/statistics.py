@@ -268,10 +268,10 @@ def reverse(difference: Difference) -> Difference:
     """Second minus first, from first minus second."""
     return replace(
         difference,
-        value=-difference.value,
-        low=None if difference.high is None else -difference.high,
-        high=None if difference.low is None else -difference.low,
-        per_seed=tuple(-value for value in difference.per_seed),
+        value=0.0 - difference.value,  # never a negative zero
+        low=None if difference.high is None else 0.0 - difference.high,
+        high=None if difference.low is None else 0.0 - difference.low,
+        per_seed=tuple(0.0 - value for value in difference.per_seed),
     )
 
 

@@ -12,9 +12,9 @@ import numpy as np
 from sim.leakage.audit import CLOUD, FILE
 from sim.leakage.canaries import ALTERNATIVES
 from sim.leakage.measure import chance_exposure, exposure
+from sim.report.pooling import Results
 from sim.report.run_records import Run
 from sim.report.tables import Cell, Table, make_table, number
-from sim.results import Results
 from sim.statistics import Resampling, draw_weights, percentile_interval
 from storage import jsonlines
 

@@ -15,6 +15,7 @@ from lamp import metrics
 from lamp.records import Query
 from lamp.tasks import Task, query_text
 from sim.folders import RunFolder
+from sim.report.frames import headline_score
 from sim.report.run_records import Answer, Run
 from sim.report.score_tables import REFERENCES
 from sim.report.tables import Table, make_table, markdown_text, number, signed, to_markdown
@@ -98,7 +99,7 @@ def _case(
     run: Run, answers: Mapping[str, Answer], studied: str, reference: str, query: Query | None
 ) -> Case:
     _, higher = metrics.headline(run.task)
-    gain = score_of(run.task, answers[studied]) - score_of(run.task, answers[reference])
+    gain = headline_score(run.task, answers[studied]) - headline_score(run.task, answers[reference])
     answer = answers[studied]
     rows = [
         [arm.name, " ".join((found.text or "").split()) or "(empty)", _shown(run.task, found)]
@@ -115,19 +116,10 @@ def _case(
     )
 
 
-def score_of(task: Task, answer: Answer) -> float:
-    """The headline score of one answer: right or not, absolute error, or ROUGE-1."""
-    if task.kind == "classification":
-        return float(answer.gold == answer.prediction)
-    if task.kind == "rating":
-        return abs(answer.error or 0.0)
-    return answer.rouge1 or 0.0
-
-
 def _shown(task: Task, answer: Answer) -> str:
     if task.kind == "classification":
-        return "right" if score_of(task, answer) else "wrong"
-    return number(score_of(task, answer))
+        return "right" if headline_score(task, answer) else "wrong"
+    return number(headline_score(task, answer))
 
 
 def _queries(run: Run) -> dict[str, Query]:

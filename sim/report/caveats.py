@@ -18,10 +18,10 @@ from sim.report.filter_tables import (
     reason_title,
     total_of,
 )
+from sim.report.pooling import ArmResult, Results, failed_users
 from sim.report.run_records import Run
 from sim.report.run_tables import nli_accuracy
 from sim.report.tables import count, percent, plural
-from sim.results import ArmResult, Results, failed_users
 from strategy.filters import QUANTILE
 from strategy.methods import find_method
 

@@ -16,6 +16,7 @@ from conf.errors import RunError
 from lamp import metrics
 from sim.report import caveats, exercised, filter_tables, pictures, plots, score_tables
 from sim.report.paper_tables import Layout, make_layout
+from sim.report.pooling import Results, as_line, differing_keys, setting, summarise, value_of
 from sim.report.run_records import Run
 from sim.report.tables import (
     Cell,
@@ -28,7 +29,6 @@ from sim.report.tables import (
     to_markdown,
     write_tables,
 )
-from sim.results import Results, as_line, differing_keys, setting, summarise, value_of
 from storage import atomic
 
 Render = Callable[[str, dict[str, object]], str]

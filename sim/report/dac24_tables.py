@@ -12,6 +12,7 @@ from statistics import fmean
 from lamp import metrics
 from sim.report import dac24_values as paper
 from sim.report.paper_tables import Layout, Panel, Point, Series
+from sim.report.pooling import ArmResult, Results
 from sim.report.run_records import Adaptation
 from sim.report.tables import (
     Cell,
@@ -26,7 +27,6 @@ from sim.report.tables import (
     size,
     tone,
 )
-from sim.results import ArmResult, Results
 from sim.statistics import Estimate
 
 OURS = "dac24"

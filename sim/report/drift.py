@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from lamp import metrics
 from sim import statistics
 from sim.report.paper_tables import Layout, Panel, Point, Series
+from sim.report.pooling import Results, setting
 from sim.report.run_records import Answer, Run
 from sim.report.tables import (
     ABSENT,
@@ -25,7 +26,6 @@ from sim.report.tables import (
     metric_head,
     metric_title,
 )
-from sim.results import Results, setting
 from sim.statistics import Difference, Estimate, UserSums
 from strategy.methods import METHODS
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from lamp import metrics
 from sim.report import paper_values
 from sim.report.paper_values import Column
+from sim.report.pooling import ArmResult, Results, ratio_curves
 from sim.report.run_tables import adapter_bytes, peak_memory
 from sim.report.score_tables import LAMP_METRICS
 from sim.report.tables import (
@@ -28,7 +29,6 @@ from sim.report.tables import (
     size,
     tone,
 )
-from sim.results import ArmResult, Results, ratio_curves
 from sim.statistics import Estimate
 
 BASELINE = "direct_ft"

@@ -22,13 +22,13 @@ from matplotlib.ticker import MaxNLocator
 
 from lamp import metrics
 from sim import statistics
+from sim.report.frames import effective_ratio, user_scores
 from sim.report.paper_tables import Layout, Panel
 from sim.report.pictures import STYLE, save
+from sim.report.pooling import ArmResult, Results
 from sim.report.run_records import ArmName, Run
 from sim.report.score_tables import LAMP_METRICS, ORACLES, REFERENCES
 from sim.report.tables import LOWER_IS_BETTER, metric_head, metric_title, number, signed
-from sim.report.user_table import effective_ratio, user_scores
-from sim.results import ArmResult, Results
 from sim.statistics import Floats, Resampling
 
 MOST_PANELS = 3  # side by side

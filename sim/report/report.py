@@ -31,7 +31,9 @@ from sim.report import (
 )
 from sim.report.cases import case_page
 from sim.report.filter_tables import NOT_ASKED
+from sim.report.frames import users_frame
 from sim.report.paper_tables import Layout, make_layout
+from sim.report.pooling import Results, summarise, write_results
 from sim.report.run_records import Run, read_run
 from sim.report.tables import (
     Table,
@@ -43,8 +45,6 @@ from sim.report.tables import (
     to_rich,
     write_tables,
 )
-from sim.report.user_table import write_users
-from sim.results import Results, summarise, write_results
 from storage import atomic
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
@@ -78,7 +78,8 @@ def _write_one(folder: Path) -> Results:
     run = read_run(folder)
     results = summarise([run])
     write_results(results)
-    write_users(run)
+    users = users_frame(run).to_csv(index=False, lineterminator="\n")
+    atomic.write_text(folder / "users.csv", users)
     layout = make_layout(run.config.layout, (results,))
     pictures = [*plots.draw_run(results, layout), *_draw_sharing(results, folder)]
     if page := case_page(run, title(run)):

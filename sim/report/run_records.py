@@ -1,7 +1,7 @@
 """Read a run folder: its JSON-lines files become frozen records, each line checked.
 
 A resumed run may hold a line twice (same arm, user, query); the last one counts. Nothing here
-computes: pooling is :mod:`sim.results`, intervals are :mod:`sim.statistics`. Missing files are
+computes: pooling is :mod:`.pooling`, intervals are :mod:`sim.statistics`. Missing files are
 empty parts, so that a run that stopped half-way can be reported.
 """
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import isnan
 from statistics import fmean, median
 from typing import Any
 
-from sim.report.paper_values import TABLE4
-from sim.report.run_records import (
-    BASE_MODEL,
-    DOWN,
-    SENT_MODEL,
-    UP,
-    ArmName,
-    Augmentation,
-    Crossing,
-    Run,
+import pandas as pd
+
+from sim.report.frames import (
+    failures_frame,
+    ledger_frame,
+    phases_frame,
+    training_frame,
+    users_frame,
 )
+from sim.report.paper_values import TABLE4
+from sim.report.run_records import BASE_MODEL, SENT_MODEL, ArmName, Augmentation, Run
 from sim.report.tables import (
     NOT_AVAILABLE,
     Table,
@@ -39,51 +40,38 @@ ONE_TIME = (BASE_MODEL, DEVICE_MODEL)
 def training_table(run: Run) -> Table | None:
     """Per arm: what the adapters' training took, mean over users."""
     rows = []
-    for arm in run.arms:
-        lines = [line for (name, _), line in run.adaptations.items() if name == arm.name]
-        if not lines:
-            continue
-        ends = [(line.losses[0], line.losses[-1]) for line in lines if line.losses]
-        seconds = sum(line.seconds for line in lines)
+    for arm, own in training_frame(run).groupby("arm", sort=False):
+        first, last, seconds = own.first_loss.mean(), own.last_loss.mean(), own.seconds.sum()
         rows.append(
             [
-                arm.name,
-                str(len(lines)),
-                _mean(line.records for line in lines),
-                _mean(line.synthetic for line in lines),
-                _mean(line.steps for line in lines),
-                f"{fmean(a for a, _ in ends):.2f} to {fmean(b for _, b in ends):.2f}"
-                if ends
-                else NOT_AVAILABLE,
-                duration(seconds / len(lines)),
-                count(sum(line.tokens for line in lines) / seconds) if seconds else NOT_AVAILABLE,
-                size(max(line.peak_memory_bytes for line in lines)),
-                size(max(line.adapter_bytes for line in lines)),
+                str(arm),
+                str(len(own)),
+                *(f"{own[name].mean():.1f}" for name in ("records", "synthetic", "steps")),
+                NOT_AVAILABLE if isnan(first) else f"{first:.2f} to {last:.2f}",
+                duration(seconds / len(own)),
+                count(own.tokens.sum() / seconds) if seconds else NOT_AVAILABLE,
+                size(own.peak_memory_bytes.max()),
+                size(own.adapter_bytes.max()),
             ]
         )
-    head = (
-        "Method",
-        "Users",
-        "Own records",
-        "Synthetic",
-        "Steps",
-        "Loss, first to last",
-        "Time per user",
-    )
-    return make_table((*head, "Tokens/s", "Device memory", "Adapter"), rows) if rows else None
+    head = ("Method", "Users", "Own records", "Synthetic", "Steps", "Loss, first to last")
+    tail = ("Time per user", "Tokens/s", "Device memory", "Adapter")
+    return make_table((*head, *tail), rows) if rows else None
 
 
 def shortened_table(run: Run) -> Table | None:
     """Per arm: training examples and queries that were too long and lost text; None for none."""
-    rows = []
-    for arm in run.arms:
-        trained = [line for (name, _), line in run.adaptations.items() if name == arm.name]
-        asked = {answer.user: answer.shortened for answer in run.answers.get(arm.name, ())}
-        examples, queries = sum(line.shortened for line in trained), sum(asked.values())
-        users = {line.user for line in trained if line.shortened}
-        users |= {user for user, number_of in asked.items() if number_of}
-        if users:
-            rows.append([arm.name, count(examples), count(queries), str(len(users))])
+    users = users_frame(run).fillna({"shortened_examples": 0})
+    cut = users[users.shortened_examples + users.shortened_queries > 0]
+    rows = [
+        [
+            str(arm),
+            count(own.shortened_examples.sum()),
+            count(own.shortened_queries.sum()),
+            str(len(own)),
+        ]
+        for arm, own in cut.groupby("arm", sort=False)
+    ]
     return make_table(("Method", "Training examples", "Queries", "Users"), rows) if rows else None
 
 
@@ -209,28 +197,19 @@ def peak_memory(run: Run, arm: str) -> int:
     return max((line.peak_memory_bytes for line in lines), default=0)
 
 
-def _mean(values: Iterable[float]) -> str:
-    return f"{fmean(values):.1f}"
-
-
 def time_table(run: Run) -> Table | None:
     """Wall time per arm and phase; shared phases stand first."""
-    seconds: dict[str, dict[str, float]] = {}
-    for line in run.phases:
-        by_phase = seconds.setdefault(line.arm, {})
-        by_phase[line.phase] = by_phase.get(line.phase, 0.0) + line.seconds
-    rows = [
-        [arm or "all arms", phase, duration(spent)]
-        for arm, by_phase in seconds.items()
-        for phase, spent in by_phase.items()
-        if spent
-    ]
-    total = sum(line.seconds for line in run.phases)
-    return (
-        make_table(("Method", "Phase", "Time"), [*rows, ["sum", "", duration(total)]], 2)
-        if rows
-        else None
+    phases = phases_frame(run)
+    spent = phases.groupby(["arm", "phase"], sort=False).seconds.sum()
+    order = {arm: place for place, arm in enumerate(dict.fromkeys(phases.arm))}
+    spent = spent[spent > 0].sort_index(
+        level="arm", key=lambda arms: arms.map(order), sort_remaining=False, kind="stable"
     )
+    rows = [
+        [arm or "all arms", phase, duration(seconds)] for (arm, phase), seconds in spent.items()
+    ]
+    total = ["sum", "", duration(phases.seconds.sum())]
+    return make_table(("Method", "Phase", "Time"), [*rows, total], 2) if rows else None
 
 
 def wire_table(run: Run) -> Table | None:
@@ -238,31 +217,23 @@ def wire_table(run: Run) -> Table | None:
 
     What oracles read crosses no wire, and a tombstone is no message.
     """
-    groups: dict[str, list[Crossing]] = {}
-    crossed = [
-        line for line in run.crossings if line.direction in (UP, DOWN) and line.kind != WITHDRAWAL
-    ]
-    for line in crossed:
-        title = "M_base, once" if line.kind in (BASE_MODEL, SENT_MODEL) else line.arm or "all arms"
-        groups.setdefault(title, []).append(line)
-    if len(groups) > 1:
-        groups["sum"] = crossed
+    ledger = ledger_frame(run)
+    crossed = ledger[ledger.direction.isin(["up", "down"]) & (ledger.kind != WITHDRAWAL)]
+    once = crossed.kind.isin([BASE_MODEL, SENT_MODEL])
+    titles = crossed.arm.replace("", "all arms").mask(once, "M_base, once")
+    groups = [(str(title), own) for title, own in crossed.groupby(titles, sort=False)]
+    groups += [("sum", crossed)] if len(groups) > 1 else []
     head = ("Method", "Messages", "Device to server", "Records up", "Server to device")
-    rows = [[title, *_wire_cells(lines)] for title, lines in groups.items()]
+    rows = [[title, *_wire_cells(own)] for title, own in groups]
     return make_table((*head, "Records down", "Sent again"), rows) if rows else None
 
 
-def _wire_cells(lines: Sequence[Crossing]) -> list[str]:
-    first = [line for line in lines if not line.redelivery]
-    up, down = ([line for line in first if line.direction == way] for way in (UP, DOWN))
-    return [
-        count(len(lines)),
-        size(sum(line.bytes for line in up)),
-        count(sum(line.records for line in up)),
-        size(sum(line.bytes for line in down)),
-        count(sum(line.records for line in down)),
-        size(sum(line.bytes for line in lines if line.redelivery)),
-    ]
+def _wire_cells(own: pd.DataFrame) -> list[str]:
+    again = own.redelivery.astype(bool)
+    sums = own[~again].groupby("direction")[["bytes", "records"]].sum()
+    sums = sums.reindex(["up", "down"], fill_value=0)
+    cells = [text for _, way in sums.iterrows() for text in (size(way.bytes), count(way.records))]
+    return [count(len(own)), *cells, size(own[again].bytes.sum())]
 
 
 def failures_table(run: Run) -> Table | None:
@@ -270,14 +241,14 @@ def failures_table(run: Run) -> Table | None:
     answered = {arm: {answer.user for answer in rows} for arm, rows in run.answers.items()}
     rows = [
         [
-            failure.user,
-            failure.arm or "all arms",
-            failure.phase,
-            failure.kind,
-            failure.reason,
-            "yes" if failure.user in answered.get(failure.arm, set()) else "no",
+            each.user,
+            each.arm or "all arms",
+            each.phase,
+            each.kind,
+            each.reason,
+            "yes" if each.user in answered.get(each.arm, set()) else "no",
         ]
-        for failure in sorted(run.failures, key=lambda each: (each.user, each.arm, each.phase))
+        for each in failures_frame(run).sort_values(["user", "arm", "phase"]).itertuples()
     ]
     head = ("User", "Method", "Message", "Kind", "Reason", "Scored all the same")
     return make_table(head, rows, left=6) if rows else None

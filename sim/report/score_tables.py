@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from lamp import metrics
 from sim.report import exercised
+from sim.report.pooling import ArmResult, Results
 from sim.report.tables import (
     NOT_AVAILABLE,
     Cell,
@@ -24,7 +25,6 @@ from sim.report.tables import (
     signed,
     tone,
 )
-from sim.results import ArmResult, Results
 from sim.statistics import MOST_USERS, Difference, Estimate, user_mean_name
 from strategy.methods import METHODS
 

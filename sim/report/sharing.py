@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 
 from lamp import metrics
 from sim import statistics
+from sim.report.pooling import Results, ScoredUser, scored_users
 from sim.report.run_records import ArmName, Run
 from sim.report.tables import (
     Cell,
@@ -28,7 +29,6 @@ from sim.report.tables import (
     metric_title,
     percent,
 )
-from sim.results import Results, ScoredUser, scored_users
 from sim.statistics import Difference, Estimate, Resampling, UserSums
 from storage import jsonlines
 from strategy.methods import METHODS

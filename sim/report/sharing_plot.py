@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from lamp import metrics
 from sim.report.pictures import STYLE
 from sim.report.plots import DARK
+from sim.report.pooling import ArmResult, Results
 from sim.report.sharing import EVERYONE, REFERENCE, Share, shares
 from sim.report.tables import LOWER_IS_BETTER, metric_title
-from sim.results import ArmResult, Results
 from sim.statistics import Difference, Estimate
 from strategy.methods import METHODS
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from conf.errors import ConfigError
+from sim.report.pooling import arm_numbers
 from sim.report.run_records import read_run
-from sim.results import arm_numbers
 
 PROJECT = "cdcda-plm"
 

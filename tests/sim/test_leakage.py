@@ -17,8 +17,8 @@ from protocol.wire import serialise
 from sim.folders import RunFolder
 from sim.leakage import audit, measure, report
 from sim.leakage.canaries import ALTERNATIVES, alternatives, canaries_of, is_canary, plant
+from sim.report.pooling import summarise
 from sim.report.run_records import read_run
-from sim.results import summarise
 from sim.run.engine import client_run_config
 from sim.run.inline import InlineGrid
 from sim.run.provision import policy_of

@@ -12,8 +12,8 @@ from sim.report import dac24_values as paper
 from sim.report import report
 from sim.report.dac24_tables import curve_of, selection_share
 from sim.report.paper_tables import make_layout
+from sim.report.pooling import summarise
 from sim.report.run_records import read_run
-from sim.results import summarise
 from storage import jsonlines
 
 METHODS = ("device", "dac24", "dac24_random", "dac24_eoe")

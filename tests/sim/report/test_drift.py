@@ -13,8 +13,8 @@ import pytest
 from conf.schema import DriftConfig
 from sim.report.drift import aged_scores, drift_layout, group
 from sim.report.plots import curves_figure
+from sim.report.pooling import summarise
 from sim.report.run_records import read_run
-from sim.results import summarise
 from storage import jsonlines
 
 ROOT = Path(__file__).resolve().parents[3]

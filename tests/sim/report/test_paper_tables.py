@@ -14,9 +14,9 @@ from conf.schema import ThresholdsConfig
 from sim.commands import report as report_command
 from sim.report import paper_values
 from sim.report.paper_tables import make_layout
+from sim.report.pooling import ratio_curves, summarise
 from sim.report.run_records import read_run
 from sim.report.tables import fitting
-from sim.results import ratio_curves, summarise
 
 METHODS = ("cloud", "device", "direct_ft", "eda_ft", "cdcda")
 

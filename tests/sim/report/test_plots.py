@@ -7,8 +7,8 @@ import pytest
 
 from sim.report import pictures, plots
 from sim.report.plots import Points
+from sim.report.pooling import summarise
 from sim.report.run_records import read_run
-from sim.results import summarise
 from sim.statistics import Resampling
 
 PNG = b"\x89PNG"

@@ -15,10 +15,10 @@ from sim.commands import report as report_command
 from sim.report import caveats, filter_tables, report, run_tables, score_tables
 from sim.report.exercised import why_not
 from sim.report.filter_tables import kept_table, rejections_table
+from sim.report.frames import users_frame
+from sim.report.pooling import summarise
 from sim.report.run_records import read_run
 from sim.report.score_tables import inferiority_table, not_worse
-from sim.report.user_table import user_rows
-from sim.results import summarise
 from sim.statistics import Difference
 from storage import jsonlines
 
@@ -148,12 +148,9 @@ def test_what_was_cut_is_counted_per_arm_and_user(make_run):
     assert rows == [["device", "0", "4", "2"], ["direct_ft", "10", "4", "2"]]
     assert "Too long for the model" in written(folder)
     assert run_tables.cut_pairs(run) == 7
-    cells = {row["user_id"]: row for row in user_rows(run, run.arms[1])}
-    assert (cells["user-001"]["shortened_examples"], cells["user-001"]["shortened_queries"]) == (
-        5,
-        2,
-    )
-    assert cells["user-000"]["shortened_queries"] == 0
+    cells = users_frame(run).set_index(["arm", "user"]).loc[run.arms[1].name]
+    assert list(cells.loc["user-001", ["shortened_examples", "shortened_queries"]]) == [5, 2]
+    assert cells.loc["user-000", "shortened_queries"] == 0
 
 
 def test_an_arm_in_which_nothing_is_shared_is_a_control(make_run):

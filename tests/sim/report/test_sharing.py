@@ -6,11 +6,11 @@ import csv
 
 from conf.schema import BaselinesConfig, ThresholdsConfig
 from sim.report.pictures import save
+from sim.report.pooling import summarise
 from sim.report.report import write_report
 from sim.report.run_records import read_run
 from sim.report.sharing import EVERYONE, groups, shares, sharing_table
 from sim.report.sharing_plot import sharing_figure
-from sim.results import summarise
 
 RATIOS = (0.0, 0.5, 1.0)
 METHODS = ("direct_ft", "cdcda")

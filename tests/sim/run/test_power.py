@@ -13,8 +13,8 @@ from conf.compose import compose
 from lamp.dataset import LampData
 from lamp.records import Query, UserHistory
 from lamp.tasks import TASKS
+from sim.report.pooling import summarise, write_results
 from sim.report.run_records import read_run
-from sim.results import summarise, write_results
 from sim.run.estimate import print_estimate
 from sim.run.power import PRIORS, Spread, earlier_spread, minimum_detectable_effect, planned_power
 from sim.statistics import detectable_difference

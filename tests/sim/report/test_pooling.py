@@ -14,9 +14,9 @@ from conf.errors import RunError
 from conf.schema import BaselinesConfig
 from conf.seeds import derive_seed
 from lamp import metrics
+from sim.report.pooling import arm_numbers, as_line, ratio_curves, summarise, write_results
+from sim.report.report import write_report
 from sim.report.run_records import read_run
-from sim.report.user_table import write_users
-from sim.results import arm_numbers, as_line, ratio_curves, summarise, write_results
 from storage import jsonlines
 
 
@@ -120,10 +120,10 @@ def test_results_are_the_same_bytes_every_time(make_run):
 
 def test_users_file_has_a_row_for_everybody(make_run):
     folder = make_run(users=3, missing={"cdcda": ("user-001",)})
-    write_users(read_run(folder))
+    write_report([folder])
     rows = list(csv.DictReader((folder / "users.csv").read_text().splitlines()))
     assert len(rows) == 12
-    by_key = {(row["arm"], row["user_id"]): row for row in rows}
+    by_key = {(row["arm"], row["user"]): row for row in rows}
     lost = by_key["cdcda", "user-001"]
     assert (lost["queries"], lost["failed"], lost["rouge1"]) == ("0", "1", "")
     kept = by_key["cdcda", "user-000"]
