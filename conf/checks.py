@@ -38,6 +38,14 @@ def check(config: Config) -> None:
         raise ConfigError("; ".join(violations))
 
 
+def _contrasts(config: Config) -> Iterator[str]:
+    for contrast in config.contrasts:
+        first, dash, second = contrast.partition(" - ")
+        if not dash or not first.isidentifier() or not second.isidentifier() or first == second:
+            yield f"contrasts: expected 'method - method', got '{contrast}'"
+    yield from _repeated("contrasts", config.contrasts)
+
+
 def _privacy(config: Config) -> Iterator[str]:
     privacy = config.privacy
     if privacy.kind == "mixed":
@@ -423,6 +431,7 @@ def _repeated(path: str, names: Iterable[str]) -> Iterator[str]:
 
 LONGEST_NAME = 200  # of 255 that file systems take; what is written beside needs some
 RULES: tuple[Callable[[Config], Iterator[str]], ...] = (
+    _contrasts,
     _privacy,
     _filters,
     _arms,

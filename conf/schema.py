@@ -831,6 +831,9 @@ class Config:
         layout: How several runs are shown together: as a table or figure of the paper, or "plain".
         seed: Root seed.
         name: Name of the run folder; None makes one from date and task.
+        contrasts: Primary comparisons, declared before the run as "method - method": they alone are
+            tested, with Holm's correction over those that a run has; all others are exploratory.
+        permutations: Permutations of each of these tests.
         trackers: Where live metrics go besides the run folder.
     """
 
@@ -868,6 +871,12 @@ class Config:
     layout: Literal[
         "plain", "table1", "table2", "table3", "figure2", "thresholds", "rank", "dac24", "drift"
     ] = "plain"
+    contrasts: tuple[str, ...] = (
+        "cdcda - direct_ft",
+        "cdcda - direct_ft_matched",
+        "cdcda - device_rag",
+    )
+    permutations: PositiveInt = 20_000
     seed: int = 0
     name: str | None = None
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()

@@ -32,6 +32,7 @@ POWER = 0.8
 NORMAL = NormalDist()
 EXTRA_COLUMNS = 2  # behind lamp.metrics.sums: users with queries, their mean headline score
 MOST_USERS = 10_000  # beyond, a number of users is only "more than that"
+SWAPS_AT_ONCE = 2000
 TIE = 1e-12  # a permuted difference this close below the observed one counts as equal
 
 Floats = NDArray[np.float64]
@@ -42,14 +43,16 @@ class Resampling:
     """How intervals are drawn.
 
     Attributes:
-        resamples: Resamples, and permutations of a test.
+        resamples: Resamples.
         confidence: Coverage.
         seed: Root seed.
+        permutations: Permutations of a test; None takes as many as resamples.
     """
 
     resamples: int
     confidence: float
     seed: int
+    permutations: int | None = None
 
     @property
     def level(self) -> str:
@@ -92,6 +95,7 @@ class Difference(Estimate):
             difference.
         users: Users that both arms have.
         queries: Queries that both arms have, all seeds together.
+        adjusted_p: ``p`` after Holm's correction over the primary contrasts; None for all others.
     """
 
     p: float | None
@@ -99,6 +103,7 @@ class Difference(Estimate):
     required_sample_size: int | None
     users: int
     queries: int
+    adjusted_p: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -379,11 +384,20 @@ def _replicates(sums: UserSums, weights: Floats) -> dict[str, Floats]:
 
 def _swap(first: UserSums, second: UserSums, resampling: Resampling) -> dict[str, Floats]:
     """Differences after swapping the two arms' scores for a random half of the users: (B,)."""
-    seed = derive_seed(resampling.seed, "swap", len(first.users))
-    size = (resampling.resamples, len(first.users))
-    swaps = np.random.default_rng(seed).integers(0, 2, size=size).astype(np.float64)
+    num_users = len(first.users)
+    generator = np.random.default_rng(derive_seed(resampling.seed, "swap", num_users))
+    left, parts = resampling.permutations or resampling.resamples, []
+    while left:  # in parts, so that memory does not grow with the permutations
+        size = (min(left, SWAPS_AT_ONCE), num_users)
+        parts.append(_swapped(first, second, generator.integers(0, 2, size=size)))
+        left -= size[0]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _swapped(first: UserSums, second: UserSums, swaps: NDArray[np.int64]) -> dict[str, Floats]:
+    """Differences with the scores of the users in each row of ``swaps`` (B, U) exchanged."""
     with np.errstate(invalid="ignore"):
-        change = np.tensordot(swaps, second.values - first.values, axes=(1, 1))
+        change = np.tensordot(swaps.astype(np.float64), second.values - first.values, axes=(1, 1))
         here, there = first.values.sum(axis=1) + change, second.values.sum(axis=1) - change
     return _subtract(
         _average_seeds(_metrics(first.task, here)), _average_seeds(_metrics(first.task, there))

@@ -24,6 +24,7 @@ from lamp import metrics
 from lamp.tasks import Task
 from sim import statistics
 from sim.report import exercised
+from sim.report.contrasts import holm, primary_pairs
 from sim.report.run_records import Answer, ArmName, Run
 from sim.statistics import Difference, Estimate, Floats, Resampling
 from storage import atomic
@@ -97,7 +98,14 @@ def summarise(runs: Sequence[Run]) -> Results:
     )
     names = {arm.name: arm for run in ordered for arm in run.arms}
     scored = {name: [scored_users(run, name) for run in ordered] for name in names}
-    differences = _compare_all(ordered[0].task, scored, resampling)
+    primary = primary_pairs(ordered[0].config.contrasts, list(names.values()))
+    permutations = ordered[0].config.permutations
+    tested = replace(resampling, permutations=permutations)
+    differences = _adjusted(
+        _compare_all(ordered[0].task, scored, resampling, tested, primary),
+        primary,
+        metrics.headline(ordered[0].task)[0],
+    )
     arms = tuple(
         _summarise_arm(ordered, arm, scored[name], differences[name], resampling)
         for name, arm in names.items()
@@ -242,13 +250,36 @@ def scored_users(run: Run, arm: str) -> dict[str, ScoredUser]:
     }
 
 
+Differences = dict[str, dict[str, dict[str, Difference]]]  # first arm, second arm, metric
+
+
+def _adjusted(found: Differences, primary: Sequence[tuple[str, str]], headline: str) -> Differences:
+    """Put Holm's adjusted p values into the primary contrasts' headline differences."""
+    p_values = {
+        (first, second): p
+        for first, second in primary
+        if (each := found[first].get(second, {}).get(headline)) and (p := each.p) is not None
+    }
+    for (first, second), p in holm(p_values).items():
+        for one, other in ((first, second), (second, first)):
+            cell = found[one][other]
+            cell[headline] = replace(cell[headline], adjusted_p=p)
+    return found
+
+
 def _compare_all(
-    task: Task, scored: Mapping[str, Sequence[Scored]], resampling: Resampling
-) -> dict[str, dict[str, Mapping[str, Difference]]]:
-    """Compare every two arms: first name, second name, metric."""
-    found: dict[str, dict[str, Mapping[str, Difference]]] = {name: {} for name in scored}
+    task: Task,
+    scored: Mapping[str, Sequence[Scored]],
+    resampling: Resampling,
+    tested: Resampling,
+    primary: Sequence[tuple[str, str]],
+) -> Differences:
+    """Compare every two arms; ``primary`` pairs by the permutations of ``tested``."""
+    found: Differences = {name: {} for name in scored}
     for first, second in combinations(scored, 2):
-        if compared := _compare(task, scored[first], scored[second], resampling):
+        declared = (first, second) in primary or (second, first) in primary
+        drawn = tested if declared else resampling
+        if compared := _compare(task, scored[first], scored[second], drawn):
             found[first][second] = compared
             found[second][first] = {
                 name: statistics.reverse(each) for name, each in compared.items()
@@ -407,6 +438,7 @@ def _difference_json(difference: Difference) -> dict[str, Any]:
     return {
         **_estimate_json(difference),
         "p": difference.p,
+        "adjusted_p": difference.adjusted_p,
         "minimum_detectable_effect": difference.minimum_detectable_effect,
         "required_sample_size": difference.required_sample_size,
         "users": difference.users,

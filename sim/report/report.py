@@ -160,6 +160,8 @@ def render_report(results: Results, pictures: Sequence[str], layout: Layout | No
             "cut_pairs": run_tables.cut_pairs(run),
             "level": results.resampling.level,
             "resamples": f"{results.resampling.resamples:,}",
+            "permutations": f"{run.config.permutations:,}",
+            "contrasts": ", ".join(run.config.contrasts) or "none",
             "pictures": tuple(pictures),
             "cases": (run.folder / CASES).is_file(),
             "run": run,
@@ -264,7 +266,7 @@ def _print_scores(results: Results, console: Console) -> None:
     console.print(
         Text(
             f"[low, high]: {results.resampling.level} interval over users; "
-            "differences are paired, bold where the interval leaves out zero",
+            "differences are paired, bold where a declared contrast holds",
             style="dim",
         )
     )

@@ -38,6 +38,7 @@ REFERENCES = ("direct_ft", "device", "direct_ft_matched", "copies_ft", "eda_ft",
 SHOWN_REFERENCES = REFERENCES[:2]
 MOST_DIFFERENCE_ROWS = 24  # beyond, only the headline metric is listed; results.jsonl has all
 VERDICTS = {True: "shown", False: "no, worse", None: "not resolved"}
+EXPLORATORY = "exploratory"
 ORACLES = frozenset(method.name for method in METHODS.values() if method.oracle)
 ORACLE_MARK = " (all data in the cloud)"
 
@@ -195,8 +196,8 @@ def differences_table(results: Results) -> Table | None:
         for name in names
         if (found := result.differences.get(reference.arm.name, {}).get(name))
     ]
-    head = ["Method", "Against", "Metric", "Difference", "p", "Users", "Detectable", "Users needed"]
-    head += ["Seeds with this sign"] if several else []
+    head = ["Method", "Against", "Metric", "Difference", "p", "p, Holm", "Users", "Detectable"]
+    head += ["Users needed", *(["Seeds with this sign"] if several else [])]
     return make_table(head, rows, left=3) if rows else None
 
 
@@ -204,6 +205,7 @@ def _difference_cells(name: str, found: Difference) -> list[Cell | str]:
     return [
         difference_cell(name, found),
         probability(found.p),
+        EXPLORATORY if found.adjusted_p is None else probability(found.adjusted_p),
         str(found.users),
         number(found.minimum_detectable_effect),
         _needed(found),
@@ -249,6 +251,13 @@ def _power_note(result: ArmResult, reference: str, name: str, found: Difference)
     judged = tone(name, found)
     if judged != "plain":
         return f"{head}{observed}, {judged}; {limit}."
+    if found.low * (found.high or 0.0) > 0:
+        why = (
+            "exploratory: its interval leaves out zero, as one of many does by chance"
+            if found.adjusted_p is None
+            else f"interval and test disagree: p {probability(found.adjusted_p)} after Holm"
+        )
+        return f"{head}{observed}, {why}; {limit}."
     needed = found.required_sample_size
     more = f"; {_needed(found)} users would resolve this difference" if needed else ""
     return f"{head}{observed}, not resolved; {limit}{more}."

@@ -268,8 +268,13 @@ def difference_cell(name: str, difference: Difference | None) -> Cell:
     return Cell(signed(difference.value), _interval(difference, signed), tone(name, difference))
 
 
-def tone(name: str, difference: Difference) -> Tone:
-    """Tell whether the interval lies wholly on the better or the worse side of zero."""
+def tone(name: str, difference: Difference, level: float = 0.05) -> Tone:
+    """Tell better from worse where a primary contrast holds: interval and adjusted test agree.
+
+    An exploratory comparison is plain whatever its interval.
+    """
+    if difference.adjusted_p is None or difference.adjusted_p >= level:
+        return "plain"
     if difference.low is None or difference.high is None:
         return "plain"
     if difference.low <= 0 <= difference.high:

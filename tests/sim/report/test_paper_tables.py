@@ -66,7 +66,12 @@ def test_table1_has_our_row_above_the_papers_in_its_order(results_of):
 
 
 def test_a_resolved_difference_to_direct_ft_is_starred(results_of):
-    results = results_of(task="lamp_4", methods=("device", "direct_ft", "cdcda"), ratios=(1.0,))
+    results = results_of(
+        task="lamp_4",
+        methods=("device", "direct_ft", "cdcda"),
+        ratios=(1.0,),
+        contrasts=("device - direct_ft",),
+    )
     ours = cells(make_layout("table1", [results]).tables["table1"])[0]
     difference = results.arm("device").differences["direct_ft"]["rouge1"]
     assert difference.high < 0

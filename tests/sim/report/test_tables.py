@@ -9,8 +9,10 @@ from sim.report.tables import Cell, make_table, to_markdown
 from sim.statistics import Difference, Estimate
 
 
-def difference(value: float, low: float | None, high: float | None) -> Difference:
-    return Difference(value, low, high, (value,), 0.01, 0.02, 20, 20, 200)
+def difference(
+    value: float, low: float | None, high: float | None, adjusted_p: float | None = 0.01
+) -> Difference:
+    return Difference(value, low, high, (value,), 0.01, 0.02, 20, 20, 200, adjusted_p)
 
 
 @pytest.mark.parametrize(
@@ -28,6 +30,11 @@ def difference(value: float, low: float | None, high: float | None) -> Differenc
 def test_tone_tells_better_from_worse_only_where_zero_is_left_out(name, low, high, expected):
     value = 0.02 if low is None else (low + high) / 2
     assert tables.tone(name, difference(value, low, high)) == expected
+
+
+@pytest.mark.parametrize("adjusted_p", [None, 0.05, 0.3])
+def test_what_is_exploratory_or_fails_its_test_has_no_tone(adjusted_p):
+    assert tables.tone("rouge1", difference(0.02, 0.01, 0.03, adjusted_p)) == "plain"
 
 
 def test_markdown_keeps_hostile_cells_in_their_cell():
