@@ -55,16 +55,6 @@ def _privacy(config: Config) -> Iterator[str]:
     if privacy.kind == "per_user" and not privacy.csv:
         yield "privacy.csv is required: set privacy.csv=<file with the columns user_id, ratio>"
     yield from _repeated("privacy.redact", privacy.redact)
-    if "cdcda_dp" in config.methods and config.filters.adversarial is not None:
-        yield (
-            "filters.adversarial and the method cdcda_dp exclude each other: its classifier learns "
-            "from all shared records, so what is kept of one would depend on the others"
-        )
-    if privacy.redact and "rkd_ft" in config.methods:
-        yield (
-            "privacy.redact and the method rkd_ft exclude each other: the teacher's logits would "
-            "belong to the redacted text, the device trains on its own"
-        )
 
 
 def _groups(privacy: PrivacyConfig) -> Iterator[str]:

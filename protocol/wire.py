@@ -1,22 +1,15 @@
 """The wire table: what each method may send, and the bytes of what was sent.
 
-    method                        device -> server                  server -> device
-    device, direct_ft, ...        numbers                           M_base once
-    dac24, ...                    numbers                           M_base once
-    device_zero_shot              numbers                           the device model once
-    cdcda, ...                    shared pairs, numbers             kept pairs, M_base once
-    rkd_ft                        shared pairs, numbers             teacher logits, M_base once
-    fedavg                        LoRA weights, numbers             averaged weights, M_base once
-    cloud, ..., unified           nothing crosses the wire: these oracles hold all data in the cloud
-
-Identity (user and query ids) and settings accompany every message. ``case studies`` (prediction and
-gold texts) cross only when ``evaluation.ship_predictions`` is set. A test holds the serialised
-messages of every method against this table.
+A method that is registered brings its row (:func:`strategy.methods.register`); one without a row
+may send numbers only. Identity (user and query ids) and settings accompany every message. ``case
+studies`` (prediction and gold texts) cross only when ``evaluation.ship_predictions`` is set. A test
+holds the serialised messages of every method against the table, docs/architecture.md shows it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Literal
 
 from flwr.app import RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
@@ -37,46 +30,34 @@ class Allowed:
     down: frozenset[str]
 
 
-def _allowed(up: str = "", down: str = "") -> Allowed:
+def allowed(up: str = "", down: str = "") -> Allowed:
+    """A row of the table, e.g. ``allowed(up="shared pairs", down="kept pairs, M_base")``.
+
+    Args:
+        up: What devices may send to the server, in the words of the messages' fields.
+        down: What the server may send to devices.
+    """
     filled = (frozenset(each.split(", ")) if each else frozenset[str]() for each in (up, down))
     return Allowed(*filled)
 
 
-_LOCAL = _allowed(down="M_base")
-_AUGMENTED = _allowed(up="shared pairs", down="kept pairs, M_base")
-_ORACLE = _allowed()
+NUMBERS_ONLY = allowed(down="M_base")
+WIRE_TABLE: dict[str, Allowed] = {}  # method -> row; strategy.methods.register fills it
 
-WIRE_TABLE: dict[str, Allowed] = {
-    "cloud_zero_shot": _ORACLE,
-    "cloud": _ORACLE,
-    "cloud_rag": _ORACLE,
-    "device_zero_shot": _allowed(down="device model"),
-    "device": _LOCAL,
-    "device_rag": _LOCAL,
-    "direct_ft": _LOCAL,
-    "direct_ft_rag": _LOCAL,
-    "direct_ft_matched": _LOCAL,
-    "copies_ft": _LOCAL,
-    "eda_ft": _LOCAL,
-    "rkd_ft": _allowed(up="shared pairs", down="teacher logits, M_base"),
-    "cdcda": _AUGMENTED,
-    "cdcda_rag": _AUGMENTED,
-    "cdcda_random": _AUGMENTED,
-    "cdcda_unfiltered": _AUGMENTED,
-    "dac24": _LOCAL,
-    "dac24_random": _LOCAL,
-    "dac24_fifo": _LOCAL,
-    "dac24_kcenter": _LOCAL,
-    "dac24_eoe": _LOCAL,
-    "dac24_dss": _LOCAL,
-    "dac24_idd": _LOCAL,
-    "dac24_plain": _LOCAL,
-    "dac24_random_plain": _LOCAL,
-    "direct_ft_dp": _LOCAL,
-    "cdcda_dp": _AUGMENTED,
-    "fedavg": _allowed(up="LoRA weights", down="averaged weights, M_base"),
-    "unified": _ORACLE,
-}
+
+def check_allowed(method: str, direction: Literal["up", "down"], message: WireMessage) -> None:
+    """Hold a message of ``method`` against its row, before it is sent.
+
+    Raises:
+        ProtocolError: If it holds what the row does not allow.
+    """
+    row = WIRE_TABLE.get(method, NUMBERS_ONLY)
+    excess = contents(message) - ALWAYS - (row.up if direction == "up" else row.down)
+    if excess:
+        raise ProtocolError(
+            f"{method}: a {message.TYPE} would carry {', '.join(sorted(excess))} {direction}; its "
+            "wire row does not allow that (strategy/methods.py)"
+        )
 
 
 def contents(message: WireMessage) -> frozenset[str]:

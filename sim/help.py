@@ -17,6 +17,7 @@ from conf.keys import Key, keys
 from conf.names import suggestion
 from sim.commands import COMMANDS
 from sim.terminal import PlainConsole
+from strategy.method import Method
 from strategy.methods import METHODS
 
 ALL = "all"
@@ -81,8 +82,12 @@ def _print_overview(page: _Page, commands: Mapping[str, str]) -> None:
     page.rows("Examples", EXAMPLES)
     page.rows("Groups (group=name; more with --help <group>)", _group_rows())
     page.rows("Keys (key=value; those of a group with --help <group>)", _key_rows("", _values()))
-    page.rows("Methods (methods=[...])", [(each.name, each.about) for each in METHODS.values()])
+    page.rows("Methods (methods=[...])", map(_method_row, METHODS.values()))
     page.rows("Exit status", STATUSES)
+
+
+def _method_row(method: Method) -> tuple[str, str]:
+    return method.name, "; ".join(filter(None, (method.about, method.reference)))
 
 
 def _print_topics(page: _Page, topics: Sequence[str]) -> None:

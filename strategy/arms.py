@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any
@@ -11,7 +11,8 @@ from conf.errors import ConfigError
 from conf.schema import Config, FiltersConfig, ThresholdsConfig
 from lamp.dialogue.lexicons import Lexicon
 from protocol.recipe import Recipe
-from strategy.methods import METHODS, Method, find_method
+from strategy.method import Method
+from strategy.methods import METHODS, find_method
 from strategy.recipes import RecipeInputs, thesaurus_of
 
 
@@ -89,6 +90,42 @@ class Arm:
                 thesaurus=thesaurus_of(config.baselines, config.data),
                 lexicons=lexicons,
             )
+        )
+
+
+def check_methods(config: Config) -> None:
+    """Refuse methods that the other settings exclude.
+
+    Raises:
+        ConfigError: If a method is unknown, or excluded; the message says why.
+    """
+    for method in map(find_method, config.methods):
+        for reason in _excluded(method, config):
+            raise ConfigError(reason)
+
+
+def _excluded(method: Method, config: Config) -> Iterator[str]:
+    if method.private and method.downloads and config.filters.adversarial is not None:
+        yield (
+            f"filters.adversarial and the method {method.name} exclude each other: its classifier "
+            "learns from all shared records, so what is kept of one would depend on the others"
+        )
+    if method.distils and config.privacy.redact:
+        yield (
+            f"privacy.redact and the method {method.name} exclude each other: the teacher's logits "
+            "would belong to the redacted text, the device trains on its own"
+        )
+    if config.engine.name != "deployment":
+        return
+    if method.oracle:
+        yield (
+            f"methods: {method.name} reads every user's history, which engine=deployment does not "
+            f"have; leave {', '.join(each.name for each in METHODS.values() if each.oracle)} out"
+        )
+    if method.crosses_users:
+        yield (
+            f"methods: {method.name} hands pairs made from one user's records to another, which is "
+            "a control for simulations; leave it out with engine=deployment"
         )
 
 

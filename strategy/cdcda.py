@@ -34,6 +34,7 @@ from protocol.messages import (
     QueueRequest,
 )
 from protocol.recipe import recipe_to_json
+from protocol.wire import check_allowed
 from strategy.averaging import Averages, arrays_of
 from strategy.grid import TTL_S, AccountedGrid, Failure, ignore_reply
 from strategy.planning import ArmPlan
@@ -272,6 +273,7 @@ class CdcdaPlm(Strategy):
         return [self._message(plan, user, request) for user, request in requests.items()]
 
     def _message(self, plan: ArmPlan, user: str, body: WireMessage) -> Message:
+        check_allowed(plan.arm.method.name, "down", body)
         return Message(
             encode(body), self._context.nodes[user], body.TYPE, ttl=TTL_S, group_id=plan.arm.name
         )

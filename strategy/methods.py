@@ -1,250 +1,65 @@
-"""The methods as small records: all that parts one from another stands in its record.
+"""The methods: a registry of small records, filled below and by files of a user's own.
 
-A method says what its devices train on, what stands in the prompt and whose model answers; no
-method has a path of its own through the strategy.
+A method says what its devices train on, what stands in the prompt and whose model answers, how it
+is shown, and what it may send; no method has a path of its own through the strategy, and no other
+code asks for a method's name. :func:`register` adds one, also from a file of the user's own
+(``plugins=[my_method.py]``, docs/own-data.md).
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 from conf.errors import ConfigError
-from protocol.recipe import Local, Recipe, Stream
+from conf.names import suggestion
+from protocol.wire import NUMBERS_ONLY, WIRE_TABLE, Allowed, allowed
 from strategy import recipes
-from strategy.recipes import MakeRecipe, RecipeInputs
+from strategy.method import Method
 
-Added = Literal["nothing", "kept", "logits"]
-Choice = Literal["filtered", "random", "all"]
+METHODS: dict[str, Method] = {}  # in the order of registration; register() fills it
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Method:
-    """One method; the fields say all that parts it from the others.
+def register(method: Method, wire: Allowed = NUMBERS_ONLY) -> Method:
+    """Add a method, to be named in ``methods=[...]``.
 
-    Attributes:
-        name: Name in configuration, tables and ledger.
-        about: One line for tables and help.
-        oracle: Whether it reads every history outside the wire: all data in the cloud.
-        answers: Whose model answers: the device's small one or the cloud's large one.
-        tuned: Whether that model is tuned on the public users.
-        adapts: Whether an adapter is trained: one per user, for an oracle one for all.
-        recipe: What its devices do besides training on D_u and on what the messages bring.
-        added: What the messages bring: kept synthetic pairs, or the teacher's logits on shared
-            pairs.
-        choice: Which of the readable synthetic pairs are kept.
-        matches_steps: Train on D_u alone, as many steps as with the kept pairs.
-        retrieves: Whether records of the user's own profile stand in the prompt (RAG).
-        adapter_of: Method whose adapter answers; "" for the method's own.
+    Args:
+        method: The method.
+        wire: What it may send beyond identity, settings and numbers
+            (:func:`protocol.wire.allowed`); without it numbers only, and devices download M_base.
+
+    Returns:
+        The method.
+
+    Raises:
+        ConfigError: If there is one of that name, it names another that is not there, or its
+            messages need more than ``wire`` allows.
     """
-
-    name: str
-    about: str
-    oracle: bool = False
-    answers: Literal["device", "cloud"] = "device"
-    tuned: bool = True
-    adapts: bool = False
-    recipe: MakeRecipe = recipes.plain
-    added: Added = "nothing"
-    choice: Choice = "filtered"
-    matches_steps: bool = False
-    retrieves: bool = False
-    adapter_of: str = ""
-
-    @property
-    def usual_recipe(self) -> Recipe:
-        """The recipe with the default settings: what kind of training it is."""
-        return self.recipe(RecipeInputs())
-
-    @property
-    def federated(self) -> bool:
-        """Whether the adapters are averaged over the users, round after round."""
-        return self.usual_recipe.federated
-
-    @property
-    def private(self) -> bool:
-        """Whether the adapter is trained with DP-SGD."""
-        return self.usual_recipe.epsilon is not None
-
-    @property
-    def streaming(self) -> Stream | None:
-        """How the device keeps a few records of D_u, seen as a stream; None for all of D_u."""
-        return self.usual_recipe.stream
-
-    @property
-    def local(self) -> Local:
-        """What a device makes by itself from the records that it would share."""
-        return self.usual_recipe.local
-
-    @property
-    def downloads(self) -> bool:
-        """Whether the devices train on synthetic pairs from the cloud."""
-        return self.added == "kept"
-
-    @property
-    def distils(self) -> bool:
-        """Whether the devices train on the teacher's logits."""
-        return self.added == "logits"
-
-    @property
-    def shares(self) -> bool:
-        """Whether records leave the devices, through consent."""
-        return self.downloads or self.distils
-
-    @property
-    def needs_augmentation(self) -> bool:
-        """Whether the cloud has to augment for this method (for its data or its step count)."""
-        return self.downloads or self.matches_steps
-
-    @property
-    def needs_shares(self) -> bool:
-        """Whether the server has to ask for records for this method."""
-        return self.shares or self.needs_augmentation
-
-    @property
-    def depends_on_ratio(self) -> bool:
-        """Whether another share ratio makes another arm."""
-        return self.added != "nothing" or self.local != "nothing" or self.matches_steps
-
-    @property
-    def depends_on_k(self) -> bool:
-        """Whether another number of samples per shared record makes another arm."""
-        return self.needs_augmentation or self.local != "nothing"
-
-    @property
-    def depends_on_thresholds(self) -> bool:
-        """Whether other filter thresholds make another arm."""
-        return self.needs_augmentation and self.choice != "all"
+    name = method.name
+    if name in METHODS:
+        raise ConfigError(f"method '{name}' exists already; give yours another name")
+    if not name.isidentifier():
+        raise ConfigError(f"method '{name}': expected letters, digits and _ as its name; rename it")
+    for key in ("adapter_of", "without_sharing", "variant_of"):
+        if (other := getattr(method, key)) and other not in METHODS:
+            raise ConfigError(f"method '{name}', {key}: unknown '{other}'. {known(other)}")
+    for direction, needed, given in (
+        ("up", method.needs.up, wire.up),
+        ("down", method.needs.down, wire.down),
+    ):
+        if missing := sorted(needed - given):
+            raise ConfigError(
+                f"method '{name}' sends {', '.join(missing)} {direction}, its wire row does not "
+                f'allow it; add it: register(method, wire=allowed({direction}="..."))'
+            )
+    METHODS[name], WIRE_TABLE[name] = method, wire
+    return method
 
 
-def _with_rag(method: Method) -> Method:
-    """The method with records of the user's profile in the prompt; its adapter is the same."""
-    return replace(
-        method,
-        name=f"{method.name}_rag",
-        about=f"{method.name} with records of the user's own profile in the prompt (BM25)",
-        retrieves=True,
-        adapter_of=method.name if method.adapts else "",
-    )
-
-
-_DEVICE = Method(name="device", about="M_base, the small model tuned on public users")
-_DIRECT_FT = Method(name="direct_ft", about="adapter on D_u only", adapts=True)
-_CDCDA = replace(
-    _DIRECT_FT,
-    name="cdcda",
-    about="adapter on D_u and the kept synthetic pairs",
-    added="kept",
-)
-_CLOUD = Method(
-    name="cloud",
-    about="M_cloud, the large model tuned on public users",
-    oracle=True,
-    answers="cloud",
-)
-
-
-def _streaming(name: str, about: str, **differing: Any) -> Method:
-    """A method that streams; ``differing`` is what parts it from dac24."""
-    return replace(_DIRECT_FT, name=name, about=about, recipe=recipes.streamed(**differing))
-
-
-METHODS: dict[str, Method] = {
-    method.name: method
-    for method in (
-        replace(_CLOUD, name="cloud_zero_shot", about="the large model as it comes", tuned=False),
-        _CLOUD,
-        _with_rag(_CLOUD),
-        replace(_DEVICE, name="device_zero_shot", about="the small model as it comes", tuned=False),
-        _DEVICE,
-        _with_rag(_DEVICE),
-        _DIRECT_FT,
-        _with_rag(_DIRECT_FT),
-        replace(
-            _DIRECT_FT,
-            name="direct_ft_matched",
-            about="direct_ft with as many steps as cdcda",
-            matches_steps=True,
-        ),
-        replace(
-            _DIRECT_FT,
-            name="copies_ft",
-            about="adapter on D_u and k copies of each record that the user would share",
-            recipe=recipes.copies,
-        ),
-        replace(
-            _DIRECT_FT,
-            name="eda_ft",
-            about="adapter on D_u and k EDA variants of each record that the user would share",
-            recipe=recipes.eda,
-        ),
-        replace(
-            _DIRECT_FT,
-            name="rkd_ft",
-            about="direct_ft and per-token reverse KL to M_cloud on shared pairs (off-policy)",
-            recipe=recipes.distilled,
-            added="logits",
-        ),
-        _CDCDA,
-        _with_rag(_CDCDA),
-        replace(
-            _CDCDA,
-            name="cdcda_random",
-            about="cdcda with as many synthetic pairs as the filters keep, drawn at random (RS)",
-            choice="random",
-        ),
-        replace(
-            _CDCDA,
-            name="cdcda_unfiltered",
-            about="cdcda with every readable synthetic pair (-DS)",
-            choice="all",
-        ),
-        replace(
-            _DIRECT_FT,
-            name="fedavg",
-            about="one adapter for all users: FedAvg over the users' LoRA weights",
-            recipe=recipes.averaged,
-        ),
-        _streaming(
-            "dac24", "adapter on a buffer kept by three scores and on the device's own texts"
-        ),
-        _streaming("dac24_random", "dac24 with a buffer of random records", replace="random"),
-        _streaming("dac24_fifo", "dac24 with a buffer of the newest records", replace="fifo"),
-        _streaming("dac24_kcenter", "dac24 with a buffer by greedy k-center", replace="k_center"),
-        _streaming("dac24_eoe", "dac24 by embedding entropy alone", scores=("entropy",)),
-        _streaming("dac24_dss", "dac24 by the domain-specific score alone", scores=("domain",)),
-        _streaming(
-            "dac24_idd", "dac24 by in-domain dissimilarity alone", scores=("dissimilarity",)
-        ),
-        _streaming("dac24_plain", "dac24 without the device's own texts", synthesis=False),
-        _streaming(
-            "dac24_random_plain",
-            "a buffer of random records, without the device's own texts",
-            replace="random",
-            synthesis=False,
-        ),
-        replace(
-            _DIRECT_FT,
-            name="direct_ft_dp",
-            about="direct_ft with DP-SGD: clipped and noised per record",
-            recipe=recipes.noised,
-        ),
-        replace(
-            _CDCDA,
-            name="cdcda_dp",
-            about="cdcda with DP-SGD; a record and what was made from it count as one",
-            recipe=recipes.noised,
-        ),
-        Method(
-            name="unified",
-            about="one adapter for all users, trained in the cloud on pooled data",
-            oracle=True,
-            adapts=True,
-        ),
-    )
-}
+def known(name: str) -> str:
+    """What to type instead of the unknown name of a method."""
+    return suggestion(name, METHODS)
 
 
 def find_method(name: str) -> Method:
@@ -254,12 +69,293 @@ def find_method(name: str) -> Method:
         ConfigError: If there is none of that name; the message names the nearest.
     """
     if name not in METHODS:
-        close = difflib.get_close_matches(name, METHODS, n=1)
-        hint = f" Did you mean '{close[0]}'?" if close else ""
-        raise ConfigError(f"methods: unknown '{name}'.{hint} Known: {', '.join(METHODS)}")
+        raise ConfigError(
+            f"methods: unknown '{name}'. {known(name)}; one of your own needs "
+            "plugins=[<file that registers it>]"
+        )
     return METHODS[name]
 
 
 def has_oracle(names: Sequence[str]) -> bool:
     """Whether one of the methods reads every history outside the wire."""
     return any(find_method(name).oracle for name in names)
+
+
+def is_oracle(name: str) -> bool:
+    """Whether the method of that name, where it is known, reads every history."""
+    return name in METHODS and METHODS[name].oracle
+
+
+def is_tuned_cloud(name: str) -> bool:
+    """Whether the method of that name, where it is known, is the tuned large model."""
+    return name in METHODS and METHODS[name].is_tuned_cloud
+
+
+def compared() -> tuple[str, ...]:
+    """Names of the methods that others are compared with, the most telling first."""
+    found = (method for method in METHODS.values() if method.compared)
+    return tuple(each.name for each in sorted(found, key=lambda each: each.compared))
+
+
+def studied() -> str:
+    """Name of the method that the project is about."""
+    return next(method.name for method in METHODS.values() if method.studied)
+
+
+LAMP = "Salemi et al., ACL 2024 (LaMP)"
+OPPU = "Tan et al., EMNLP 2024 (OPPU)"
+CDCDA = "Zhong et al., arXiv 2508.21313, 2025 (CDCDA-PLM)"
+DAC24 = "Qin et al., DAC 2024"
+DP_SGD = "Abadi et al., CCS 2016 (DP-SGD)"
+
+ORACLE = allowed()  # nothing crosses the wire: all data are in the cloud
+AUGMENTED = allowed(up="shared pairs", down="kept pairs, M_base")
+
+
+def _with_rag(method: Method, title: str, **differing: Any) -> Method:
+    """The method with records of the user's profile in the prompt; its adapter is the same."""
+    return replace(
+        method,
+        name=f"{method.name}_rag",
+        about=f"{method.name} with records of the user's own profile in the prompt (BM25)",
+        title=title,
+        colour="",
+        marker="",
+        reference=LAMP,
+        studied=False,
+        compared=0,
+        variant_of=method.name,
+        retrieves=True,
+        adapter_of=method.name if method.adapts else "",
+        **differing,
+    )
+
+
+def _streaming(name: str, about: str, **differing: Any) -> Method:
+    """A method that streams; ``differing`` is what parts it from dac24."""
+    return Method(
+        name=name,
+        about=about,
+        reference=DAC24,
+        variant_of="" if name == "dac24" else "dac24",
+        adapts=True,
+        recipe=recipes.streamed(**differing),
+    )
+
+
+def _private(method: Method, about: str, without_sharing: str) -> Method:
+    """The method with DP-SGD."""
+    return replace(
+        method,
+        name=f"{method.name}_dp",
+        about=about,
+        title="",
+        colour="",
+        marker="",
+        reference=DP_SGD,
+        studied=False,
+        compared=0,
+        without_sharing=without_sharing,
+        variant_of=method.name,
+        recipe=recipes.noised,
+    )
+
+
+_CLOUD = Method(
+    name="cloud",
+    about="M_cloud, the large model tuned on public users",
+    title="M_cloud\ntuned",
+    compared=7,
+    oracle=True,
+    answers="cloud",
+)
+_DEVICE = Method(
+    name="device",
+    about="M_base, the small model tuned on public users",
+    title="M_dev.\ntuned",
+    colour="#555555",
+    marker="s",
+    compared=2,
+)
+_DIRECT_FT = Method(
+    name="direct_ft",
+    about="adapter on D_u only",
+    title="Direct\n-FT",
+    colour="#0072B2",
+    marker="o",
+    reference=OPPU,
+    compared=1,
+    adapts=True,
+)
+_LOCAL = replace(
+    _DIRECT_FT, colour="", marker="", reference="", compared=0, without_sharing="direct_ft"
+)
+_CDCDA = replace(
+    _LOCAL,
+    name="cdcda",
+    about="adapter on D_u and the kept synthetic pairs",
+    title="CDCDA\n-PLM",
+    colour="#D55E00",
+    marker="D",
+    reference=CDCDA,
+    studied=True,
+    added="kept",
+)
+
+register(
+    replace(
+        _CLOUD,
+        name="cloud_zero_shot",
+        about="the large model as it comes",
+        title="M_cloud\n0-shot",
+        compared=0,
+        tuned=False,
+    ),
+    ORACLE,
+)
+register(_CLOUD, ORACLE)
+register(_with_rag(_CLOUD, "M_cloud\n+RAG"), ORACLE)
+register(
+    replace(
+        _DEVICE,
+        name="device_zero_shot",
+        about="the small model as it comes",
+        title="M_dev.\n0-shot",
+        colour="",
+        marker="",
+        compared=0,
+        tuned=False,
+    ),
+    allowed(down="device model"),
+)
+register(_DEVICE)
+register(_with_rag(_DEVICE, "M_dev.\n+RAG"))
+register(_DIRECT_FT)
+register(_with_rag(_DIRECT_FT, "Direct\n+RAG"))
+register(
+    replace(
+        _LOCAL,
+        name="direct_ft_matched",
+        about="direct_ft with as many steps as cdcda",
+        title="Direct\nmatch",
+        colour="#56B4E9",
+        marker="v",
+        compared=3,
+        matches_steps=True,
+    ),
+    allowed(up="shared pairs", down="M_base"),  # how many are kept is known once they are there
+)
+register(
+    replace(
+        _LOCAL,
+        name="copies_ft",
+        about="adapter on D_u and k copies of each record that the user would share",
+        title="Copies\n-FT",
+        colour="#CC79A7",
+        compared=4,
+        recipe=recipes.copies,
+    )
+)
+register(
+    replace(
+        _LOCAL,
+        name="eda_ft",
+        about="adapter on D_u and k EDA variants of each record that the user would share",
+        title="EDA\n-FT",
+        colour="#E69F00",
+        reference="Wei and Zou, EMNLP 2019 (EDA)",
+        compared=5,
+        recipe=recipes.eda,
+    )
+)
+register(
+    replace(
+        _LOCAL,
+        name="rkd_ft",
+        about="direct_ft and per-token reverse KL to M_cloud on shared pairs (off-policy)",
+        title="RKD\n-FT",
+        colour="#009E73",
+        reference="Gu et al., ICLR 2024 (MiniLLM)",
+        compared=6,
+        recipe=recipes.distilled,
+        added="logits",
+    ),
+    allowed(up="shared pairs", down="teacher logits, M_base"),
+)
+register(_CDCDA, AUGMENTED)
+register(_with_rag(_CDCDA, "CDCDA\n+RAG", without_sharing="direct_ft_rag"), AUGMENTED)
+register(
+    replace(
+        _CDCDA,
+        name="cdcda_random",
+        about="cdcda with as many synthetic pairs as the filters keep, drawn at random (RS)",
+        title="RS",
+        colour="#882255",
+        marker="",
+        studied=False,
+        variant_of="cdcda",
+        choice="random",
+    ),
+    AUGMENTED,
+)
+register(
+    replace(
+        _CDCDA,
+        name="cdcda_unfiltered",
+        about="cdcda with every readable synthetic pair (-DS)",
+        title="-DS",
+        colour="#117733",
+        marker="",
+        studied=False,
+        variant_of="cdcda",
+        choice="all",
+    ),
+    AUGMENTED,
+)
+register(
+    Method(
+        name="fedavg",
+        about="one adapter for all users: FedAvg over the users' LoRA weights",
+        title="Fed\nAvg",
+        reference="McMahan et al., AISTATS 2017 (FedAvg)",
+        adapts=True,
+        recipe=recipes.averaged,
+    ),
+    allowed(up="LoRA weights", down="averaged weights, M_base"),
+)
+for _method in (
+    _streaming("dac24", "adapter on a buffer kept by three scores and on the device's own texts"),
+    _streaming("dac24_random", "dac24 with a buffer of random records", replace="random"),
+    _streaming("dac24_fifo", "dac24 with a buffer of the newest records", replace="fifo"),
+    _streaming("dac24_kcenter", "dac24 with a buffer by greedy k-center", replace="k_center"),
+    _streaming("dac24_eoe", "dac24 by embedding entropy alone", scores=("entropy",)),
+    _streaming("dac24_dss", "dac24 by the domain-specific score alone", scores=("domain",)),
+    _streaming("dac24_idd", "dac24 by in-domain dissimilarity alone", scores=("dissimilarity",)),
+    _streaming("dac24_plain", "dac24 without the device's own texts", synthesis=False),
+    _streaming(
+        "dac24_random_plain",
+        "a buffer of random records, without the device's own texts",
+        replace="random",
+        synthesis=False,
+    ),
+):
+    register(_method)
+register(_private(_DIRECT_FT, "direct_ft with DP-SGD: clipped and noised per record", ""))
+register(
+    _private(
+        _CDCDA,
+        "cdcda with DP-SGD; a record and what was made from it count as one",
+        without_sharing="direct_ft_dp",
+    ),
+    AUGMENTED,
+)
+register(
+    Method(
+        name="unified",
+        about="one adapter for all users, trained in the cloud on pooled data",
+        title="Uni-\nfied",
+        oracle=True,
+        adapts=True,
+    ),
+    ORACLE,
+)

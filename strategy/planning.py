@@ -15,6 +15,7 @@ from storage.hashing import hash_json
 from strategy.arms import Arm
 from strategy.diagnosis import Choice, Truth, diagnose
 from strategy.filters import Candidate, Selection, select, select_random, select_readable
+from strategy.method import KeptPairs
 from strategy.run_log import RunLog
 from strategy.taught import ChosenLogits
 
@@ -119,9 +120,7 @@ def plan_arm(
     ]
 
 
-def _choose(
-    arm: Arm, inputs: ArmInputs, config: Config, log: RunLog
-) -> dict[str, tuple[Pair, ...]]:
+def _choose(arm: Arm, inputs: ArmInputs, config: Config, log: RunLog) -> KeptPairs:
     choices: dict[str, Choice] = {}
     for user, by_ratio in inputs.shares.items():
         shared = by_ratio[arm.asked_ratio]
@@ -133,7 +132,7 @@ def _choose(
     if arm.method.downloads and not arm.method.adapter_of:
         seed = derive_seed(config.seed, "diagnosis")
         log.diagnosis(diagnose(arm.name, choices, inputs.truth, seed))
-    return {user: choice.selection.kept for user, choice in choices.items()}
+    return arm.method.hand_out({user: choice.selection.kept for user, choice in choices.items()})
 
 
 def _candidates(inputs: ArmInputs, user: str, shared: int, k: int) -> list[Candidate]:

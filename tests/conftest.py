@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -48,3 +50,18 @@ def qwen2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.plugins.qwen2 import write_folder
 
     return write_folder(tmp_path_factory.mktemp("qwen2"))
+
+
+@pytest.fixture
+def registries() -> Iterator[None]:
+    """What a test registers is gone behind it: methods, their wire rows, tasks."""
+    from lamp.tasks import TASKS
+    from protocol.wire import WIRE_TABLE
+    from strategy.methods import METHODS
+
+    tables: tuple[dict[str, Any], ...] = (METHODS, WIRE_TABLE, TASKS)
+    before = [dict(table) for table in tables]
+    yield
+    for table, entries in zip(tables, before, strict=True):
+        table.clear()
+        table.update(entries)

@@ -17,11 +17,10 @@ from lamp.tasks import Task, query_text
 from sim.folders import RunFolder
 from sim.report.frames import headline_score
 from sim.report.run_records import Answer, Run
-from sim.report.score_tables import REFERENCES
 from sim.report.tables import Table, make_table, markdown_text, number, signed, to_markdown
+from strategy import methods
 
 MOST_CASES = 3  # on each side
-STUDIED = ("cdcda", "direct_ft")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +46,11 @@ class Case:
 
 def case_page(run: Run, title: str) -> str | None:
     """The page as Markdown; None where no texts were shipped or there is nothing to compare."""
-    studied = next((arm.name for arm in reversed(run.arms) if arm.method == STUDIED[0]), None)
+    studied = next(
+        (arm.name for arm in reversed(run.arms) if arm.method == methods.studied()), None
+    )
     reference = next(
-        (arm.name for each in REFERENCES for arm in run.arms if arm.method == each), None
+        (arm.name for each in methods.compared() for arm in run.arms if arm.method == each), None
     )
     if studied is None or reference is None:
         return None

@@ -30,6 +30,7 @@ from sim.report.tables import (
     write_tables,
 )
 from storage import atomic
+from strategy.methods import METHODS
 
 Render = Callable[[str, dict[str, object]], str]
 MOST_EFFECTS = 40  # pairs in the overview
@@ -213,13 +214,13 @@ def _headline_cell(results: Results, name: str) -> Cell:
 
 
 def effects_table(all_results: Sequence[Results], titles: Sequence[str]) -> Table | None:
-    """Paired differences down, settings across: cdcda's against every reference come first."""
-    pairs = dict.fromkeys(
-        (result.arm.name, reference.arm.name)
+    """Paired differences down, settings across; methods with synthetic pairs come first."""
+    pairs = {
+        (result.arm.name, reference.arm.name): result.arm.method
         for results in all_results
         for result, reference in score_tables.compared_pairs(results)
-    )
-    ordered = sorted(pairs, key=lambda pair: not pair[0].startswith("cdcda"))
+    }
+    ordered = sorted(pairs, key=lambda pair: not _augmented(pairs[pair]))
     if len(all_results) > MOST_SETTINGS:
         return None
     rows: list[list[Cell | str]] = [
@@ -227,6 +228,10 @@ def effects_table(all_results: Sequence[Results], titles: Sequence[str]) -> Tabl
         for name, other in ordered[:MOST_EFFECTS]
     ]
     return make_table(("Difference", *_heads(all_results, titles)), rows) if rows else None
+
+
+def _augmented(method: str) -> bool:
+    return method in METHODS and METHODS[method].downloads
 
 
 def _effect(results: Results, name: str, other: str) -> Cell:

@@ -29,9 +29,6 @@ from sim.report.tables import (
 )
 from sim.statistics import Estimate
 
-OURS = "dac24"
-RIVALS = ("dac24_random", "dac24_fifo", "dac24_kcenter")
-ALONE = ("dac24_eoe", "dac24_dss", "dac24_idd")
 SELECTION, SYNTHESIS, CURVE = range(3)  # places in Adaptation.phase_seconds
 
 
@@ -39,8 +36,8 @@ def stream_layout(all_results: Sequence[Results]) -> Layout:
     """Figure 2, Table 4, Figure 3, gains and costs, as far as the runs have them."""
     tables = {
         "figure2": _curve_table(all_results),
-        "figure2_ends": _beside(all_results, (OURS, *RIVALS), paper.FIGURE2),
-        "table4": _beside(all_results, (*ALONE, OURS), paper.TABLE4),
+        "figure2_ends": _beside(all_results, (paper.OURS, *paper.RIVALS), paper.FIGURE2),
+        "table4": _beside(all_results, (*paper.ALONE, paper.OURS), paper.TABLE4),
         "figure3": _figure3(all_results),
         "gains": _gains(all_results),
         "costs": _costs(all_results),
@@ -134,14 +131,14 @@ def _figure3(all_results: Sequence[Results]) -> Table | None:
     """Score and time per epoch by texts per record; the paper's beside."""
     rows: list[list[Cell | str]] = []
     for results in sorted(all_results, key=lambda each: each.runs[0].config.stream.sets):
-        lines = lines_of(results, OURS)
+        lines = lines_of(results, paper.OURS)
         if lines:
             sets = results.runs[0].config.stream.sets
             published = paper.FIGURE3.get(sets)
             rows.append(
                 [
                     str(sets),
-                    _score(results, OURS),
+                    _score(results, paper.OURS),
                     f"{fmean(line.epoch_seconds[-1] for line in lines):.2f} s",
                     "-" if published is None else short(published),
                 ]
@@ -154,9 +151,9 @@ def _gains(all_results: Sequence[Results]) -> Table | None:
     """dac24 against every other arm: paired difference, and relative gain beside the paper's."""
     rows: list[list[Cell | str]] = []
     for results in all_results:
-        ours = results.arm(OURS)
+        ours = results.arm(paper.OURS)
         for other in results.arms if ours else ():
-            if other.arm.name == OURS or ours is None:
+            if other.arm.name == paper.OURS or ours is None:
                 continue
             rows.append(
                 [
@@ -192,9 +189,9 @@ def _published_gain(method: str) -> str:
     theirs = paper.FIGURE2.get(method) or paper.TABLE4.get(method)
     if theirs is None:
         return "-"
-    ours = paper.FIGURE2[OURS] if method in paper.FIGURE2 else paper.TABLE4[OURS]
+    ours = paper.FIGURE2[paper.OURS] if method in paper.FIGURE2 else paper.TABLE4[paper.OURS]
     gains = [100 * (mine / other - 1) for mine, other in zip(ours, theirs, strict=True)]
-    claimed = f"; claimed: up to {100 * paper.CLAIMED_GAIN:.0f}%" if method in RIVALS else ""
+    claimed = f"; claimed: up to {100 * paper.CLAIMED_GAIN:.0f}%" if method in paper.RIVALS else ""
     return f"{min(gains):+.0f} to {max(gains):+.0f}%{claimed}"
 
 

@@ -11,6 +11,9 @@ from collections.abc import Mapping
 DATASETS = ("ALPACA", "DOLLY", "Prosocial", "Empathetic", "OPENORCA", "MedDialog")
 CLAIMED_GAIN = 0.38
 
+OURS = "dac24"  # the names are those of strategy/methods.py
+RIVALS = ("dac24_random", "dac24_fifo", "dac24_kcenter")
+ALONE = ("dac24_eoe", "dac24_dss", "dac24_idd")
 _FIGURE2 = {
     "dac24": ".373 .347 .306 .326 .281 .343",
     "dac24_random": ".266 .242 .238 .235 .239 .247",

@@ -30,8 +30,8 @@ from sim.report.tables import (
     tone,
 )
 from sim.statistics import Estimate
+from strategy.methods import METHODS, compared, studied
 
-BASELINE = "direct_ft"
 OURS, PAPER = "ours", "paper"
 SHORT_METRICS = {
     "accuracy": "Acc",
@@ -41,26 +41,6 @@ SHORT_METRICS = {
     "rouge1": "R-1",
     "rougeL": "R-L",
     "bertscore": "BERT",
-}
-SHORT_METHODS = {
-    "cloud_zero_shot": "M_cloud\n0-shot",
-    "cloud": "M_cloud\ntuned",
-    "cloud_rag": "M_cloud\n+RAG",
-    "device_zero_shot": "M_dev.\n0-shot",
-    "device": "M_dev.\ntuned",
-    "device_rag": "M_dev.\n+RAG",
-    "direct_ft": "Direct\n-FT",
-    "direct_ft_rag": "Direct\n+RAG",
-    "direct_ft_matched": "Direct\nmatch",
-    "copies_ft": "Copies\n-FT",
-    "eda_ft": "EDA\n-FT",
-    "rkd_ft": "RKD\n-FT",
-    "cdcda": "CDCDA\n-PLM",
-    "cdcda_rag": "CDCDA\n+RAG",
-    "cdcda_random": "RS",
-    "cdcda_unfiltered": "-DS",
-    "fedavg": "Fed\nAvg",
-    "unified": "Uni-\nfied",
 }
 NOT_COMPARABLE = (
     "ours: this project's runs; paper: the published number. Method and protocol are the paper's, "
@@ -165,7 +145,7 @@ def _table2(all_results: Sequence[Results]) -> Layout:
                 ]
             )
             theirs = paper_values.TABLE2.get((results.task.name, metric))
-            if theirs and curve.method == "cdcda":
+            if theirs and curve.method == studied():
                 mean = sum(theirs.values()) / len(theirs)
                 cells = [_published(theirs.get(ratio)) for ratio in ratios]
                 rows.append(["", PAPER, *cells, _published(mean), ""])
@@ -403,15 +383,18 @@ def column_of(arm: ArmResult) -> Column:
 def column_title(column: Column) -> str:
     """Narrow head of a method's column."""
     method, ratio = column
-    title = SHORT_METHODS.get(method, method)
+    title = _title(method)
     return title if ratio is None else f"{title}\n{100 * ratio:g}%"
 
 
 def _variant_title(column: Column) -> str:
     method, ratio = column
-    names = {"cdcda": "full", "cdcda_random": "RS", "cdcda_unfiltered": "-DS"}
-    name = names.get(method, "Direct-FT" if method == BASELINE else method)
+    name = _title(method).replace("\n", "")
     return name if ratio is None else f"{name} {100 * ratio:g}%"
+
+
+def _title(method: str) -> str:
+    return METHODS[method].heading if method in METHODS else method
 
 
 def _row_title(results: Results, metric: str) -> str:
@@ -441,7 +424,7 @@ def _score(arm: ArmResult, metric: str) -> Cell:
     estimate = arm.metrics.get(metric)
     if estimate is None:
         return Cell(NOT_AVAILABLE)
-    against = arm.differences.get(BASELINE, {}).get(metric)
+    against = arm.differences.get(compared()[0], {}).get(metric)
     judged = tone(metric, against) if against else "plain"
     return Cell(short(estimate.value) + ("" if judged == "plain" else "*"), tone=judged)
 
@@ -472,7 +455,7 @@ def _kept_share(results: Results, arm: ArmResult) -> str:
 
 def _against_baseline(results: Results, arm: ArmResult) -> Cell:
     metric = metrics.headline(results.task)[0]
-    found = arm.differences.get(BASELINE, {}).get(metric)
+    found = arm.differences.get(compared()[0], {}).get(metric)
     if found is None:
         return Cell("-")
     detail = "" if found.low is None else f"[{signed(found.low)}, {signed(found.high)}]"

@@ -27,23 +27,12 @@ from sim.report.paper_tables import Layout, Panel
 from sim.report.pictures import STYLE, save
 from sim.report.pooling import ArmResult, Results
 from sim.report.run_records import ArmName, Run
-from sim.report.score_tables import LAMP_METRICS, ORACLES, REFERENCES
+from sim.report.score_tables import LAMP_METRICS
 from sim.report.tables import LOWER_IS_BETTER, metric_head, metric_title, number, signed
 from sim.statistics import Floats, Resampling
+from strategy.methods import METHODS, compared, is_oracle
 
 MOST_PANELS = 3  # side by side
-COLOURS = {
-    "device": "#555555",
-    "direct_ft": "#0072B2",
-    "direct_ft_matched": "#56B4E9",
-    "cdcda": "#D55E00",
-    "copies_ft": "#CC79A7",
-    "eda_ft": "#E69F00",
-    "rkd_ft": "#009E73",
-    "cdcda_random": "#882255",
-    "cdcda_unfiltered": "#117733",
-}
-MARKERS = {"device": "s", "direct_ft": "o", "direct_ft_matched": "v", "cdcda": "D"}
 DARK = "#333333"
 OTHER_COLOURS = ("#000000", "#CC79A7", "#E69F00", "#009E73", "#0072B2", "#D55E00", "#56B4E9")
 OTHER_MARKERS = ("^", "P", "X", "<", ">", "p", "h")
@@ -142,7 +131,7 @@ def scores_figure(results: Results) -> Figure | None:
     ]
     if not names:
         return None
-    reference = next((arm for each in REFERENCES for arm in arms if arm.arm.name == each), None)
+    reference = next((arm for each in compared() for arm in arms if arm.arm.name == each), None)
     panels = len(names) + (reference is not None and len(arms) > 1)
     with rc_context(STYLE):
         figure = Figure(figsize=(2.0 + 2.7 * panels, 1.3 + 0.5 * len(arms)), layout="constrained")
@@ -230,7 +219,7 @@ def ratio_figure(run: Run, resampling: Resampling) -> Figure | None:
     absolute = ratio_points(run, scores)
     if not absolute:
         return None
-    reference = next((each for each in REFERENCES if scores.get(each)), None)
+    reference = next((each for each in compared() if scores.get(each)), None)
     gains = ratio_points(run, _gains(scores, reference)) if reference else []
     with rc_context(STYLE):
         figure = Figure(figsize=(10.5 if gains else 6.0, 4.6), layout="constrained")
@@ -279,7 +268,7 @@ def ratio_points(run: Run, values: Mapping[str, Mapping[str, float]]) -> list[Po
     for arm in run.arms:
         for user, value in values.get(arm.name, {}).items():
             ratio = effective_ratio(run, arm, user)
-            if ratio is not None and arm.method not in ORACLES:
+            if ratio is not None and not is_oracle(arm.method):
                 by_method.setdefault(arm.method, []).append((user, ratio, value))
     found = []
     for method, rows in by_method.items():
@@ -409,11 +398,13 @@ def loss_curves(run: Run, arm: str) -> Floats:
 def _look(method: str) -> tuple[str, str]:
     """Colour and marker of a method."""
     place = sum(method.encode()) % len(OTHER_COLOURS)
-    return COLOURS.get(method, OTHER_COLOURS[place]), MARKERS.get(method, OTHER_MARKERS[place])
+    known = METHODS.get(method)
+    colour, marker = (known.colour, known.marker) if known else ("", "")
+    return colour or OTHER_COLOURS[place], marker or OTHER_MARKERS[place]
 
 
 def _label(arm: ArmName) -> str:
-    return f"{arm.name} *" if arm.method in ORACLES else arm.name
+    return f"{arm.name} *" if is_oracle(arm.method) else arm.name
 
 
 def _better(name: str) -> str:

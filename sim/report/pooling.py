@@ -351,8 +351,7 @@ def ratio_curves(results: Results) -> list[Curve]:
 
 def _without_sharing(method: str) -> str:
     """What a method is at share ratio 0: the one that trains on D_u alone in the same way."""
-    ending = next((each for each in ("_rag", "_dp") if method.endswith(each)), "")
-    return f"direct_ft{ending}"
+    return METHODS[method].without_sharing if method in METHODS else ""
 
 
 def common_sums(results: Results, names: Sequence[str]) -> list[statistics.UserSums]:

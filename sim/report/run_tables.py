@@ -32,7 +32,7 @@ from sim.report.tables import (
 )
 from strategy.judges import EMBEDDING
 from strategy.ledger import DEVICE_MODEL, WITHDRAWAL
-from strategy.methods import METHODS
+from strategy.methods import METHODS, studied
 
 ONE_TIME = (BASE_MODEL, DEVICE_MODEL)
 
@@ -111,7 +111,7 @@ def _table4_cells(values: Sequence[float]) -> list[str]:
 
 def _synthetic(run: Run) -> tuple[str, list[Augmentation]]:
     """The cdcda arm at the largest share, and what became of its candidates."""
-    arms = [arm for arm in run.arms if arm.method == "cdcda" and not arm.thresholds]
+    arms = [arm for arm in run.arms if arm.method == studied() and not arm.thresholds]
     if not arms:
         return "", []
     name = max(arms, key=_largest_share).name

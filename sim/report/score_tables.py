@@ -26,26 +26,24 @@ from sim.report.tables import (
     tone,
 )
 from sim.statistics import MOST_USERS, Difference, Estimate, user_mean_name
-from strategy.methods import METHODS
+from strategy.methods import METHODS, compared, is_oracle, is_tuned_cloud
 
 LAMP_METRICS: dict[str, tuple[str, ...]] = {
     "classification": ("accuracy", "f1"),
     "rating": ("mae", "rmse"),
     "text": metrics.TEXT_METRICS,
 }
-# what an effect is measured against, the most telling first
-REFERENCES = ("direct_ft", "device", "direct_ft_matched", "copies_ft", "eda_ft", "rkd_ft", "cloud")
-SHOWN_REFERENCES = REFERENCES[:2]
+SHOWN_REFERENCES = 2  # as columns of the tables of scores
 MOST_DIFFERENCE_ROWS = 24  # beyond, only the headline metric is listed; results.jsonl has all
 VERDICTS = {True: "shown", False: "no, worse", None: "not resolved"}
 EXPLORATORY = "exploratory"
-ORACLES = frozenset(method.name for method in METHODS.values() if method.oracle)
 ORACLE_MARK = " (all data in the cloud)"
 
 
 def scores_table(results: Results) -> Table:
     """One row per arm: LaMP's metrics with intervals, and the headline against the references."""
-    return _scores(results, LAMP_METRICS[results.task.kind], SHOWN_REFERENCES, ("Users", "Queries"))
+    names = LAMP_METRICS[results.task.kind]
+    return _scores(results, names, compared()[:SHOWN_REFERENCES], ("Users", "Queries"))
 
 
 def narrower_tables(results: Results) -> Iterator[Table]:
@@ -53,9 +51,10 @@ def narrower_tables(results: Results) -> Iterator[Table]:
     names = LAMP_METRICS[results.task.kind]
     same = len({result.users for result in results.arms}) == 1  # the title then says how many
     counts = () if same else ("Users",)
-    yield _scores(results, names, SHOWN_REFERENCES, counts)
-    yield _scores(results, names[:1], SHOWN_REFERENCES, counts)
-    yield _scores(results, names[:1], SHOWN_REFERENCES[:1], counts)
+    references = compared()[:SHOWN_REFERENCES]
+    yield _scores(results, names, references, counts)
+    yield _scores(results, names[:1], references, counts)
+    yield _scores(results, names[:1], references[:1], counts)
 
 
 def _scores(
@@ -78,7 +77,7 @@ def _scores(
 def arm_title(result: ArmResult) -> str:
     """Name of an arm; oracles are marked, and arms that did not exercise their method."""
     mark = "" if result.exercised else f" ({exercised.LABEL})"
-    return result.arm.name + (ORACLE_MARK if result.arm.method in ORACLES else mark)
+    return result.arm.name + (ORACLE_MARK if is_oracle(result.arm.method) else mark)
 
 
 def _against(result: ArmResult, reference: ArmResult, metric: str) -> Cell:
@@ -130,11 +129,12 @@ def inferiority_table(results: Results) -> Table | None:
     Shown where the interval of the difference lies wholly on the better side of minus the margin.
     """
     name, higher = metrics.headline(results.task)
-    cloud, margin = results.arm("cloud"), results.runs[0].config.evaluation.margin
+    clouds = [arm.arm.name for arm in results.arms if is_tuned_cloud(arm.arm.method)]
+    margin = results.runs[0].config.evaluation.margin
     rows: list[list[Cell | str]] = []
-    for result in results.arms if cloud else ():
-        found = result.differences.get("cloud", {}).get(name)
-        if found and METHODS[result.arm.method].adapts and result.arm.method not in ORACLES:
+    for result in results.arms if clouds else ():
+        found, method = result.differences.get(clouds[0], {}).get(name), METHODS[result.arm.method]
+        if found and method.adapts and not method.oracle:
             verdict = "n/a" if found.low is None else VERDICTS[not_worse(found, higher, margin)]
             rows.append([arm_title(result), difference_cell(name, found), verdict])
     head = ("Method", f"{metric_head(name)} minus cloud", f"Not worse by more than {margin:g}")
@@ -156,7 +156,7 @@ def compared_pairs(results: Results) -> list[Pair]:
     """Each arm against each reference, once; not where ratio, k, thresholds or epsilon differ."""
     pairs: list[Pair] = []
     seen: set[frozenset[str]] = set()
-    for method in REFERENCES:
+    for method in compared():
         for reference in (each for each in results.arms if each.arm.method == method):
             for result in results.arms:
                 names = frozenset({result.arm.name, reference.arm.name})
@@ -226,7 +226,7 @@ def _same_sign(found: Difference) -> str:
 def power_notes(results: Results) -> list[str]:
     """Say for each method against the first reference what these users can and cannot tell."""
     name = metrics.headline(results.task)[0]
-    reference = next((arm for each in REFERENCES if (arm := results.arm(each))), None)
+    reference = next((arm for each in compared() if (arm := results.arm(each))), None)
     if reference is None:
         return []
     return [

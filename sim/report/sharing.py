@@ -31,9 +31,8 @@ from sim.report.tables import (
 )
 from sim.statistics import Difference, Estimate, Resampling, UserSums
 from storage import jsonlines
-from strategy.methods import METHODS
+from strategy.methods import METHODS, compared
 
-REFERENCE = "direct_ft"  # trains on D_u alone: nothing is shared
 EVERYONE = "all"
 
 
@@ -63,7 +62,7 @@ class Share:
 def shares(run: Run, resampling: Resampling) -> tuple[Share, ...]:
     """Measure every sharing arm in every group, smaller ratios first."""
     arms = [arm for arm in run.arms if _shares(arm) and run.answers.get(arm.name)]
-    reference = scored_users(run, REFERENCE)
+    reference = scored_users(run, compared()[0])
     return tuple(
         share
         for arm in arms
@@ -102,7 +101,7 @@ def sharing_table(results: Results) -> Table | None:
         ]
         rows.append([*cells, *([difference_cell(name, share.gain)] if with_gain else [])])
     head = ("Method", "Group", "Users", "Records shared", "Part of D_u", metric_head(name))
-    gain = (f"{metric_title(name)} minus {REFERENCE}",) if with_gain else ()
+    gain = (f"{metric_title(name)} minus {compared()[0]}",) if with_gain else ()
     return make_table((*head, *gain), rows, left=2)
 
 

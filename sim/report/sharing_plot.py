@@ -17,22 +17,21 @@ from lamp import metrics
 from sim.report.pictures import STYLE
 from sim.report.plots import DARK
 from sim.report.pooling import ArmResult, Results
-from sim.report.sharing import EVERYONE, REFERENCE, Share, shares
+from sim.report.sharing import EVERYONE, Share, shares
 from sim.report.tables import LOWER_IS_BETTER, metric_title
 from sim.statistics import Difference, Estimate
-from strategy.methods import METHODS
+from strategy.methods import METHODS, compared, studied
 
-METHOD = "cdcda"
 FEWEST_RATIOS = 2
 GROUP_LOOKS = (("#0072B2", "o"), ("#E69F00", "s"), ("#009E73", "D"), ("#CC79A7", "^"))
 EVERYONE_LOOK = ("#000000", "P")
 
 
 def sharing_figure(results: Results) -> Figure | None:
-    """Draw :data:`METHOD` at its ratios, one line per group; None with fewer than two ratios."""
+    """Draw the studied method at its ratios, a line per group; None with fewer than two ratios."""
     run = results.runs[0]
     found = [
-        share for share in shares(run, results.resampling) if share.arm.method == METHOD
+        share for share in shares(run, results.resampling) if share.arm.method == studied()
         and share.arm.ratio is not None
     ]  # fmt: skip
     if len({share.arm.ratio for share in found}) < FEWEST_RATIOS:
@@ -54,11 +53,11 @@ def sharing_figure(results: Results) -> Figure | None:
                 _draw(axes[1], [s.records for s in own], [s.gain for s in own], group, look)
         axes[0].set_xlabel("share ratio that the server asks for")
         axes[0].set_ylabel(f"{metric_title(name)} ({better} is better)")
-        axes[0].set_title(f"{METHOD}, {results.resampling.level} intervals over a group's users")
+        axes[0].set_title(f"{studied()}, {results.resampling.level} intervals over a group's users")
         if gains:
             axes[1].axhline(0, color=DARK, linewidth=1)
             axes[1].set_xlabel("records shared per user, mean of the group")
-            axes[1].set_ylabel(f"{metric_title(name)} minus {REFERENCE}")
+            axes[1].set_ylabel(f"{metric_title(name)} minus {compared()[0]}")
             axes[1].set_title("gain over training on the own records alone")
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=4)
@@ -92,7 +91,8 @@ def _draw_epsilons(
     for (method, arms), look in zip(private.items(), (*GROUP_LOOKS, EVERYONE_LOOK), strict=False):
         known = [(epsilon, arm.metrics[name]) for epsilon, arm in arms if name in arm.metrics]
         _draw(axis, [epsilon for epsilon, _ in known], [each for _, each in known], method, look)
-        plain = [arm for arm in results.arms if f"{arm.arm.method}_dp" == method and arm.metrics]
+        without_noise = METHODS[method].variant_of
+        plain = [arm for arm in results.arms if arm.arm.method == without_noise and arm.metrics]
         if plain:
             axis.axhline(plain[-1].metrics[name].value, color=look[0], linestyle="--", linewidth=1)
     axis.set_xscale("log")

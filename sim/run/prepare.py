@@ -15,7 +15,7 @@ from clients import folder as device_folder
 from clients.folder import Device
 from conf.checks import WORLD
 from conf.compose import compose, from_json, to_json
-from conf.errors import ConfigError, RunError
+from conf.errors import RunError
 from conf.schema import Config
 from lamp import dataset, eda, world
 from lamp.bertscore import check_folder
@@ -33,7 +33,7 @@ from sim.run.placement import with_cohort
 from sim.run.tracker import check_installed
 from storage import atomic
 from strategy import candidates, public
-from strategy.arms import configured_arms
+from strategy.arms import check_methods, configured_arms
 from strategy.augmenter_tuning import ensure_augmenter
 from strategy.base_model import ensure_untuned
 from strategy.diagnosis import Truth, Verdict
@@ -55,6 +55,7 @@ def check(config: Config) -> LampData:
         ModelError: If a checkpoint is not there or cannot be loaded.
         DataError: If the data cannot be used.
     """
+    check_methods(config)
     arms = configured_arms(config)
     if any(arm.method.local == "eda" for arm in arms):
         eda.thesaurus(thesaurus_of(config.baselines, config.data))
@@ -71,23 +72,14 @@ def check(config: Config) -> LampData:
     make_prompt(config.augmenter, data.task, data.public, config.seed)
     sources.check(config, judged=any(arm.method.needs_augmentation for arm in arms))
     if config.engine.name == "deployment":
-        return _all_public(config, data)
+        return _all_public(data)
     provision.check_dates(data.targets, config.privacy)
     provision.draw_preferences([user.user_id for user in data.targets], config.privacy, config.seed)
     return data
 
 
-def _all_public(config: Config, data: LampData) -> LampData:
-    """The data of a server with real devices: all of its users are public, D_u is elsewhere.
-
-    Raises:
-        ConfigError: If a method needs the histories that the server does not have.
-    """
-    if has_oracle(config.methods):
-        raise ConfigError(
-            "methods: oracles read every user's history, which engine=deployment does not have; "
-            "leave cloud_zero_shot, cloud, cloud_rag and unified out"
-        )
+def _all_public(data: LampData) -> LampData:
+    """The data of a server with real devices: all of its users are public, D_u is elsewhere."""
     everybody = sorted((*data.targets, *data.public), key=lambda user: user.user_id)
     return replace(data, targets=(), public=tuple(everybody), contaminated={})
 

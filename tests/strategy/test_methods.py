@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import pytest
 
+from conf.compose import compose
 from conf.errors import ConfigError
-from protocol.wire import WIRE_TABLE
-from strategy.arms import make_arms
-from strategy.methods import METHODS
+from protocol.wire import NUMBERS_ONLY, WIRE_TABLE, allowed
+from strategy import recipes
+from strategy.arms import check_methods, make_arms
+from strategy.method import Method
+from strategy.methods import METHODS, compared, register, studied
+
+DEPLOYED = ("engine=deployment", "engine.superlink=127.0.0.1:9093", "data=x")
 
 
 def test_without_ratios_each_method_is_one_arm_that_asks_for_all():
@@ -37,5 +45,71 @@ def test_no_method_or_one_named_twice_is_refused(methods):
         make_arms(methods, None)
 
 
-def test_every_method_has_a_row_in_the_wire_table():
-    assert set(METHODS) == set(WIRE_TABLE)
+def test_every_method_has_a_row_that_allows_what_it_needs_and_no_more():
+    assert list(METHODS) == list(WIRE_TABLE)
+    assert {name: method.needs for name, method in METHODS.items()} == WIRE_TABLE
+
+
+def test_a_method_that_is_registered_becomes_an_arm(registries):
+    register(Method(name="mine", about="as direct_ft", adapts=True))
+    assert make_arms(["mine"], [0.5, 1.0])[0].adapter == "mine"
+    assert WIRE_TABLE["mine"] == NUMBERS_ONLY == allowed(down="M_base")
+
+
+@pytest.mark.parametrize(
+    ("method", "wire", "message"),
+    [
+        ({"name": "cdcda"}, NUMBERS_ONLY, "method 'cdcda' exists already"),
+        ({"name": "my@ft"}, NUMBERS_ONLY, "expected letters, digits and _"),
+        ({"variant_of": "cdca"}, NUMBERS_ONLY, r"variant_of: unknown 'cdca'. Did you mean 'cdcda'"),
+        ({"adapts": True, "added": "kept"}, NUMBERS_ONLY, r"sends shared pairs up.*up=\"\.\.\.\""),
+        ({"added": "kept"}, allowed(up="shared pairs"), "sends M_base, kept pairs down"),
+        ({"recipe": recipes.averaged}, NUMBERS_ONLY, "sends LoRA weights up"),
+        ({"tuned": False}, NUMBERS_ONLY, "sends device model down"),
+    ],
+)
+def test_a_method_that_cannot_be_is_refused_and_leaves_nothing(registries, method, wire, message):
+    before = dict(METHODS)
+    with pytest.raises(ConfigError, match=message):
+        register(Method(**{"name": "mine", "about": "", **method}), wire)
+    assert before == METHODS
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["methods=[cdcda_dp]", "filters=adversarial"],
+            "filters.adversarial and the method cdcda_dp",
+        ),
+        (["methods=[rkd_ft]", "privacy.redact=[input]"], "privacy.redact and the method rkd_ft"),
+        (["methods=[cdcda,nothing]"], "unknown 'nothing'.*plugins="),
+        (["methods=[unified]", *DEPLOYED], "unified reads every user's history"),
+    ],
+)
+def test_methods_that_other_settings_exclude_are_refused(words, message):
+    with pytest.raises(ConfigError, match=message):
+        check_methods(compose(words))
+
+
+def test_kept_pairs_of_others_stay_in_simulations(registries):
+    crossing = replace(METHODS["cdcda"], name="crossing", hand_out=lambda kept: kept)
+    register(crossing, WIRE_TABLE["cdcda"])
+    check_methods(compose(["methods=[crossing]"]))
+    with pytest.raises(ConfigError, match="from one user's records to another"):
+        check_methods(compose(["methods=[crossing]", *DEPLOYED]))
+
+
+def test_others_are_compared_with_direct_ft_first():
+    assert compared()[:2] == ("direct_ft", "device")
+    assert studied() == "cdcda"
+    assert METHODS["cdcda_rag"].without_sharing == "direct_ft_rag"
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_a_method_is_what_its_recipe_says(method):
+    recipe = method.usual_recipe
+    assert method.distils == bool(recipe.distillation)
+    assert method.depends_on_ratio == bool(method.without_sharing) or method.private
+    assert re.fullmatch(r"#[0-9A-F]{6}|", method.colour)
+    assert max(map(len, method.heading.split("\n"))) <= 18

@@ -106,8 +106,8 @@ def test_table3_has_one_row_per_variant(results_of):
     table = make_layout("table3", results).tables["table3"]
     rows = cells(table)
     assert [row[0] for row in rows[::2]] == [
-        "full 50%",
-        "full 100%",
+        "CDCDA-PLM 50%",
+        "CDCDA-PLM 100%",
         "RS 50%",
         "RS 100%",
         "-DS 50%",
