@@ -24,6 +24,7 @@ from typing import Any
 
 from clients import policy as policy_file
 from clients.policy import Policy as Policy
+from conf import plugins
 from conf.errors import DataError
 from lamp.records import UserHistory
 from lamp.serialise import history_from_json, history_to_json
@@ -101,15 +102,18 @@ def create(
 
 
 def read(folder: Path) -> Device:
-    """Read a device folder.
+    """Read a device folder, and load the plugins that its policy names: its task may be in one.
 
     Raises:
         DataError: If a file is missing or broken.
+        ConfigError: If a plugin cannot be loaded.
     """
+    policy = policy_file.read(folder)
+    plugins.load(policy.plugins, root=folder)
     return Device(
         folder=folder,
         history=_history_from_json(folder, _read_json(folder / "history.json")),
-        policy=policy_file.read(folder),
+        policy=policy,
         secret=_read_secret(folder),
         limits=_limits_from_json(folder),
         order=read_order(folder),

@@ -102,6 +102,8 @@ class Policy:
         minimum: Coarse numbers are over at least so many records or queries; of fewer there are
             none.
         budget: How much may leave, by day and in all.
+        plugins: Python files that register its task, where it is none of ours; relative paths count
+            from the device's folder. They run with the device's rights.
         task: Whose prompts and metric the device uses; None takes no training and no queries.
         bertscore: Folder of the device's own BERTScore model; None for none.
         bounds: Hyperparameters that it takes.
@@ -124,6 +126,7 @@ class Policy:
     minimum: int = 10
     budget: Budget = field(default_factory=Budget)
     task: TaskConfig | None = None
+    plugins: tuple[str, ...] = ()
     bertscore: str | None = None
     bounds: Bounds = field(default_factory=Bounds)
     bases: tuple[str, ...] = ()

@@ -22,7 +22,6 @@ BUILT = "built"
 WORLD = "world"
 GGUF = ".gguf"
 MINIATURE = "miniature"
-LABELLED = ("lamp_2", "lamp_3")  # tasks whose pairs have labels
 THRESHOLD_OF_JUDGE = {"nli": "eps_scf", "embedding": "eps_embedding"}
 LOADED = ("cloud", "device", "nli")
 
@@ -112,19 +111,6 @@ def _arms(config: Config) -> Iterator[str]:
         )
 
 
-def _task(config: Config) -> Iterator[str]:
-    if config.task.pair != "default" and config.task.name != "lamp_1":
-        yield f"task.pair={config.task.pair} exists for lamp_1 only, the task is {config.task.name}"
-
-
-def _stream(config: Config) -> Iterator[str]:
-    if config.task.name in LABELLED and config.stream.synth_response == "generate":
-        yield (
-            f"stream.synth_response must be keep for {config.task.name}, whose responses are "
-            "labels that no rewriting may change"
-        )
-
-
 def _world(config: Config) -> Iterator[str]:
     if config.data != MINIATURE:
         return
@@ -170,9 +156,7 @@ def _portion(config: Config) -> Iterator[str]:
         "max_queries": config.max_queries is not None,
     }
     for key in (key for key, is_given in taken.items() if is_given):
-        if config.task.name == "dialogue":
-            yield f"{key} does not apply to dialogues; set dialogue.records and dialogue.queries"
-        elif config.drift.cut is not None:
+        if config.drift.cut is not None:
             yield f"{key} and drift.cut exclude each other: both say what is asked and trained on"
 
 
@@ -425,8 +409,6 @@ RULES: tuple[Callable[[Config], Iterator[str]], ...] = (
     _privacy,
     _filters,
     _arms,
-    _task,
-    _stream,
     _world,
     _drift,
     _portion,

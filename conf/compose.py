@@ -22,10 +22,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
+from conf import plugins
 from conf.checks import check
 from conf.effects import check_effect
 from conf.errors import ConfigError
@@ -100,16 +101,30 @@ def from_json(text: str) -> Config:
         config = ADAPTER.validate_json(text, strict=True)
     except ValidationError as error:
         raise ConfigError(explain(error)) from None
+    plugins.load(config.plugins)
     check(config)
     return config
 
 
 def _parse_all(words: Sequence[str]) -> list[Override]:
     parsed = [_parse(word) for word in words]
+    plugins.load(_plugins(parsed))  # their presets are names like others
     for override in parsed:
         _check_single(override)
         _check_name(override)
     return parsed
+
+
+def _plugins(overrides: Iterable[Override]) -> Iterator[str]:
+    """The plugins that the words name, the last ``plugins=`` alone, or else their experiment."""
+    given = {override.key_or_group: override.value() for override in overrides}
+    if "plugins" in given:
+        named = given["plugins"]
+    else:
+        file = FOLDER / "experiment" / f"{given.get('experiment', '')}.yaml"
+        named = OmegaConf.select(OmegaConf.load(file), "plugins") if file.is_file() else None
+    if isinstance(named, list | ListConfig):
+        yield from map(str, named)
 
 
 def _parse(word: str) -> Override:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from conf.checks import LABELLED, LOADED, THRESHOLD_OF_JUDGE
+from conf.checks import LOADED, THRESHOLD_OF_JUDGE
 from conf.errors import ConfigError
 from conf.schema import Config
 
@@ -98,8 +98,6 @@ def _unread_augmenter(config: Config, path: str) -> str | None:
     augmenter = config.augmenter
     if augmenter.file is not None and path.startswith(WRITING_KEYS):
         return "while augmenter.file is set: nothing is written anew; leave it out"
-    if path == "augmenter.labels" and config.task.name not in LABELLED:
-        return f"for {config.task.name}, which has no labels; leave it out"
     if path == "augmenter.labels" and augmenter.prompt == "paraphrase":
         return "beside augmenter.prompt=paraphrase, which keeps the shared response; leave it out"
     if path == "augmenter.examples" and augmenter.prompt in ("paper", "rewrite", "paraphrase"):

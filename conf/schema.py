@@ -32,14 +32,14 @@ class TaskConfig:
     """Which LaMP task, and how its profile items become training pairs.
 
     Attributes:
-        name: Task; ``lamp_6`` needs a licensed corpus and is not supported. ``dialogue`` answers
-            what a user asks.
+        name: Task, one of ``lamp/tasks.py`` or of a plugin; ``lamp_6`` needs a licensed corpus and
+            is not supported. ``dialogue`` answers what a user asks.
         pair: How a profile item becomes a training pair; only ``lamp_1`` has more than one way.
         max_new_tokens: Longest answer, in tokens.
         max_field_words: Each text field is cut to this many words before it enters a prompt.
     """
 
-    name: Literal["lamp_1", "lamp_2", "lamp_3", "lamp_4", "lamp_5", "lamp_7", "dialogue"]
+    name: str
     pair: Literal["default", "abstract_to_title", "title_to_abstract", "citation"] = "default"
     max_new_tokens: PositiveInt
     max_field_words: PositiveInt = 768
@@ -835,6 +835,7 @@ class Config:
             tested, with Holm's correction over those that a run has; all others are exploratory.
         permutations: Permutations of each of these tests.
         trackers: Where live metrics go besides the run folder.
+        plugins: Python files of your own that register methods or tasks (docs/own-data.md).
     """
 
     task: TaskConfig
@@ -880,6 +881,7 @@ class Config:
     seed: int = 0
     name: str | None = None
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    plugins: tuple[str, ...] = ()
 
     @property
     def message_limit_s(self) -> float:

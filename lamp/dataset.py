@@ -77,7 +77,8 @@ def load(config: Config) -> LampData:
         holdout.check_task(chosen, "drift.cut")
     if config.split == "holdout":
         holdout.check_task(chosen, "split=holdout")
-    if chosen.name == "dialogue":
+    if chosen.dialogues:
+        _check_limits(config)
         users, notes = dialogue_users(config)
         return _assign(config, chosen, Split("dialogue", (), notes), users)
     official = read_official(_folder(config), chosen, config.part, config.split)
@@ -87,6 +88,14 @@ def load(config: Config) -> LampData:
     if config.drift.cut is not None:
         return _assign_cut(config, chosen, split, users)
     return _assign(config, chosen, split, users)
+
+
+def _check_limits(config: Config) -> None:
+    for key in ("max_records", "max_queries"):
+        if getattr(config, key) is not None:
+            raise ConfigError(
+                f"{key} does not apply to dialogues; set dialogue.records and dialogue.queries"
+            )
 
 
 def pseudo_targets(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -32,42 +32,6 @@ class Tokenizer(Protocol):
 
     def decode(self, token_ids: list[int]) -> str:
         """Turn token ids into text."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wording:
-    """How records of one task stand in a prompt.
-
-    Attributes:
-        item: One record; its profile fields stand in braces.
-        long: The field that is cut to fit.
-        lead: What stands between the records and the query.
-        after_text: Put the records behind the query's text instead, as further titles.
-        options: Search for the titles to choose from, not for the query's text.
-    """
-
-    item: str
-    long: str
-    lead: str = ". "
-    after_text: bool = False
-    options: bool = False
-
-
-_PATTERNS = ". Following the given patterns "
-WORDINGS = {
-    "lamp_1": Wording('"{title}"', "title", after_text=True, options=True),
-    "lamp_2": Wording('the tag for the movie: "{description}" is "{tag}"', "description"),
-    "lamp_3": Wording('{score} is the score for "{text}"', "text"),
-    "lamp_4": Wording('"{title}" is the title for "{text}"', "text"),
-    "lamp_5": Wording('"{title}" is the title for "{abstract}"', "abstract", _PATTERNS),
-    "lamp_7": Wording('"{text}"', "text", " are written by a person" + _PATTERNS),
-}
-
-
-def wording_of(task: Task) -> Wording:
-    """LaMP's wording for its own tasks, and its common form for any other."""
-    plain = f'"{{{task.response_field}}}" is the {task.response_field} for "{{{task.input_field}}}"'
-    return WORDINGS.get(task.name, Wording(plain, task.input_field))
 
 
 def prompt_with_items(
@@ -135,12 +99,12 @@ def _searched(task: Task, pair: Pair) -> list[str]:
 
 def _asked(task: Task, query: Query) -> str:
     text = query_text(task, query)
-    return " ".join(_OPTIONS.findall(query.input)) if wording_of(task).options else text
+    return " ".join(_OPTIONS.findall(query.input)) if task.wording.options else text
 
 
 def _fitted(task: Task, pair: Pair, tokenizer: Tokenizer, share: int) -> str:
     """Word one record in at most ``share`` tokens; "" where that leaves its text no room."""
-    wording = wording_of(task)
+    wording = task.wording
     fields = {task.input_field: pair.input, task.response_field: pair.response}
     room = share - _length(tokenizer, _fill(wording.item, fields | {wording.long: ""}))
     ids = tokenizer.encode(fields[wording.long], add_special_tokens=False)
@@ -160,7 +124,7 @@ def _length(tokenizer: Tokenizer, text: str) -> int:
 
 
 def _placed(task: Task, plain: Prompt, parts: Sequence[str]) -> Prompt:
-    wording = wording_of(task)
+    wording = task.wording
     if not wording.after_text:
         return replace(plain, before=JOINT.join(parts) + wording.lead + plain.before)
     quote, rest = plain.after[:1], plain.after[1:]

@@ -4,16 +4,20 @@ A query is LaMP's own prompt, instruction included; a pair is trained with the s
 a device learns from D_u exactly what it is asked later. LaMP-1 and LaMP-7 cannot do that: their
 profile items are papers and tweets, not choices and paraphrases (docs/assumptions.md).
 
-A further task is one more record in :data:`TASKS`; docs/own-data.md shows how.
+:func:`register` adds a task, also from a file of the user's own (``plugins=[my_task.py]``,
+docs/own-data.md).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from conf import groups
 from conf.errors import ConfigError, DataError
+from conf.names import suggestion
 from conf.schema import TaskConfig
 from lamp.records import Pair, ProfileItem, Prompt, Query
 
@@ -39,6 +43,25 @@ MOVIE_TAGS = (
 STARS = ("1", "2", "3", "4", "5")
 
 
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """How records of one task stand in a prompt.
+
+    Attributes:
+        item: One record; its profile fields stand in braces.
+        long: The field that is cut to fit.
+        lead: What stands between the records and the query.
+        after_text: Put the records behind the query's text instead, as further titles.
+        options: Search for the titles to choose from, not for the query's text.
+    """
+
+    item: str
+    long: str
+    lead: str = ". "
+    after_text: bool = False
+    options: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """One task: names, answers, the form of its queries and of its pairs.
@@ -57,6 +80,9 @@ class Task:
         pair_prompt: Prompt that a pair is trained with; ``{x}`` stands for its input.
         query_before: What stands before the text x in a query; "" where the query is x alone.
         query_after: What stands after it; "" where the text ends the query.
+        retrieval: How its records stand in a prompt of the methods with RAG; None gives LaMP's
+            common form.
+        dialogues: Whether its records come from files of dialogues, not from official files.
     """
 
     name: str
@@ -72,6 +98,14 @@ class Task:
     pair_prompt: str
     query_before: str
     query_after: str = ""
+    retrieval: Wording | None = None
+    dialogues: bool = False
+
+    @property
+    def wording(self) -> Wording:
+        """How its records stand in a prompt of the methods with RAG."""
+        y, x = self.response_field, self.input_field
+        return self.retrieval or Wording(f'"{{{y}}}" is the {y} for "{{{x}}}"', x)
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -79,6 +113,7 @@ class Task:
         return tuple(field for field in (self.input_field, self.response_field) if field)
 
 
+_PATTERNS = ". Following the given patterns "
 _ABSTRACT_PROMPT = "Generate a title for the following abstract of a paper: "
 _MOVIE_PROMPT = (
     "Which tag does this movie relate to among the following tags? Just answer with the tag name "
@@ -90,7 +125,7 @@ _REVIEW_PROMPT = (
 )
 _ARTICLE_PROMPT = "Generate a headline for the following article: "
 
-TASKS: dict[str, Task] = {
+TASKS: dict[str, Task] = {  # in the order of registration; register() adds to it
     "lamp_1": Task(
         name="lamp_1",
         official="LaMP_1",
@@ -103,6 +138,7 @@ TASKS: dict[str, Task] = {
         pair_prompt=_ABSTRACT_PROMPT + SLOT,
         query_before='written the paper with the title "',
         query_after='", which reference is related?',
+        retrieval=Wording('"{title}"', "title", after_text=True, options=True),
     ),
     "lamp_2": Task(
         name="lamp_2",
@@ -116,6 +152,7 @@ TASKS: dict[str, Task] = {
         pair_labels=MOVIE_TAGS,
         pair_prompt=_MOVIE_PROMPT + SLOT,
         query_before="] description: ",
+        retrieval=Wording('the tag for the movie: "{description}" is "{tag}"', "description"),
     ),
     "lamp_3": Task(
         name="lamp_3",
@@ -129,6 +166,7 @@ TASKS: dict[str, Task] = {
         pair_labels=STARS,
         pair_prompt=_REVIEW_PROMPT + SLOT,
         query_before="without further explanation. review: ",
+        retrieval=Wording('{score} is the score for "{text}"', "text"),
     ),
     "lamp_4": Task(
         name="lamp_4",
@@ -140,6 +178,7 @@ TASKS: dict[str, Task] = {
         response_field="title",
         pair_prompt=_ARTICLE_PROMPT + SLOT,
         query_before=_ARTICLE_PROMPT,
+        retrieval=Wording('"{title}" is the title for "{text}"', "text"),
     ),
     "lamp_5": Task(
         name="lamp_5",
@@ -151,6 +190,7 @@ TASKS: dict[str, Task] = {
         response_field="title",
         pair_prompt=_ABSTRACT_PROMPT + SLOT,
         query_before=_ABSTRACT_PROMPT,
+        retrieval=Wording('"{title}" is the title for "{abstract}"', "abstract", _PATTERNS),
     ),
     "lamp_7": Task(
         name="lamp_7",
@@ -162,6 +202,7 @@ TASKS: dict[str, Task] = {
         response_field="",
         pair_prompt="tweet:",
         query_before="Paraphrase the following tweet without any explanation before or after it: ",
+        retrieval=Wording('"{text}"', "text", " are written by a person" + _PATTERNS),
     ),
     "dialogue": Task(
         name="dialogue",
@@ -174,6 +215,7 @@ TASKS: dict[str, Task] = {
         long_responses=True,
         pair_prompt=SLOT,
         query_before="",
+        dialogues=True,
     ),
 }
 
@@ -185,13 +227,59 @@ PAIRS: dict[str, tuple[str, str, str]] = {
 }
 
 
+def register(task: Task, max_new_tokens: int) -> Task:
+    """Add a task, to be chosen by ``task=<name>`` (docs/own-data.md).
+
+    Args:
+        task: The task.
+        max_new_tokens: Longest answer, in tokens.
+
+    Returns:
+        The task.
+
+    Raises:
+        ConfigError: If there is one of that name, or its fields contradict each other.
+    """
+    if task.name in TASKS:
+        raise ConfigError(f"task '{task.name}' exists already; give yours another name")
+    for reason in _contradictions(task):
+        raise ConfigError(f"task '{task.name}': {reason}")
+    preset = {"name": task.name, "max_new_tokens": max_new_tokens}
+    groups.add_preset("task", task.name, preset, task.title)
+    TASKS[task.name] = task
+    return task
+
+
+def _contradictions(task: Task) -> Iterator[str]:
+    if not task.name.isidentifier():
+        yield "expected letters, digits and _ as its name; rename it"
+    if (task.kind == "text") == bool(task.labels):
+        yield f"kind={task.kind} needs labels=(...) unless it is 'text'; add or remove them"
+    if task.response_field and SLOT not in task.pair_prompt:
+        yield f"pair_prompt has no place for a pair's input; write {SLOT} there"
+
+
+def find_task(name: str) -> Task:
+    """Look a task up.
+
+    Raises:
+        ConfigError: If there is none of that name; the message names the nearest.
+    """
+    if name not in TASKS:
+        raise ConfigError(
+            f"task.name={name}: {suggestion(name, TASKS)}; one of your own needs "
+            "plugins=[<file that registers it>]"
+        )
+    return TASKS[name]
+
+
 def task(config: TaskConfig) -> Task:
     """Return the configured task, with the chosen pairs for LaMP-1.
 
     Raises:
-        ConfigError: If ``pair`` is set for a task that has one kind of pair only.
+        ConfigError: If there is no such task, or ``pair`` is set for one that has one kind of pair.
     """
-    found = TASKS[config.name]
+    found = find_task(config.name)
     if config.pair == "default":
         return found
     if config.name != "lamp_1":

@@ -70,7 +70,9 @@ def public_route_config(context: Context) -> Config:
     paths = replace(
         config.paths, cache=str(cache_folder(context.run_config)), runs=str(folder.parent)
     )
-    return replace(config, paths=paths, name=folder.name, data=_absolute(config.data))
+    plugins = tuple(str(Path(each).absolute()) for each in config.plugins)
+    data = _absolute(config.data)
+    return replace(config, paths=paths, name=folder.name, data=data, plugins=plugins)
 
 
 def _absolute(data: str) -> str:

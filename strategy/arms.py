@@ -10,6 +10,7 @@ from typing import Any
 from conf.errors import ConfigError
 from conf.schema import Config, FiltersConfig, ThresholdsConfig
 from lamp.dialogue.lexicons import Lexicon
+from lamp.tasks import Task, task
 from protocol.recipe import Recipe
 from strategy.method import Method
 from strategy.methods import METHODS, find_method
@@ -102,6 +103,16 @@ def check_methods(config: Config) -> None:
     for method in map(find_method, config.methods):
         for reason in _excluded(method, config):
             raise ConfigError(reason)
+        if method.streaming and config.stream.synth_response == "generate":
+            _check_rewritable(task(config.task))
+
+
+def _check_rewritable(task: Task) -> None:
+    if task.pair_labels:
+        raise ConfigError(
+            f"stream.synth_response must be keep for {task.name}, whose responses are labels that "
+            "no rewriting may change"
+        )
 
 
 def _excluded(method: Method, config: Config) -> Iterator[str]:

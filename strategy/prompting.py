@@ -120,6 +120,11 @@ def make_prompt(
         raise ConfigError(f"{where}: expected the slot {{x}} for the text of the shared record")
     if LABELS in prompt.slots and not task.pair_labels:
         raise ConfigError(f"{where}: {task.name} has no labels for its slot {{labels}}")
+    if config.labels != "aligned" and not task.pair_labels:
+        raise ConfigError(
+            f"augmenter.labels={config.labels} has no effect for {task.name}, which has no labels; "
+            "leave it out"
+        )
     examples = draw_examples(public, config.examples, seed) if EXAMPLES in prompt.slots else ()
     if EXAMPLES in prompt.slots and not examples:
         raise ConfigError(

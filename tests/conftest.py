@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,15 +54,29 @@ def qwen2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def registries() -> Iterator[None]:
-    """What a test registers is gone behind it: methods, their wire rows, tasks."""
+def forget_plugins() -> Callable[[], None]:
+    """Makes this process forget every plugin and what it registered, as a new process would."""
+    from conf.groups import ADDED
+    from conf.plugins import PREFIX
     from lamp.tasks import TASKS
     from protocol.wire import WIRE_TABLE
     from strategy.methods import METHODS
 
-    tables: tuple[dict[str, Any], ...] = (METHODS, WIRE_TABLE, TASKS)
+    tables: tuple[dict[str, Any], ...] = (METHODS, WIRE_TABLE, TASKS, ADDED)
     before = [dict(table) for table in tables]
+
+    def forget() -> None:
+        for table, entries in zip(tables, before, strict=True):
+            table.clear()
+            table.update(entries)
+        for name in [name for name in sys.modules if name.startswith(PREFIX)]:
+            del sys.modules[name]
+
+    return forget
+
+
+@pytest.fixture
+def registries(forget_plugins: Callable[[], None]) -> Iterator[None]:
+    """What a test registers is gone behind it: methods, their wire rows, tasks, plugins."""
     yield
-    for table, entries in zip(tables, before, strict=True):
-        table.clear()
-        table.update(entries)
+    forget_plugins()

@@ -99,8 +99,8 @@ def require_shared(path: Path) -> None:
         blind = [host for host, reply in asked.items() if not ray.get(reply, timeout=ASK_S)]
     if blind:
         raise RunError(
-            f"resources=cluster: {', '.join(blind)} does not see {path}; put paths.runs and "
-            "paths.cache into a folder that all nodes share under one path"
+            f"resources=cluster: {', '.join(blind)} does not see {path}; put paths.runs, "
+            "paths.cache and plugins into a folder that all nodes share under one path"
         )
 
 

@@ -134,6 +134,8 @@ def _run_ray(
     if resources.cluster:
         cluster.require_shared(inputs.run_folder / "config.json")
         cluster.require_shared(bases_root(Path(inputs.config.paths.cache)).parent)
+        for plugin in inputs.config.plugins:
+            cluster.require_shared(Path(plugin))
     _keep_devices_at_work(actors(resources))
 
     @server_app.main()

@@ -144,6 +144,7 @@ def with_absolute_paths(config: Config) -> Config:
             config.paths, cache=_absolute(config.paths.cache), runs=_absolute(config.paths.runs)
         ),
         data=config.data if config.data == "miniature" else _absolute(config.data),
+        plugins=tuple(map(_absolute, config.plugins)),
         privacy=replace(config.privacy, csv=_found(config.privacy.csv)),
         filters=replace(
             config.filters, review=config.filters.review and _absolute(config.filters.review)

@@ -88,6 +88,7 @@ def policy_of(config: Config, ratio: float) -> Policy:
         numbers="exact",
         budget=NO_BUDGET,
         task=config.task,
+        plugins=config.plugins,
         bertscore=config.evaluation.bertscore,
         bounds=UNBOUNDED,
         epsilon=None,

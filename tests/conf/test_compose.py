@@ -274,14 +274,6 @@ def test_a_value_outside_its_bounds_is_refused(
         ({"methods": ["device", "device"]}, "methods must not repeat 'device'"),
         ({"ratios": []}, "ratios must hold at least one ratio"),
         ({"ratios": [0.5, 0.5]}, "ratios must not repeat '0.5'"),
-        (
-            {"task__pair": "citation"},
-            "task.pair=citation exists for lamp_1 only, the task is lamp_4",
-        ),
-        (
-            {"task__name": "lamp_2", "stream__synth_response": "generate"},
-            "stream.synth_response must be keep for lamp_2",
-        ),
         ({"world__history_min": 99}, "world.history_min must be <= world.history_max, got 99 > "),
         ({"users": 300}, "world.population must be > 300 to leave public users beside the target "),
         (

@@ -84,6 +84,10 @@ def test_a_method_that_cannot_be_is_refused_and_leaves_nothing(registries, metho
         ),
         (["methods=[rkd_ft]", "privacy.redact=[input]"], "privacy.redact and the method rkd_ft"),
         (["methods=[cdcda,nothing]"], "unknown 'nothing'.*plugins="),
+        (
+            ["methods=[dac24]", "task=lamp_2", "stream.synth_response=generate"],
+            "stream.synth_response must be keep for lamp_2",
+        ),
         (["methods=[unified]", *DEPLOYED], "unified reads every user's history"),
     ],
 )

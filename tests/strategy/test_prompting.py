@@ -129,7 +129,6 @@ def test_a_prefill_belongs_to_the_reply():
     ("words", "message"),
     [
         (["augmenter.prompt=rewrite"], "has learned the prompt 'paper' alone"),
-        (["task=lamp_4", "augmenter.labels=written"], "no effect for lamp_4"),
         (["augmenter.examples=3"], "no effect beside augmenter.prompt=paper"),
         (["augmenter=openai", "augmenter.prefill=a"], "augmenter.prefill exists for models"),
         (["augmenter=replay"], "augmenter.file is required"),
@@ -140,3 +139,9 @@ def test_a_prefill_belongs_to_the_reply():
 def test_settings_without_effect_are_refused(words, message):
     with pytest.raises(ConfigError, match=message):
         compose(words)
+
+
+def test_how_labels_are_read_is_refused_where_a_task_has_none():
+    assert make_prompt(_config("paper", labels="written"), TAGGING).labels
+    with pytest.raises(ConfigError, match=r"augmenter.labels=written has no effect for lamp_7"):
+        make_prompt(_config("paper", labels="written"), TWEET)
