@@ -160,6 +160,19 @@ def _portion(config: Config) -> Iterator[str]:
             yield f"{key} and drift.cut exclude each other: both say what is asked and trained on"
 
 
+def _files(config: Config) -> Iterator[str]:
+    if config.files != "oppu":
+        return
+    if config.data == MINIATURE:
+        yield "files=oppu needs data=<folder with OPPU's processed data>"
+    if config.split != "auto":
+        yield f"files=oppu needs split=auto, got {config.split}: its files say who is asked what"
+    if config.part != "dev":
+        yield f"files=oppu has no parts, got part={config.part}; leave it out"
+    if config.drift.cut is not None:
+        yield "files=oppu and drift.cut exclude each other: both say what is asked and trained on"
+
+
 def _is_date(text: str) -> bool:
     try:
         return date.fromisoformat(text).isoformat() == text
@@ -412,6 +425,7 @@ RULES: tuple[Callable[[Config], Iterator[str]], ...] = (
     _world,
     _drift,
     _portion,
+    _files,
     _tune,
     _build,
     _checkpoints,

@@ -806,6 +806,8 @@ class Config:
     Attributes:
         data: "miniature", or a folder with LaMP_n/<part>_questions.json and _outputs.json; for
             task=dialogue a folder or file of dialogues.
+        files: Form of the files in ``data``: "lamp" as the official server has them, or "oppu" as
+            Tan et al. (EMNLP 2024) publish them, which say themselves who is a target user.
         part: Which official file: train, dev or test.
         split: "time" groups questions by user_id and needs dates; "user" makes each question a
             user where there is no user_id; "auto" takes "time" where the files allow it. "holdout"
@@ -856,6 +858,7 @@ class Config:
     drift: DriftConfig = field(default_factory=DriftConfig)
     tune: TuneConfig = field(default_factory=TuneConfig)
     data: str = "miniature"
+    files: Literal["lamp", "oppu"] = "lamp"
     part: Literal["train", "dev", "test"] = "dev"
     split: Literal["auto", "time", "user", "holdout"] = "auto"
     holdout: Annotated[float, Field(gt=0, lt=1)] = 0.3

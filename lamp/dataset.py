@@ -8,7 +8,7 @@ counted, and left out unless ``evaluation.exclude_contaminated`` is off.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from lamp import drift, holdout
 from lamp.contamination import given_away, kept_apart, person_notes
 from lamp.dialogue.users import dialogue_users
 from lamp.official import read_official
+from lamp.oppu import read_oppu
 from lamp.records import Query, UserHistory
 from lamp.splits import Member, Split, split_questions
 from lamp.tasks import Task, make_pair, task
@@ -41,10 +42,11 @@ class LampData:
         task: The task.
         targets: Users that are adapted and scored, sorted by user id.
         public: Users that base models may be tuned on, sorted by user id.
-        split: "time", "user", "holdout" or "dialogue".
+        split: "time", "user", "holdout", "oppu" or "dialogue".
         contaminated: Target user -> ids of the queries that the user's own history gives away.
         notes: What the log and the report should say about the data.
-        skipped: Ids of the users with even longer histories that ``skip_users`` set aside.
+        skipped: Ids of the users with even longer histories that ``skip_users`` set aside, and of
+            target users of OPPU's files beyond ``users``.
         ages: Query id -> whole years since ``drift.cut``; empty without one.
         left_out: Records of public users that are left out as a target or skipped user has, or is
             asked, the same.
@@ -81,6 +83,10 @@ def load(config: Config) -> LampData:
         _check_limits(config)
         users, notes = dialogue_users(config)
         return _assign(config, chosen, Split("dialogue", (), notes), users)
+    if config.files == "oppu":
+        found = read_oppu(Path(config.data).expanduser(), chosen)
+        users = _histories(found.split, found.golds, chosen, config.task.max_field_words)
+        return _assign(config, chosen, found.split, users, found.targets)
     official = read_official(_folder(config), chosen, config.part, config.split)
     split = split_questions(official.questions, config.split, official.where)
     split = replace(split, notes=(*official.notes, *split.notes))
@@ -256,25 +262,38 @@ def _assign_cut(config: Config, task: Task, split: Split, users: Sequence[UserHi
     )
 
 
-def _assign(config: Config, task: Task, split: Split, users: Sequence[UserHistory]) -> LampData:
-    whole = sorted(users, key=lambda user: _rank(user, {}))
+def _assign(
+    config: Config,
+    task: Task,
+    split: Split,
+    users: Sequence[UserHistory],
+    named: Collection[str] | None = None,
+) -> LampData:
+    """Part users into target and public ones; ``named`` are those that alone may be target users.
+
+    Named users beyond ``users`` are neither.
+    """
+    ordered = sorted(users, key=lambda user: _rank(user, {}))
+    eligible = [user for user in ordered if named is None or user.user_id in named]
+    whole = [*eligible, *(user for user in ordered if named and user.user_id not in named)]
     first, last = config.skip_users, config.skip_users + config.users
-    if last > len(whole):
+    if last > len(eligible):
         skipped = f" after skip_users={first}" if first else ""
         raise DataError(
             f"users: {config.users} target users are asked for{skipped}, the data of {task.name} "
-            f"has {len(whole)}; lower `users` or take more data"
+            f"has {len(eligible)}; lower `users` or take more data"
         )
+    set_apart = last if named is None else len(eligible)
     ranked, parts = holdout.take_parts(whole, task, holdout.portion_of(config, whole))
     exclude = config.evaluation.exclude_contaminated
     targets, contaminated = _scored(ranked[first:last], task, exclude, config.max_queries)
-    public = kept_apart(ranked[last:], whole[:last], task, config.task.max_field_words)
+    public = kept_apart(ranked[set_apart:], whole[:last], task, config.task.max_field_words)
     notes = (
         *split.notes,
         *parts,
         *person_notes(whole),
         *public.notes(),
-        *_tie_notes(whole, first, last),
+        *_tie_notes(eligible, first, last),
         *_label_notes(ranked, task),
         *_contamination_notes(contaminated, targets, exclude),
         *(() if public.users else (NO_PUBLIC,)),
@@ -286,7 +305,7 @@ def _assign(config: Config, task: Task, split: Split, users: Sequence[UserHistor
         split=split.name,
         contaminated=contaminated,
         notes=notes,
-        skipped=tuple(sorted(user.user_id for user in ranked[:first])),
+        skipped=tuple(sorted(user.user_id for user in (*ranked[:first], *ranked[last:set_apart]))),
         left_out=public.records,
         lengths={user.user_id: len(user.profile) for user in whole},
     )

@@ -141,12 +141,12 @@ def read_questions(
             most profile items are malformed: lack a field, or have a value of the wrong type.
     """
     where = display_name(path)
-    entries = _expect(_load(path), list, where, "the official form is a list of questions")
+    entries = expect(load(path), list, where, "the official form is a list of questions")
     if not entries:
         raise DataError(f"{where}: expected questions, got an empty list; fetch the file again")
-    _refuse_duplicates(entries, where, "question")
+    refuse_duplicates(entries, where, "question")
     asked, items = Sieve("questions", where), Sieve("profile items", where)
-    reader = _QuestionReader(where, fields, numeric, items)
+    reader = QuestionReader(where, fields, numeric, items)
     questions = tuple(
         question
         for number, entry in enumerate(entries, start=1)
@@ -169,10 +169,10 @@ def read_outputs(path: Path, numeric: bool = False) -> Outputs:
             malformed.
     """
     where = display_name(path)
-    content = _expect(_load(path), dict, where, "the official form is {task, golds}")
-    task = _text(content, "task", where)
-    entries = _expect(content.get("golds", _MISSING), list, f"{where}, field 'golds'", _ADD)
-    _refuse_duplicates(entries, where, "gold")
+    content = expect(load(path), dict, where, "the official form is {task, golds}")
+    task = text_field(content, "task", where)
+    entries = expect(content.get("golds", _MISSING), list, f"{where}, field 'golds'", _ADD)
+    refuse_duplicates(entries, where, "gold")
     sieve = Sieve("golds", where)
     golds = dict(
         gold
@@ -208,7 +208,12 @@ def write_predictions(path: Path, task: Task, predictions: Mapping[str, str]) ->
     write_outputs(path, task, clean)
 
 
-def _load(path: Path) -> Any:
+def load(path: Path) -> Any:
+    """Parse a file of JSON, or of JSON lines, which gives a list.
+
+    Raises:
+        DataError: If it is missing or broken.
+    """
     where, text = display_name(path), read_text(path, _FETCH)
     try:
         return parse_json(text, where, unique=False)
@@ -220,7 +225,7 @@ def _load(path: Path) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class _QuestionReader:
+class QuestionReader:
     """Reads the questions of one file; malformed profile items go into ``items``."""
 
     where: str
@@ -229,23 +234,25 @@ class _QuestionReader:
     items: Sieve
 
     def read(self, entry: Any, number: int) -> Question:
+        """Read one entry of a question file."""
         where = f"{self.where}, question number {number}"
-        record = _expect(entry, dict, where, "a question is an object with id, input and profile")
-        identifier = _identifier(record, "id", where)
+        record = expect(entry, dict, where, "a question is an object with id, input and profile")
+        identifier = id_field(record, "id", where)
         where = f"{self.where}, question {shown(identifier)}"
-        text = _text(record, "input", where)
-        profile = _expect(record.get("profile", _MISSING), list, f"{where}, field 'profile'", _ADD)
-        items = self._profile(profile, where)
+        text = text_field(record, "input", where)
+        profile = expect(record.get("profile", _MISSING), list, f"{where}, field 'profile'", _ADD)
+        items = self.profile(profile, where)
         if not items:
             got = "none that can be used" if profile else "none"
             raise MalformedError(
                 f"{where}, field 'profile': expected at least one item, got {got}; "
                 "leave users without a history out of the file"
             )
-        user_id = None if record.get("user_id") is None else _identifier(record, "user_id", where)
+        user_id = None if record.get("user_id") is None else id_field(record, "user_id", where)
         return Question(identifier, text, items, user_id)
 
-    def _profile(self, profile: list[Any], where: str) -> tuple[ProfileItem, ...]:
+    def profile(self, profile: list[Any], where: str) -> tuple[ProfileItem, ...]:
+        """Read the items of one history."""
         places: dict[str, int] = {}
         return tuple(
             item
@@ -255,14 +262,14 @@ class _QuestionReader:
 
     def _item(self, entry: Any, number: int, question: str, places: dict[str, int]) -> ProfileItem:
         where = f"{question}, profile item number {number}"
-        record = _expect(entry, dict, where, "a profile item is an object with id and text fields")
-        identifier = _identifier(record, "id", where)
+        record = expect(entry, dict, where, "a profile item is an object with id and text fields")
+        identifier = id_field(record, "id", where)
         where = f"{question}, profile item {shown(identifier)}"
         for name in self.fields:
-            if not _text(record, name, where, name in self.numeric).strip():
+            if not text_field(record, name, where, name in self.numeric).strip():
                 raise MalformedError(f"{where}, field '{name}': expected a text, got blank; {_ADD}")
         texts = {
-            name: _text(record, name, where, name in self.numeric)
+            name: text_field(record, name, where, name in self.numeric)
             for name, value in record.items()
             if name not in ("id", "date") and value is not None
         }
@@ -277,9 +284,9 @@ class _QuestionReader:
 
 def _gold(entry: Any, number: int, file: str, numeric: bool) -> tuple[str, str]:
     where = f"{file}, gold number {number}"
-    record = _expect(entry, dict, where, "a gold is an object with id and output")
-    identifier = _identifier(record, "id", where)
-    return identifier, _text(record, "output", f"{file}, gold {shown(identifier)}", numeric)
+    record = expect(entry, dict, where, "a gold is an object with id and output")
+    identifier = id_field(record, "id", where)
+    return identifier, text_field(record, "output", f"{file}, gold {shown(identifier)}", numeric)
 
 
 def _date(record: dict[str, Any], where: str) -> str | None:
@@ -287,11 +294,16 @@ def _date(record: dict[str, Any], where: str) -> str | None:
     value = record.get("date")
     if value is None or value == "":
         return None
-    return _text(record, "date", where, number=True).strip() or None
+    return text_field(record, "date", where, number=True).strip() or None
 
 
-def _identifier(record: dict[str, Any], name: str, where: str) -> str:
-    identifier = _text(record, name, where, number=True)
+def id_field(record: dict[str, Any], name: str, where: str) -> str:
+    """An id in ``record``, a string or a number.
+
+    Raises:
+        MalformedError: If there is none.
+    """
+    identifier = text_field(record, name, where, number=True)
     if not identifier:
         raise MalformedError(
             f"{where}, field '{name}': expected an id, got an empty string; {_ADD}"
@@ -299,13 +311,18 @@ def _identifier(record: dict[str, Any], name: str, where: str) -> str:
     return identifier
 
 
-def _text(record: dict[str, Any], name: str, where: str, number: bool = False) -> str:
+def text_field(record: dict[str, Any], name: str, where: str, number: bool = False) -> str:
+    """A text in ``record``; with ``number`` a number counts as one.
+
+    Raises:
+        MalformedError: If there is none.
+    """
     value = record.get(name, _MISSING)
     if number and type(value) in (int, float):
         whole = type(value) is float and value.is_integer()  # pandas makes 2011.0 of 2011
         return str(int(value) if whole else value)
     remedy = _ADD if value is _MISSING or value is None else _STRING
-    text: str = _expect(value, str, f"{where}, field {shown(name)}", remedy)
+    text: str = expect(value, str, f"{where}, field {shown(name)}", remedy)
     return text if text.isascii() else _whole(text)
 
 
@@ -318,7 +335,12 @@ def _whole(text: str) -> str:
     return text
 
 
-def _expect(value: Any, kind: type, where: str, remedy: str) -> Any:
+def expect(value: Any, kind: type, where: str, remedy: str) -> Any:
+    """Return ``value`` where it is of ``kind``.
+
+    Raises:
+        MalformedError: If it is not; the message ends with the remedy.
+    """
     if isinstance(value, kind):
         return value
     raise MalformedError(f"{where}: expected {_JSON_TYPES[kind]}, got {_found(value)}; {remedy}")
@@ -336,7 +358,12 @@ def _found(value: Any) -> str:
     return name
 
 
-def _refuse_duplicates(entries: Iterable[Any], where: str, noun: str) -> None:
+def refuse_duplicates(entries: Iterable[Any], where: str, noun: str) -> None:
+    """Refuse entries of which two have one id.
+
+    Raises:
+        DataError: Naming both.
+    """
     places: dict[str, int] = {}
     for number, entry in enumerate(entries, start=1):
         value = entry.get("id") if isinstance(entry, dict) else None

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from conf.errors import DataError
 from lamp import files
-from lamp.files import MalformedError, Outputs, Question, Sieve
+from lamp.files import MalformedError, Outputs, Question, Questions, Sieve
 from lamp.labels import normalise_label
 from lamp.metrics import HIGHEST_STARS, LOWEST_STARS, is_answer
 from lamp.records import Query
@@ -108,20 +108,28 @@ def read_official(folder: Path, task: Task, part: str, split: str) -> Official:
 
 
 def _read_histories(path: Path, task: Task) -> Official:
-    read = files.read_questions(path, task.fields, numeric=_numeric(task))
+    read = files.read_questions(path, task.fields, numeric=numeric_fields(task))
     return Official(display_name(path), read.questions, {}, tuple(_notes(read.left_out, (), [])))
 
 
-def _numeric(task: Task) -> tuple[str, ...]:
-    """Fields that may be numbers in a file."""
+def numeric_fields(task: Task) -> tuple[str, ...]:
+    """Profile fields that may be numbers in a file."""
     return (task.response_field,) if task.pair_labels else ()
 
 
 def _read(questions_path: Path, outputs_path: Path, task: Task) -> Official:
-    where = display_name(questions_path)
-    read = files.read_questions(questions_path, task.fields, numeric=_numeric(task))
+    read = files.read_questions(questions_path, task.fields, numeric=numeric_fields(task))
     outputs = files.read_outputs(outputs_path, numeric=task.kind != "text")
     _check_task(outputs, task, display_name(outputs_path))
+    return pair_up(read, outputs, task, display_name(questions_path))
+
+
+def pair_up(read: Questions, outputs: Outputs, task: Task, where: str) -> Official:
+    """Pair questions with their golds, and labels with the task's spelling.
+
+    Raises:
+        DataError: If most of the questions cannot be used, or no record has a label of the task.
+    """
     questions = [_with_labels(question, task) for question in read.questions]
     _refuse_strange_labels(questions, task, where)
     asked = Sieve("questions", where)
@@ -151,9 +159,10 @@ def _with_labels(question: Question, task: Task) -> Question:
         return question
     name = task.response_field
     items = tuple(
-        replace(item, fields={**item.fields, name: normalise_label(task, text) or text})
+        item if label in (None, text) else replace(item, fields={**item.fields, name: label})
         for item in question.profile
         for text in (item.fields[name],)
+        for label in (normalise_label(task, text),)
     )
     return replace(question, profile=items)
 

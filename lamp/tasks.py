@@ -82,6 +82,7 @@ class Task:
         query_after: What stands after it; "" where the text ends the query.
         retrieval: How its records stand in a prompt of the methods with RAG; None gives LaMP's
             common form.
+        oppu: Folder of its files in OPPU's processed data; "" where these have none.
         dialogues: Whether its records come from files of dialogues, not from official files.
     """
 
@@ -99,6 +100,7 @@ class Task:
     query_before: str
     query_after: str = ""
     retrieval: Wording | None = None
+    oppu: str = ""
     dialogues: bool = False
 
     @property
@@ -133,6 +135,7 @@ TASKS: dict[str, Task] = {  # in the order of registration; register() adds to i
         kind="classification",
         labels=("[1]", "[2]"),
         folder="LaMP_1",
+        oppu="citation",
         input_field="abstract",
         response_field="title",
         pair_prompt=_ABSTRACT_PROMPT + SLOT,
@@ -147,6 +150,7 @@ TASKS: dict[str, Task] = {  # in the order of registration; register() adds to i
         kind="classification",
         labels=MOVIE_TAGS,
         folder="LaMP_2/new",
+        oppu="movie_tagging",
         input_field="description",
         response_field="tag",
         pair_labels=MOVIE_TAGS,
@@ -161,6 +165,7 @@ TASKS: dict[str, Task] = {  # in the order of registration; register() adds to i
         kind="rating",
         labels=STARS,
         folder="LaMP_3",
+        oppu="product_rating",
         input_field="text",
         response_field="score",
         pair_labels=STARS,
@@ -174,6 +179,7 @@ TASKS: dict[str, Task] = {  # in the order of registration; register() adds to i
         title="LaMP-4 news headline",
         kind="text",
         folder="LaMP_4",
+        oppu="news_headline",
         input_field="text",
         response_field="title",
         pair_prompt=_ARTICLE_PROMPT + SLOT,
@@ -186,6 +192,7 @@ TASKS: dict[str, Task] = {  # in the order of registration; register() adds to i
         title="LaMP-5 scholarly title",
         kind="text",
         folder="LaMP_5",
+        oppu="scholarly_title",
         input_field="abstract",
         response_field="title",
         pair_prompt=_ABSTRACT_PROMPT + SLOT,
@@ -198,6 +205,7 @@ TASKS: dict[str, Task] = {  # in the order of registration; register() adds to i
         title="LaMP-7 tweet paraphrase",
         kind="text",
         folder="LaMP_7",
+        oppu="tweet_paraphrase",
         input_field="text",
         response_field="",
         pair_prompt="tweet:",

@@ -30,6 +30,7 @@ REQUIRED = {  # what a preset leaves to the command line
         f"experiment/{name}.yaml": ["data=lamp"]
         for name in (
             "paper",
+            "oppu",
             "table1",
             "table2",
             "table3",
