@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3 || command -v pyth
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-CODE := $(if $(wildcard benchmarks/*.py),benchmarks) clients conf lamp models protocol sim storage strategy
+CODE := $(if $(wildcard benchmarks/*.py),benchmarks) clients conf examples lamp models protocol sim storage strategy
 
 # Tests are many small computations: more threads only get in each other's way. Nothing in them is
 # compiled, and the import of what would do it takes seconds in each process.

@@ -1,4 +1,4 @@
-"""docs/own-data.md works as it stands: its files load, its task record makes pairs."""
+"""docs/own-data.md works as it stands: its files load, its plugins register."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
-import yaml
 
+from conf import plugins
+from conf.compose import compose
 from lamp.dataset import load
 from lamp.records import Pair, ProfileItem, Query
-from lamp.tasks import TASKS, Task, make_pair, query_text, training_prompt
+from lamp.tasks import TASKS, make_pair, query_text, task, training_prompt
+from protocol.wire import WIRE_TABLE
+from strategy.arms import make_arms
 
 PAGE = Path(__file__).parents[2] / "docs" / "own-data.md"
 
@@ -36,20 +39,31 @@ def test_the_pages_two_files_are_data_of_two_users(make_config, tmp_path):
     assert bob.user_id == "bob"
 
 
-def test_the_pages_task_record_makes_pairs_and_reads_queries():
-    tasks: dict[str, Task] = {}
-    (block,) = blocks("python")
-    exec(block, {"TASKS": tasks, "Task": Task})
-    mail = tasks["mail"]
+@pytest.fixture
+def load_block(registries, tmp_path):
+    def load_block(number: int) -> None:
+        path = tmp_path / f"block{number}.py"
+        path.write_text(blocks("python")[number], encoding="utf-8")
+        plugins.load([str(path)])
+
+    return load_block
+
+
+def test_the_pages_task_file_registers_a_task_that_makes_pairs_and_reads_queries(load_block):
+    load_block(0)
+    mail = task(compose(["task=mail"]).task)
     pair = make_pair(mail, ProfileItem("i", {"body": "See you.", "subject": "Bye"}), max_words=9)
     prompt, completion = training_prompt(mail, pair)
     assert (prompt, completion) == ("Write the subject line of this mail: See you.", "Bye")
     assert query_text(mail, Query("q", prompt, "Bye")) == "See you."
 
 
-def test_the_pages_defaults_are_those_of_a_task_group():
-    (block,) = blocks("yaml")
-    assert yaml.safe_load(block).keys() == {"name", "max_new_tokens"}
+def test_the_pages_methods_register_with_their_recipe_and_wire_row(load_block):
+    load_block(1)
+    long_ft, all_pairs = make_arms(["long_ft", "all_pairs"], None)
+    assert long_ft.recipe(compose([])).epochs == 4
+    assert WIRE_TABLE["long_ft"].up == frozenset()
+    assert all_pairs.method.needs == WIRE_TABLE["all_pairs"]
 
 
 @pytest.mark.parametrize("name", [*TASKS])
