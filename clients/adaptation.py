@@ -8,7 +8,7 @@ so cdcda with nothing shared is direct_ft to the last byte, and paired compariso
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
 import torch
@@ -23,7 +23,7 @@ from conf.seeds import derive_seed
 from lamp import tasks
 from models import lora, training
 from models.chat import Encoded, encode_pairs
-from models.distillation import distilled
+from models.distillation import taught
 from models.multi_lora.cohort import CohortJob, CohortResult, train_one
 from models.private_training import (
     Draws,
@@ -46,22 +46,15 @@ class Training:
 
     Attributes:
         job: Examples (D_u first, then what is added to it), schedule, seeds and first weights.
-        objective: Loss with a teacher; None is the cross-entropy.
         guarantee: What DP-SGD is to keep; None trains without.
         records: Per record of D_u the places of its examples, for DP-SGD.
         draws: Where DP-SGD's draws and noise come from.
     """
 
     job: CohortJob
-    objective: training.Objective | None = None
     guarantee: Guarantee | None = None
     records: tuple[tuple[int, ...], ...] = ()
     draws: Draws | None = None
-
-    @property
-    def stackable(self) -> bool:
-        """Whether it can be trained in one pass with other users'."""
-        return self.objective is None and self.guarantee is None
 
 
 def adapt(
@@ -89,9 +82,9 @@ def adapt(
 def _save_point(
     device: Device, request: AdaptRequest, what: Training, settings: DeviceSettings
 ) -> SavePoint | None:
-    """Where the training keeps its place; private ones, with a teacher or averaged, keep none."""
+    """Where the training keeps its place; private ones, with arrays in the message, keep none."""
     qlora, job = settings.qlora, what.job
-    if not qlora.save_every or not what.stackable or job.start:
+    if not qlora.save_every or what.guarantee or job.start or request.logits:
         return None
     examples = [[example.input_ids, example.labels] for example in job.examples]
     seeds = [job.adapter_seed, job.batch_seed]
@@ -113,7 +106,7 @@ def prepare(
     require_capacity(device, base, training=True)
     recipe, user = recipe_from_json(request.recipe), device.user_id
     outbound.check_recipe(device, recipe)
-    examples = _examples(device, base, request, settings)
+    examples = _with_teacher(device, base, request, _examples(device, base, request, settings))
     own = () if recipe.federated else (user,)  # a federated adapter starts alike on all devices
     later = (recipe.round,) if recipe.round else ()
     epochs = recipe.epochs or settings.qlora.epochs
@@ -125,11 +118,12 @@ def prepare(
         adapter_seed=derive_seed(request.seed, *own, "adapter"),
         batch_seed=derive_seed(request.seed, user, "batches", *later),
         start=_start(base, request),
+        distillation=recipe.distillation,
     )
     if recipe.epsilon is not None:
         return _private(device, request, recipe, job)
     private_budget.let_plain(device)
-    return Training(job, _objective(device, request, recipe, examples))
+    return Training(job)
 
 
 def _private(device: Device, request: AdaptRequest, recipe: Recipe, job: CohortJob) -> Training:
@@ -208,33 +202,23 @@ def shared_sources(request: AdaptRequest) -> list[str]:
 
 
 def train_alone(base: Base, what: Training, saved: SavePoint | None = None) -> CohortResult:
-    """Train one user alone; a private training and one with a teacher have loops of their own."""
-    job = what.job
-    if what.stackable:
-        report = train_one(base.model, base.tokenizer.pad_token_id, job, saved=saved)
+    """Train one user alone; a private training has a loop of its own, record by record."""
+    job, pad_id = what.job, base.tokenizer.pad_token_id
+    if what.guarantee is None or what.draws is None:
+        report = train_one(base.model, pad_id, job, saved=saved)
         return CohortResult(report, dict(lora.lora_parameters(base.model)))
     if job.start:
         lora.fill(base.model, job.start, "of the message")
     else:
         lora.reset(base.model, job.adapter_seed)
-    if what.guarantee is not None and what.draws is not None:
-        report = train_privately(
-            base.model,
-            base.tokenizer.pad_token_id,
-            [[job.examples[place] for place in record] for record in what.records],
-            job.schedule,
-            what.guarantee,
-            what.draws,
-            job.batch_seed,
-        )
-        return CohortResult(report, dict(lora.lora_parameters(base.model)))
-    report = training.train(
+    report = train_privately(
         base.model,
-        base.tokenizer.pad_token_id,
-        job.examples,
+        pad_id,
+        [[job.examples[place] for place in record] for record in what.records],
         job.schedule,
-        seed=job.batch_seed,
-        objective=what.objective,
+        what.guarantee,
+        what.draws,
+        job.batch_seed,
     )
     return CohortResult(report, dict(lora.lora_parameters(base.model)))
 
@@ -247,18 +231,19 @@ def _start(base: Base, request: AdaptRequest) -> dict[str, torch.Tensor] | None:
     return tensors or None
 
 
-def _objective(
-    device: Device, request: AdaptRequest, recipe: Recipe, examples: Sequence[Encoded]
-) -> training.Objective | None:
-    """The loss with the teacher's logits, where the message brings them; D_u stands first."""
-    if not request.logits:
-        return None
+def _with_teacher(
+    device: Device, base: Base, request: AdaptRequest, examples: list[Encoded]
+) -> list[Encoded]:
+    """The examples, with what the teacher says of them where the message brings it.
+
+    D_u stands first.
+    """
     teacher = {
         index: torch.from_numpy(request.logits[pair.id])
         for index, pair in enumerate(device.history.pairs)
         if pair.id in request.logits
     }
-    return distilled(examples, teacher, recipe.distillation)
+    return taught(examples, teacher, base.model.config.vocab_size) if teacher else examples
 
 
 def _numpy(weights: Mapping[str, torch.Tensor]) -> Arrays:

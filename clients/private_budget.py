@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from clients.folder import Device
 from conf.errors import BudgetError
-from models.private_training import Guarantee, Training, composed_epsilon, plan
+from models.private_training import AccountedTraining, Guarantee, composed_epsilon, plan
 from storage import atomic, chain, jsonlines
 from storage.locks import locked
 
@@ -38,7 +38,7 @@ def spend(device: Device, guarantee: Guarantee, records: int, batch_size: int, s
     training = plan(guarantee, records, batch_size, steps)
     with locked(device.folder / ".private.lock"):
         before = [
-            Training(line["sigma"], line["rate"], line["steps"])
+            AccountedTraining(line["sigma"], line["rate"], line["steps"])
             for line in jsonlines.read(device.folder / FILE)
         ]
         if policy.epsilon is not None:

@@ -1,10 +1,8 @@
-"""Reverse-KL distillation: cross-entropy on D_u plus the student's divergence from a teacher.
+"""What a teacher says of given texts, short enough to travel, and the examples that learn from it.
 
-    L = CE(batch) + weight * 1/|M| sum_{t in M} sum_v p_S(v) [log p_S(v) - log p_T(v)]
-
-M are the scored tokens of the batch's taught examples. The texts are given, not sampled from the
-student, so this is the off-policy form (as in TRL's GKD with beta 1 and lambda 0), not MiniLLM
-proper. Teacher and student must have the same vocabulary; the sum goes over all of it.
+Up to a vocabulary of ``EXACT_VOCABULARY`` the teacher's logits travel as they are. Above, each
+scored token brings the k most likely tokens with their log probabilities, and the mass of all
+others together; k is at most ``TOP``.
 """
 
 from __future__ import annotations
@@ -13,86 +11,107 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from peft import PeftModel
-from torch.nn.functional import cross_entropy, log_softmax
+from torch.nn.functional import log_softmax
 from transformers import PreTrainedModel
 
 from conf.errors import ModelError
+from models.batch import collate
 from models.chat import Encoded, num_scored
-from models.training import Batch, Objective, collate, scored_logits
+from models.losses import Taught, before_head, chunk_rows
+
+EXACT_VOCABULARY = 4096
+TOP = 256
+_LEAST = -80.0  # log mass of a remainder that float32 cannot tell from none
 
 
-def reverse_kl(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """Return the mean over tokens of KL(student || teacher), in nats; 0 without tokens.
-
-    Args:
-        student: (S, V) logits.
-        teacher: (S, V) logits.
-    """
-    if not len(student):
-        return student.sum()  # zero, with the graph that backward needs
-    log_student = log_softmax(student.float(), dim=-1)
-    log_teacher = log_softmax(teacher.float(), dim=-1)
-    return (log_student.exp() * (log_student - log_teacher)).sum(dim=-1).mean()
-
-
-def distilled(
-    examples: Sequence[Encoded], teacher: Mapping[int, torch.Tensor], weight: float
-) -> Objective:
-    """Return the loss above for :func:`models.training.train`.
+def truncated(logits: torch.Tensor, top: int = TOP) -> torch.Tensor:
+    """Return the k most likely tokens with their log probabilities, and the others' mass.
 
     Args:
-        examples: The training examples.
-        teacher: Index of an example -> its teacher logits (scored tokens, V), any float type.
-        weight: Weight of the reverse KL.
+        logits: (S, V), more than ``top`` columns.
+        top: k.
 
-    Raises:
-        ModelError: If an example's teacher logits are not one row for each of its scored tokens.
+    Returns:
+        (S, k + 1, 2) float32: token and log probability, ascending by token; at last -1 and the log
+        of the remaining mass.
     """
-    for index, logits in teacher.items():
-        scored = num_scored(examples[index])
-        if logits.ndim != 2 or len(logits) != scored:
-            raise ModelError(
-                f"teacher logits: expected ({scored}, vocabulary) for example {index}, got "
-                f"{tuple(logits.shape)}; teacher and student must encode the text alike"
-            )
-
-    def objective(
-        model: PreTrainedModel | PeftModel, batch: Batch, chosen: Sequence[int]
-    ) -> torch.Tensor:
-        student = scored_logits(model, batch)
-        loss = cross_entropy(student, batch.targets)
-        rows = student.split(batch.scored.sum(dim=1).tolist())
-        pairs = [(row, teacher[i]) for row, i in zip(rows, chosen, strict=True) if i in teacher]
-        if not pairs:
-            return loss
-        taught = torch.cat([row for row, _ in pairs])
-        given = torch.cat([logits for _, logits in pairs]).to(taught.device)
-        _require_same_vocabulary(taught, given)
-        return loss + weight * reverse_kl(taught, given)
-
-    return objective
+    log_probabilities = log_softmax(logits.float(), dim=-1)
+    tokens = log_probabilities.topk(top, dim=-1).indices.sort(dim=-1).values
+    rest = log_probabilities.scatter(-1, tokens, -torch.inf).logsumexp(-1, keepdim=True)
+    values = torch.cat([log_probabilities.gather(-1, tokens), rest.clamp_min(_LEAST)], dim=-1)
+    named = torch.cat([tokens, torch.full_like(tokens[:, :1], -1)], dim=-1)
+    return torch.stack([named.float(), values], dim=-1)
 
 
 @torch.inference_mode()
 def teacher_logits(
     model: PreTrainedModel | PeftModel, examples: Sequence[Encoded], pad_id: int, batch_size: int
 ) -> list[torch.Tensor]:
-    """Return each example's logits at its scored positions: (scored tokens, V) float16, on the CPU.
+    """Return what the teacher says of each example's scored tokens, on the CPU.
 
-    Logits beyond float16's range are clipped to it.
+    (scored tokens, V) float16 logits, clipped to float16's range; above ``EXACT_VOCABULARY`` the
+    truncated form.
     """
-    limit = torch.finfo(torch.float16).max
     found: list[torch.Tensor] = []
     for start in range(0, len(examples), batch_size):
         batch = collate(examples[start : start + batch_size], pad_id, model.device)
-        logits = scored_logits(model.eval(), batch).clamp(-limit, limit).half().cpu()
-        found += [rows.clone() for rows in logits.split(batch.scored.sum(dim=1).tolist())]
+        states, head = before_head(
+            model.eval(),
+            batch.scored,
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+        )
+        said = torch.cat(
+            [_said(head(rows)).cpu() for rows in states.split(chunk_rows(states, head))]
+        )
+        found += [rows.clone() for rows in said.split(batch.scored.sum(dim=1).tolist())]
     return found
 
 
-def _require_same_vocabulary(student: torch.Tensor, teacher: torch.Tensor) -> None:
-    if student.shape[-1] != teacher.shape[-1]:
+def taught(
+    examples: Sequence[Encoded], teacher: Mapping[int, torch.Tensor], vocabulary: int
+) -> list[Encoded]:
+    """Return the examples, those of ``teacher`` with what it says of them.
+
+    Args:
+        examples: The training examples.
+        teacher: Index of an example -> (scored tokens, V) logits or the truncated form.
+        vocabulary: V of the student.
+
+    Raises:
+        ModelError: If the teacher has not one row for each scored token, or another vocabulary.
+    """
+    made = list(examples)
+    for index, rows in teacher.items():
+        example, scored = examples[index], num_scored(examples[index])
+        if rows.ndim not in (2, 3) or len(rows) != scored:
+            raise ModelError(
+                f"teacher logits: expected ({scored}, vocabulary) for example {index}, got "
+                f"{tuple(rows.shape)}; teacher and student must encode the text alike"
+            )
+        _require_vocabulary(rows, vocabulary)
+        made[index] = Taught(example.input_ids, example.labels, example.shortened, teacher=rows)
+    return made
+
+
+def _said(logits: torch.Tensor) -> torch.Tensor:
+    if logits.shape[-1] > EXACT_VOCABULARY:
+        return truncated(logits)
+    limit = torch.finfo(torch.float16).max
+    return logits.float().clamp(-limit, limit).half()
+
+
+def _require_vocabulary(rows: torch.Tensor, vocabulary: int) -> None:
+    if rows.ndim == 2:
+        fits, got = rows.shape[1] == vocabulary, str(rows.shape[1])
+    else:
+        tokens = rows[:, :-1, 0]
+        known = bool(((tokens >= 0) & (tokens < vocabulary)).all())
+        sized = rows.shape[1] > 1 and rows.shape[2] == 2
+        fits = sized and known and bool(rows.isfinite().all())
+        got = f"{tuple(rows.shape)}"
+    if not fits:
         raise ModelError(
-            f"teacher logits: expected a vocabulary of {student.shape[-1]} as the student's, got "
-            f"{teacher.shape[-1]}; rkd_ft needs two models of one vocabulary"
+            f"teacher logits: expected a vocabulary of {vocabulary} as the student's, got "
+            f"{got}; rkd_ft needs two models of one vocabulary"
         )

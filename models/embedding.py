@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from conf.errors import ModelError
 from models import lora
 from models.chat import encode_text, pad_id
+from models.losses import token_losses
 
 Masses = Literal["token", "surprisal", "hidden"]
 LAST_NORM = "norm"  # as Llama, Qwen, Mistral and Gemma call it
@@ -109,8 +110,7 @@ def _embed(
 
 def _surprisal(base: Any, states: torch.Tensor, ids: torch.Tensor) -> NDArray[np.float64]:
     """Return (T - 1,): -log p of each token after the first."""
-    logits = base.get_output_embeddings()(states[:-1]).float()
-    losses = torch.nn.functional.cross_entropy(logits, ids[1:], reduction="none")
+    losses = token_losses(states[:-1], base.get_output_embeddings(), ids[1:])
     surprisal: NDArray[np.float64] = losses.double().cpu().numpy()
     return surprisal
 

@@ -30,11 +30,10 @@ import torch
 from peft import PeftModel
 
 from models.chat import Encoded
+from models.losses import batch_loss
 from models.training import (
     Schedule,
     TrainReport,
-    batch_loss,
-    collate,
     learning_rates,
     peak_memory,
     require_finite,
@@ -61,7 +60,7 @@ class Guarantee:
 
 
 @dataclass(frozen=True, slots=True)
-class Training:
+class AccountedTraining:
     """What an accountant counts of one training.
 
     Attributes:
@@ -138,10 +137,10 @@ def noise_multiplier(guarantee: Guarantee, sample_rate: float, steps: int) -> fl
 
 def epsilon_of(sigma: float, delta: float, sample_rate: float, steps: int) -> float:
     """The epsilon that was spent, by the same accountant."""
-    return composed_epsilon([Training(sigma, sample_rate, steps)], delta)
+    return composed_epsilon([AccountedTraining(sigma, sample_rate, steps)], delta)
 
 
-def composed_epsilon(trainings: Sequence[Training], delta: float) -> float:
+def composed_epsilon(trainings: Sequence[AccountedTraining], delta: float) -> float:
     """The epsilon that all ``trainings`` on the same records spent together."""
     from opacus.accountants import RDPAccountant
 
@@ -152,10 +151,10 @@ def composed_epsilon(trainings: Sequence[Training], delta: float) -> float:
         return float(accountant.get_epsilon(delta))
 
 
-def plan(guarantee: Guarantee, records: int, batch_size: int, steps: int) -> Training:
+def plan(guarantee: Guarantee, records: int, batch_size: int, steps: int) -> AccountedTraining:
     """The noise and the sampling rate with which a training keeps ``guarantee``."""
     rate = min(1.0, batch_size / records)
-    return Training(noise_multiplier(guarantee, rate, steps), rate, steps)
+    return AccountedTraining(noise_multiplier(guarantee, rate, steps), rate, steps)
 
 
 def train_privately(
@@ -226,12 +225,12 @@ def _clipped_sum(
     mixed = model.dtype == torch.bfloat16
     for record in drawn:
         with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=mixed):
-            loss = batch_loss(model, collate(record, pad_id, model.device))
-        own = torch.autograd.grad(loss, list(trained))
+            found = batch_loss(model, record, pad_id)
+        own = torch.autograd.grad(found.total, list(trained))
         scale = clipping_factor(own, clip)
         for place, gradient in enumerate(own):
             total[place] += scale * gradient
-        losses.append(float(loss.detach()))
+        losses.append(float(found.loss(0.0)))
     return total, sum(losses) / max(1, len(losses))
 
 

@@ -19,16 +19,15 @@ import numpy as np
 import torch
 from peft import PeftModel
 from torch import nn
-from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from conf.errors import ModelError
 from conf.schema import QLoraConfig
 from conf.seeds import derive_seed
-from models.chat import IGNORED, Encoded
+from models.chat import Encoded
+from models.losses import TokenLosses, batch_loss
 
 OnStep = Callable[[int, int], None]
-Objective = Callable[[PreTrainedModel | PeftModel, "Batch", Sequence[int]], torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,23 +71,6 @@ class TrainReport:
     peak_memory_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Examples padded on the right.
-
-    Attributes:
-        input_ids: (B, T) int64.
-        attention_mask: (B, T) int64, 0 on padding.
-        scored: (B, T) bool, True where the next token counts.
-        targets: (S,) int64, the next tokens at the scored positions, row by row.
-    """
-
-    input_ids: torch.Tensor
-    attention_mask: torch.Tensor
-    scored: torch.Tensor
-    targets: torch.Tensor
-
-
 def steps_for(n_records: int, batch_size: int, epochs: int) -> int:
     """Return the optimizer steps of ``epochs`` passes; a short batch counts, no records give 0."""
     return math.ceil(n_records / batch_size) * epochs
@@ -113,7 +95,7 @@ def train(
     schedule: Schedule,
     seed: int,
     on_step: OnStep | None = None,
-    objective: Objective | None = None,
+    distillation: float = 0.0,
 ) -> TrainReport:
     """Train the parameters of ``model`` that require gradients; the model is left in eval mode.
 
@@ -129,7 +111,7 @@ def train(
             follow each other, each in its own order.
         seed: Seed of batches and dropout.
         on_step: Called after each step with the steps done and their total.
-        objective: Loss of a batch, given the indices of its examples; None is :func:`batch_loss`.
+        distillation: Weight of the reverse KL of examples that have a teacher.
 
     Raises:
         ModelError: If there are steps to take but no examples, or a loss is not finite.
@@ -141,7 +123,7 @@ def train(
     started = time.perf_counter()
     with training_mode(model, seed):
         losses, tokens = _run(
-            model, tokenizer_pad_id, examples, schedule, seed, on_step, objective or _plain
+            model, tokenizer_pad_id, examples, schedule, seed, on_step, distillation
         )
     require_finite(losses, schedule)
     require_finite_weights((w for w in model.parameters() if w.requires_grad), schedule)
@@ -175,44 +157,6 @@ def batches(n_examples: int, batch_size: int, steps: int, seed: int) -> Iterator
             left -= 1
 
 
-def collate(examples: Sequence[Encoded], pad_id: int, device: torch.device | str = "cpu") -> Batch:
-    """Pad ``examples`` on the right to the longest of them."""
-    width = max(len(example.input_ids) for example in examples)
-    ids = _padded([example.input_ids for example in examples], width, pad_id)
-    lengths = torch.tensor([len(example.input_ids) for example in examples])
-    following = _padded([example.labels[1:] for example in examples], width, IGNORED)
-    scored = following != IGNORED
-    attention_mask = (torch.arange(width) < lengths.unsqueeze(1)).long()
-    tensors = (ids, attention_mask, scored, following[scored])
-    return Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors))
-
-
-def batch_loss(model: PreTrainedModel | PeftModel, batch: Batch) -> torch.Tensor:
-    """Return the mean cross-entropy over the scored tokens of ``batch``, a float32 scalar."""
-    return cross_entropy(scored_logits(model, batch), batch.targets)
-
-
-def scored_logits(model: PreTrainedModel | PeftModel, batch: Batch) -> torch.Tensor:
-    """Return the (S, V) float32 logits at the scored positions of ``batch``.
-
-    The output layer sees the scored positions only: at a vocabulary of 151,936 that is most of the
-    memory of a step.
-    """
-    logits: torch.Tensor = model(
-        input_ids=batch.input_ids,
-        attention_mask=batch.attention_mask,
-        logits_to_keep=batch.scored,
-        use_cache=False,
-    ).logits
-    return logits.float()
-
-
-def _plain(
-    model: PreTrainedModel | PeftModel, batch: Batch, _chosen: Sequence[int]
-) -> torch.Tensor:
-    return batch_loss(model, batch)
-
-
 def _run(
     model: PreTrainedModel | PeftModel,
     pad_id: int,
@@ -220,21 +164,18 @@ def _run(
     schedule: Schedule,
     seed: int,
     on_step: OnStep | None,
-    objective: Objective,
+    distillation: float,
 ) -> tuple[tuple[float, ...], int]:
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(
         trained, lr=schedule.learning_rate, weight_decay=schedule.weight_decay, fused=True
     )
     order = batches(len(examples), schedule.batch_size, schedule.steps, seed)
-    losses, tokens = [], 0
+    losses, tokens = [], 0  # on the device: reading one here would wait for the step
     for done, (rate, chosen) in enumerate(zip(learning_rates(schedule), order, strict=True), 1):
         rows = [examples[index] for index in chosen]
-        batch = collate(rows, pad_id, model.device)
-        loss = _step(
-            model, optimizer, trained, partial(objective, model, batch, chosen), rate, schedule
-        )
-        losses.append(loss)  # stays on the device: reading it here would wait for the step
+        objective = partial(batch_loss, model, rows, pad_id, distillation)
+        losses.append(_step(model, optimizer, objective, rate, schedule.clip, distillation))
         tokens += sum(len(row.input_ids) for row in rows)
         if on_step is not None:
             on_step(done, schedule.steps)
@@ -244,21 +185,21 @@ def _run(
 def _step(
     model: PreTrainedModel | PeftModel,
     optimizer: torch.optim.Optimizer,
-    trained: list[nn.Parameter],
-    objective: Callable[[], torch.Tensor],
+    objective: Callable[[], TokenLosses],
     rate: float,
-    schedule: Schedule,
+    clip: float,
+    distillation: float,
 ) -> torch.Tensor:
-    for group in optimizer.param_groups:
-        group["lr"] = rate
+    (group,) = optimizer.param_groups
+    group["lr"] = rate
     mixed = model.dtype == torch.bfloat16
     with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=mixed):
-        loss = objective()
-    loss.backward()
-    nn.utils.clip_grad_norm_(trained, schedule.clip)
+        losses = objective()
+    losses.total.backward()
+    nn.utils.clip_grad_norm_(group["params"], clip)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return loss.detach()
+    return losses.loss(distillation)
 
 
 @contextmanager
@@ -301,10 +242,6 @@ def require_finite_weights(weights: Iterable[torch.Tensor], schedule: Schedule) 
             f"training: expected finite weights after {schedule.steps} steps, got others; "
             f"lower the learning rate ({schedule.learning_rate:g})"
         )
-
-
-def _padded(rows: Sequence[Sequence[int]], width: int, fill: int) -> torch.Tensor:
-    return torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows])
 
 
 def peak_memory(device: torch.device) -> int:

@@ -167,8 +167,10 @@ class AdaptRequest:
         adapter: Names the adapter on the device; "" takes the arm's name.
         recipe: JSON of :class:`protocol.recipe.Recipe`.
         weights: Averaged LoRA weights to start from, float32, by the names of an adapter file.
-        logits: Teacher's logits by the shared pair's id, float16 of shape (scored tokens,
-            vocabulary), in the order of the completion's tokens.
+        logits: What the teacher says by the shared pair's id, in the order of the completion's
+            tokens: float16 logits of shape (scored tokens, vocabulary) of a small vocabulary;
+            else float32 of shape (scored tokens, k + 1, 2), the k most likely tokens with their
+            log probabilities, at last -1 and the log of the others' mass.
     """
 
     TYPE: ClassVar[str] = "train.adapt"

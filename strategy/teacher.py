@@ -1,4 +1,4 @@
-"""The teacher of rkd_ft: M_cloud's logits on shared pairs, as the devices download them."""
+"""The teacher of rkd_ft: what M_cloud says of shared pairs, as the devices download it."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ def teach(
     """Compute the teacher's logits on every user's shared pairs and write them to the run's folder.
 
     The text is encoded with the device's own template and length limit, so that the rows fit its
-    scored tokens. The whole vocabulary travels: leaving out a tail would bias the reverse KL.
+    scored tokens. Of a large vocabulary the most likely tokens travel, and the others' mass
+    (:mod:`models.distillation`).
 
     Returns:
-        Per user and pair id float16 logits of shape (scored tokens, vocabulary).
+        Per user and pair id what the teacher says, as the message has it.
     """
     taught = StoredLogits(run_folder)
     with (

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
 
 from conf.errors import ConfigError
 from conf.schema import BuildConfig, TransformerSize
 from models.chat import IGNORED, Encoded, pad_id
+from models.losses import weighted_loss
 from models.miniature.batches import by_length
 from models.miniature.corpus import Draw
 from models.miniature.optimise import OnStep, fit
@@ -109,7 +109,9 @@ def _loss(model: Qwen2ForCausalLM, batch: Sequence[Encoded], pad: int) -> Tensor
     targets = labels[:, 1:]
     scored = targets != IGNORED
     # causal attention and padding on the right: no mask is needed
-    return cross_entropy(model.lm_head(hidden[scored]), targets[scored])
+    states = hidden[scored]
+    weights = torch.full((len(states),), 1 / len(states))
+    return weighted_loss(states, model.lm_head, targets[scored], weights).total
 
 
 def _padded(batch: Sequence[Encoded], pad: int) -> tuple[Tensor, Tensor]:

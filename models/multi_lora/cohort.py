@@ -28,7 +28,6 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import nn
-from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase
 
 from conf.errors import ModelError
@@ -38,6 +37,7 @@ from lamp.records import Prompt
 from models import lora
 from models.chat import IGNORED, Encoded, num_scored
 from models.generation import Generation, Stacked, generate
+from models.losses import TokenLosses, before_head, lesson_of, num_taught, weighted_loss
 from models.multi_lora import packing
 from models.multi_lora.adamw import AdamW
 from models.multi_lora.stacked import (
@@ -77,6 +77,7 @@ class CohortJob:
         adapter_seed: Seed of a fresh adapter.
         batch_seed: Seed of batches and dropout.
         start: Weights to start from instead of a fresh adapter.
+        distillation: Weight of the reverse KL of examples that have a teacher.
     """
 
     examples: Sequence[Encoded]
@@ -84,6 +85,7 @@ class CohortJob:
     adapter_seed: int
     batch_seed: int
     start: Mapping[str, torch.Tensor] | None = None
+    distillation: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +161,8 @@ def train_one(
         (result,) = train_cohort(model, [job], on_step, saved=saved)
     except NotStackableError:
         lora.fill(model, job.start or lora.fresh(model, job.adapter_seed), "to start from")
-        return train(model, pad_id, job.examples, job.schedule, job.batch_seed, on_step)
+        seed, weight = job.batch_seed, job.distillation
+        return train(model, pad_id, job.examples, job.schedule, seed, on_step, weight)
     if result.error is not None:
         raise result.error
     lora.fill(model, result.state, "as trained")
@@ -353,27 +356,46 @@ def _backward(
     base: nn.Module, stack: Stack, running: Sequence[_Run], most_tokens: int
 ) -> torch.Tensor:
     """Bring the gradients of the users' next batches; returns their (U,) mean losses per token."""
-    rows = [run.next_rows() for run in running]
-    counts = [sum(map(num_scored, own)) for own in rows]
-    first, *further = packing.micro_batches(rows, most_tokens)
-    total = _backward_part(base, stack, running, first, counts)
+    step = _Step.of(running, [run.next_rows() for run in running])
+    first, *further = packing.micro_batches(step.rows, most_tokens)
+    total = _backward_part(base, stack, step, first)
     if further:
         gradients = stack.gradients.clone()  # each backward pass writes over the last
         for part in further:
-            total += _backward_part(base, stack, running, part, counts)
+            total += _backward_part(base, stack, step, part)
             gradients += stack.gradients
         stack.gradients.copy_(gradients)
     return total
 
 
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """The users' next batches.
+
+    Attributes:
+        rows: Rows of each user.
+        scored: Scored tokens of each user.
+        shares: What the reverse KL of one taught token of each user weighs in its loss.
+        generators: Each user's generator of dropout masks.
+    """
+
+    rows: list[list[Encoded]]
+    scored: list[int]
+    shares: list[float]
+    generators: list[torch.Generator]
+
+    @classmethod
+    def of(cls, running: Sequence[_Run], rows: list[list[Encoded]]) -> _Step:
+        each = zip(running, rows, strict=True)
+        shares = [run.job.distillation / max(1, num_taught(own)) for run, own in each]
+        scored = [sum(map(num_scored, own)) for own in rows]
+        return cls(rows, scored, shares, [run.generator for run in running])
+
+
 def _backward_part(
-    base: nn.Module,
-    stack: Stack,
-    running: Sequence[_Run],
-    rows: Sequence[Sequence[Encoded]],
-    counts: Sequence[int],
+    base: nn.Module, stack: Stack, step: _Step, rows: Sequence[Sequence[Encoded]]
 ) -> torch.Tensor:
-    """Bring the gradients of ``rows``, and return their (U,) losses, over the batch's ``counts``.
+    """Bring the gradients of a part of the step's rows, and return the (U,) losses of this part.
 
     A user without rows takes part with a token that counts for nothing and draws no mask of its
     own.
@@ -386,24 +408,44 @@ def _backward_part(
         Owners.of(packed.sizes, device),
         Owners.of(packed.scored_sizes, device),
         packed.scored,
-        tuple(run.generator if own else idle for run, own in zip(running, rows, strict=True)),
+        tuple(own if part else idle for own, part in zip(step.generators, rows, strict=True)),
     )
-    logits = base(
+    states, head = before_head(
+        base,
+        packed.scored,
         input_ids=packed.input_ids,
         position_ids=packed.position_ids,
-        logits_to_keep=packed.scored,
-        use_cache=False,
         grid=packed.grid,
-    ).logits.squeeze(0)  # (S, V)
-    losses = cross_entropy(logits.float(), packed.targets, reduction="none")
-    parts = zip(losses.split(list(packed.scored_sizes)), packed.counts, counts, strict=True)
-    # a mean first, so that a whole batch has the value that it has without micro-batches
+    )
+    fillings = [size - n for size, n in zip(packed.scored_sizes, packed.counts, strict=True)]
+    lesson = lesson_of(rows, fillings, step.shares, device)
+    losses = weighted_loss(states, head, packed.targets, _weights(packed, step), lesson)
+    losses.total.backward()
+    return _per_user(losses, packed, step, [num_taught(own) for own in rows])
+
+
+def _weights(packed: packing.Packed, step: _Step) -> torch.Tensor:
+    """Return (S,): a mean over each user's scored tokens of the step; filling weighs nothing."""
+    device = packed.scored.device
+    of, counts = (torch.tensor(each, device=device) for each in (step.scored, packed.counts))
+    # a mean first, so that a whole batch has the bytes that it has without micro-batches
+    each = torch.stack([counts / of / counts, torch.zeros_like(of, dtype=torch.float32)], 1)
+    sizes = torch.tensor(packed.scored_sizes, device=device)
+    return each.flatten().repeat_interleave(torch.stack([counts, sizes - counts], 1).flatten())
+
+
+def _per_user(
+    losses: TokenLosses, packed: packing.Packed, step: _Step, taught: Sequence[int]
+) -> torch.Tensor:
+    """Return (U,), each user's part of its mean loss; not a number where nothing is scored."""
+    parts = losses.cross_entropy.split(list(packed.scored_sizes))
     means = [
-        p[:n].mean() * (n / of) if n else p.sum() * (0 if of else math.nan) for p, n, of in parts
+        part[:n].mean() * (n / of) if n else part.sum() * (0 if of else math.nan)
+        for part, n, of in zip(parts, packed.counts, step.scored, strict=True)
     ]
-    together = torch.stack(means)
-    together.sum().backward()
-    return together.detach()
+    told = losses.reverse_kl.split(list(taught))
+    kl = [each.sum() * share for each, share in zip(told, step.shares, strict=True)]
+    return torch.stack(means) + torch.stack(kl) if any(taught) else torch.stack(means)
 
 
 @contextmanager

@@ -74,7 +74,7 @@ def _losses(
     """Losses on D_u and on the queries' gold answers; None where one of them is empty."""
     from clients import adapters, base
     from models.chat import encode_example, encode_pairs
-    from models.loss import mean_loss
+    from models.losses import mean_loss
 
     loaded = base.load(base_folder, settings.qlora, settings.torch_threads)
     adapters.load_into(device, arm, loaded.model)

@@ -13,6 +13,7 @@ from conf.errors import ModelError
 from conf.schema import QLoraConfig, SamplingConfig
 from models import lora
 from models.chat import encode_example
+from models.distillation import taught, teacher_logits
 from models.generation import generate
 from models.loading import load_device_base, load_tokenizer
 from models.multi_lora.cohort import (
@@ -308,6 +309,30 @@ def test_one_adapter_trained_lies_in_the_slot(slot, jobs):
     report = train_one(model, 0, jobs[0])
     assert report.losses == expected.report.losses
     assert largest_difference(dict(lora.lora_parameters(model)), expected.state) == 0
+
+
+@pytest.fixture
+def distilling(slot, jobs):
+    """Two of the users; the first learns from a teacher on every other example."""
+    model = slot(PLAIN)
+    lora.fill(model, strong_adapter(model, 5), "of a teacher")
+    said = dict(enumerate(teacher_logits(model, jobs[0].examples[:11], 0, 4)))
+    examples = taught(jobs[0].examples, {i: said[i] for i in said if i % 2}, 416)
+    return [replace(jobs[0], examples=examples, distillation=0.7), jobs[2]]
+
+
+@pytest.mark.parametrize("tokens", [1 << 20, 40])
+def test_a_teacher_is_followed_as_by_training_alone_through_peft(slot, jobs, distilling, tokens):
+    model = slot(PLAIN)
+    results = train_cohort(model, distilling, activation_bytes=tokens * token_bytes(model))
+    for job, result in zip(distilling, results, strict=True):
+        lora.reset(model, job.adapter_seed)
+        seed, weight = job.batch_seed, job.distillation
+        report = train(model, 0, job.examples, job.schedule, seed, distillation=weight)
+        assert largest_difference(result.state, dict(lora.lora_parameters(model))) < 1e-5
+        assert result.report.losses == pytest.approx(report.losses, abs=1e-5)
+    (without,) = train_cohort(model, [jobs[0]])
+    assert largest_difference(results[0].state, without.state) > 1e-3
 
 
 def test_a_model_that_cannot_be_stacked_is_trained_by_the_plain_loop(slot, jobs, monkeypatch):

@@ -11,10 +11,10 @@ from conf.schema import QLoraConfig
 from models import loading, lora, private_training
 from models.chat import Encoded
 from models.private_training import (
+    AccountedTraining,
     Guarantee,
     SeededDraws,
     SystemDraws,
-    Training,
     clipping_factor,
     composed_epsilon,
     epsilon_of,
@@ -119,6 +119,6 @@ def test_seeds_that_agree_in_their_low_bits_draw_apart():
 
 def test_two_trainings_lose_more_than_one():
     sigma = noise_multiplier(LOOSE, 0.2, 24)
-    once = composed_epsilon([Training(sigma, 0.2, 24)], 1e-3)
-    twice = composed_epsilon([Training(sigma, 0.2, 24)] * 2, 1e-3)
+    once = composed_epsilon([AccountedTraining(sigma, 0.2, 24)], 1e-3)
+    twice = composed_epsilon([AccountedTraining(sigma, 0.2, 24)] * 2, 1e-3)
     assert once <= 8.0 < twice < 16.0

@@ -11,13 +11,13 @@ import torch
 from conf.errors import ModelError
 from conf.schema import QLoraConfig
 from models import lora
+from models.batch import collate
 from models.chat import IGNORED, Encoded, encode_example
 from models.loading import load_device_base, load_tokenizer
+from models.losses import batch_loss
 from models.training import (
     Schedule,
-    batch_loss,
     batches,
-    collate,
     learning_rates,
     steps_for,
     train,
@@ -117,7 +117,7 @@ def test_collate_pads_right_and_shifts_labels():
 def test_loss_is_the_mean_over_scored_tokens_whatever_the_padding(model, examples):
     lora.reset(model, seed=0)
     with torch.no_grad():
-        loss = batch_loss(model, collate(examples, pad_id=0)).item()
+        loss = batch_loss(model, examples, pad_id=0).total.item()
     assert loss == pytest.approx(mean_loss_by_hand(model, examples), rel=1e-5)
 
 
