@@ -11,9 +11,8 @@ from benchmarks.material import Material, make, trained_alike
 from benchmarks.measure import Table, Way, measure
 from conf.schema import QLoraConfig, SamplingConfig, TransformerSize
 from models import lora
-from models.generation import generate
+from models.answering import answer_queries
 from models.loading import load_device_base
-from models.multi_lora.cohort import answer_cohort
 
 SIZES = (
     TransformerSize(layers=2, width=64, heads=2, feed_forward=192),
@@ -51,16 +50,14 @@ def _table(size: TransformerSize, rounds: int) -> Table:
 def _alone(material: Material, slot: PeftModel) -> str:
     tokens = 0
     for number, user in enumerate(material.data.targets):
-        lora.fill(slot, trained_alike(slot, number), "of a benchmark")
-        asked = [query.input for query in user.queries]
-        seeds = [0] * len(asked)
-        answers = generate(slot, material.tokenizer, asked, seeds, GREEDY, BATCH)
-        tokens += sum(answer.tokens for answer in answers)
+        asked, adapter = [query.input for query in user.queries], trained_alike(slot, number)
+        (own,) = answer_queries(slot, material.tokenizer, [asked], [adapter], GREEDY, BATCH)
+        tokens += sum(answer.tokens for answer in own)
     return str(tokens)
 
 
 def _together(material: Material, slot: PeftModel) -> str:
     asked = [[query.input for query in user.queries] for user in material.data.targets]
     adapters = [trained_alike(slot, number) for number in range(USERS)]
-    answers = answer_cohort(slot, material.tokenizer, adapters, asked, GREEDY, BATCH)
+    answers = answer_queries(slot, material.tokenizer, asked, adapters, GREEDY, BATCH)
     return str(sum(answer.tokens for own in answers for answer in own))

@@ -206,7 +206,7 @@ def train_alone(base: Base, what: Training, saved: SavePoint | None = None) -> C
     job, pad_id = what.job, base.tokenizer.pad_token_id
     if what.guarantee is None or what.draws is None:
         report = train_one(base.model, pad_id, job, saved=saved)
-        return CohortResult(report, dict(lora.lora_parameters(base.model)))
+        return CohortResult(report, lora.snapshot(base.model))
     if job.start:
         lora.fill(base.model, job.start, "of the message")
     else:
@@ -220,7 +220,7 @@ def train_alone(base: Base, what: Training, saved: SavePoint | None = None) -> C
         what.draws,
         job.batch_seed,
     )
-    return CohortResult(report, dict(lora.lora_parameters(base.model)))
+    return CohortResult(report, lora.snapshot(base.model))
 
 
 def _start(base: Base, request: AdaptRequest) -> dict[str, torch.Tensor] | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 
 import torch
 
@@ -19,8 +18,9 @@ from clients.folder import Device
 from lamp import tasks
 from lamp.records import Prompt
 from models import lora
-from models.generation import Generation, generate
-from protocol.answers import greedy, prompts, scored_reply
+from models.answering import answer_queries
+from models.generation import Generation
+from protocol.answers import greedy, prompts, scored_replies
 from protocol.messages import AnswerReply, AnswerRequest
 from protocol.settings import DeviceSettings
 
@@ -29,21 +29,22 @@ def answer(
     device: Device, base: Base, request: AnswerRequest, settings: DeviceSettings
 ) -> AnswerReply:
     """Answer all scored queries of the user and measure the answers against the gold ones."""
-    started = time.perf_counter()
     require_capacity(device, base, training=False)
     if request.weights:
         _keep(device, base, request)
-    asked = prompts(device.history, settings, base.tokenizer, request.retrieved)
-    generations = _decode(device, base, request.adapter_name, asked, settings)
-    return scored_reply(
-        device.history,
-        request.arm,
-        [generation.text for generation in generations],
-        settings,
-        seconds=time.perf_counter() - started,
-        tokens=sum(generation.tokens for generation in generations),
-        shortened=sum(generation.shortened for generation in generations),
-    )
+    (reply,) = answer_together([device], base, request, settings)
+    return reply
+
+
+def answer_together(
+    devices: Sequence[Device], base: Base, request: AnswerRequest, settings: DeviceSettings
+) -> list[AnswerReply]:
+    """Answer the queries of several devices of one simulation, each with its own adapter."""
+    started = time.perf_counter()
+    users = [device.history for device in devices]
+    asked = [prompts(user, settings, base.tokenizer, request.retrieved) for user in users]
+    answers = _decode(devices, base, request.adapter_name, asked, settings)
+    return scored_replies(users, request.arm, answers, settings, time.perf_counter() - started)
 
 
 def answer_text(
@@ -58,7 +59,7 @@ def answer_alone(
 ) -> Generation:
     """As :func:`answer_text`, with the number of tokens."""
     asked = tasks.as_prompt(tasks.task(settings.task), prompt)
-    return _decode(device, base, arm, [asked], settings)[0]
+    return _decode([device], base, arm, [[asked]], settings)[0][0]
 
 
 def _keep(device: Device, base: Base, request: AnswerRequest) -> None:
@@ -70,21 +71,24 @@ def _keep(device: Device, base: Base, request: AnswerRequest) -> None:
 
 
 def _decode(
-    device: Device, base: Base, arm: str | None, asked: Sequence[Prompt], settings: DeviceSettings
-) -> list[Generation]:
+    devices: Sequence[Device],
+    base: Base,
+    arm: str | None,
+    asked: Sequence[Sequence[Prompt]],
+    settings: DeviceSettings,
+) -> list[list[Generation]]:
     if settings.evaluation.runtime == "llamacpp":
-        return gguf_files.answer(
-            device, base.folder, arm, asked, settings, settings.evaluation.weights
-        )
-    if arm is not None:
-        adapters.load_into(device, arm, base.model)
-    with nullcontext() if arm is not None else lora.disabled(base.model):
-        return generate(
-            base.model,
-            base.tokenizer,
-            asked,
-            seeds=[0] * len(asked),  # greedy: nothing is drawn
-            sampling=greedy(settings),
-            batch_size=settings.evaluation.batch_size,
-            system=settings.system_prompt,
-        )
+        weights = settings.evaluation.weights
+        return [
+            gguf_files.answer(device, base.folder, arm, own, settings, weights)
+            for device, own in zip(devices, asked, strict=True)
+        ]
+    return answer_queries(
+        base.model,
+        base.tokenizer,
+        asked,
+        [None if arm is None else adapters.read(device, arm, base.model) for device in devices],
+        sampling=greedy(settings),
+        batch_size=settings.evaluation.batch_size,
+        system=settings.system_prompt,
+    )

@@ -11,23 +11,16 @@ user's fault costs the others time and nothing else. A real device is a cohort o
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
-import torch
 
 from clients import adaptation, adapters, answering, folder, jobs
 from clients.base import Base
 from clients.capacity import require_capacity
 from clients.folder import Device
 from conf.errors import CdcdaError, ModelError, RunError
-from lamp.records import Prompt
-from models import lora
-from models.generation import Generation, generate
-from models.multi_lora.cohort import answer_cohort, fitting_size, train_cohort
-from protocol.answers import greedy, prompts, scored_reply
+from models.multi_lora.cohort import fitting_size, train_cohort
 from protocol.messages import (
     AdaptReply,
     AnswerReply,
@@ -178,58 +171,10 @@ def _answer_together(
     settings: DeviceSettings,
     name: str,
 ) -> None:
-    started = time.perf_counter()
     ready = [device for device in devices if _can_answer(device, base, request)]
-    asked = [
-        prompts(device.history, settings, base.tokenizer, request.retrieved) for device in ready
-    ]
-    answers = _decode(ready, base, request.adapter_name, asked, settings)
-    seconds = time.perf_counter() - started
-    every = max(1, sum(each.tokens for own in answers for each in own))
-    for device, own in zip(ready, answers, strict=True):
-        tokens = sum(each.tokens for each in own)
-        reply = scored_reply(
-            device.history,
-            request.arm,
-            [each.text for each in own],
-            settings,
-            seconds=seconds * tokens / every,
-            tokens=tokens,
-            shortened=sum(each.shortened for each in own),
-        )
+    replies = answering.answer_together(ready, base, request, settings)
+    for device, reply in zip(ready, replies, strict=True):
         jobs.put_reply(device, name, reply, _made_from(device, request))
-
-
-def _decode(
-    devices: Sequence[Device],
-    base: Base,
-    adapter: str | None,
-    asked: Sequence[Sequence[Prompt]],
-    settings: DeviceSettings,
-) -> list[list[Generation]]:
-    """Answer all devices' prompts, each with its own adapter or all with the base alone."""
-    sampling, batch_size = greedy(settings), settings.evaluation.batch_size
-    if adapter is not None:
-        states: list[dict[str, torch.Tensor]] = [
-            adapters.read(device, adapter, base.model) for device in devices
-        ]
-        return answer_cohort(
-            base.model, base.tokenizer, states, asked, sampling, batch_size, settings.system_prompt
-        )
-    flat = [prompt for own in asked for prompt in own]
-    with lora.disabled(base.model):
-        replies = iter(
-            generate(
-                base.model,
-                base.tokenizer,
-                flat,
-                seeds=[0] * len(flat),  # greedy: nothing is drawn
-                sampling=sampling,
-                batch_size=batch_size,
-                system=settings.system_prompt,
-            )
-        )
-    return [[next(replies) for _ in own] for own in asked]
 
 
 def _can_answer(device: Device, base: Base, request: AnswerRequest) -> bool:

@@ -96,6 +96,11 @@ def lora_parameters(peft_model: PeftModel) -> dict[str, nn.Parameter]:
     }
 
 
+def snapshot(peft_model: PeftModel) -> dict[str, torch.Tensor]:
+    """Return a copy of the slot's matrices by the names of :func:`lora_parameters`."""
+    return {name: weight.detach().clone() for name, weight in lora_parameters(peft_model).items()}
+
+
 def save(peft_model: PeftModel, folder: Path) -> None:
     """Write the slot to ``folder`` as ``adapter_config.json`` and ``adapter_model.safetensors``.
 

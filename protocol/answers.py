@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 from conf.schema import SamplingConfig
 from lamp import metrics, tasks
@@ -36,6 +36,53 @@ def prompts(
 def greedy(settings: DeviceSettings) -> SamplingConfig:
     """Greedy decoding with every other sampling setting switched off."""
     return SamplingConfig(temperature=0.0, max_new_tokens=settings.task.max_new_tokens)
+
+
+class Answer(Protocol):
+    """What a model gave for one query."""
+
+    @property
+    def text(self) -> str:
+        """The answer."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens generated."""
+
+    @property
+    def shortened(self) -> bool:
+        """Whether the prompt lost text."""
+
+
+def scored_replies(
+    users: Sequence[UserHistory],
+    arm: str,
+    answers: Sequence[Sequence[Answer]],
+    settings: DeviceSettings,
+    seconds: float,
+) -> list[AnswerReply]:
+    """Measure the answers of users who were answered together.
+
+    Args:
+        users: Whose queries were answered.
+        arm: Arm that answered.
+        answers: Per user one answer per query.
+        settings: The run's settings.
+        seconds: Wall time of all; each user gets a share by tokens.
+    """
+    every = max(1, sum(each.tokens for own in answers for each in own))
+    return [
+        scored_reply(
+            user,
+            arm,
+            [each.text for each in own],
+            settings,
+            seconds=seconds * sum(each.tokens for each in own) / every,
+            tokens=sum(each.tokens for each in own),
+            shortened=sum(each.shortened for each in own),
+        )
+        for user, own in zip(users, answers, strict=True)
+    ]
 
 
 def scored_reply(

@@ -5,8 +5,6 @@ It is released before devices adapt: what it holds of a GPU is theirs then.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -38,37 +36,28 @@ class LargeModel:
         model = self._config.model.cloud
         return loading.configured_tokenizer(model)
 
-    @contextmanager
-    def loaded(self, *, tuned: bool) -> Iterator[Any]:
-        """Yield the model, tuned on the public users or as it comes."""
-        from models import lora
-
-        model = self._tuned if tuned else self._slotted
-        with nullcontext() if tuned else lora.disabled(model):
-            yield model
-
-    def release(self) -> None:
-        """Forget the network; who asks again loads it again."""
-        held = [vars(self).pop(name, None) for name in ("_tuned", "_slotted")]
-        if any(model is not None for model in held):
-            del held
-            free_unused(self._config.resources.cloud_device)
-
     @cached_property
-    def _tuned(self) -> Any:
-        from models import lora
-
-        folder = ensure_cloud(self._config, self._public, self._progress)
-        lora.load(self._slotted, folder)
-        return self._slotted
-
-    @cached_property
-    def _slotted(self) -> Any:
+    def model(self) -> Any:
+        """The model as it comes, with an adapter slot."""
         from models import loading, lora
 
         config = self._config
         plain = loading.load_causal(config.model.cloud, config.resources.cloud_device)
         return lora.attach(plain, config.qlora, seed=0)
+
+    @cached_property
+    def adapter(self) -> Any:
+        """The adapter that makes it M_cloud, by the names of the slot's matrices."""
+        from models import lora
+
+        folder = ensure_cloud(self._config, self._public, self._progress)
+        return lora.read(self.model, folder)
+
+    def release(self) -> None:
+        """Forget the network; who asks again loads it again."""
+        vars(self).pop("adapter", None)
+        if vars(self).pop("model", None) is not None:
+            free_unused(self._config.resources.cloud_device)
 
 
 def require_same_vocabulary(config: Config) -> None:

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from itertools import islice
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from conf.errors import ConfigError
@@ -20,7 +18,7 @@ from conf.seeds import derive_seed
 from lamp import tasks
 from lamp.records import UserHistory
 from lamp.serialise import history_to_json
-from protocol.answers import greedy, prompts, scored_reply
+from protocol.answers import greedy, prompts, scored_replies
 from protocol.messages import AnswerReply
 from protocol.settings import DeviceSettings, settings_of
 from strategy.arms import Arm
@@ -32,6 +30,7 @@ from strategy.run_log import RunLog
 
 ORACLE = "all data in the cloud"  # what answers of oracles were made from, as the log notes it
 Histories = Callable[[], Sequence[UserHistory]]
+Adapter = Mapping[str, Any]  # by the names of models.lora.lora_parameters
 
 
 class Oracle:
@@ -70,36 +69,36 @@ class Oracle:
         for user in users:
             content = json.dumps(history_to_json(user), sort_keys=True).encode("utf-8")
             ledger.oracle(arm.name, user.user_id, content, len(user.pairs))
-        with self._model(arm, users) as (model, tokenizer, system):
-            trained = time.perf_counter()
-            replies = answer_together(
-                arm.name,
-                users,
-                model,
-                tokenizer,
-                settings_of(self._config),
-                self._progress,
-                system=system,
-                retrieved=self._config.evaluation.rag_items if arm.method.retrieves else 0,
-            )
+        model, tokenizer, adapter, system = self._model(arm, users)
+        trained = time.perf_counter()
+        replies = answer_together(
+            arm.name,
+            users,
+            [adapter] * len(users),
+            model,
+            tokenizer,
+            settings_of(self._config),
+            self._progress,
+            system=system,
+            retrieved=self._config.evaluation.rag_items if arm.method.retrieves else 0,
+        )
         if arm.method.adapts:
             log.phase(arm.name, "adapt", trained - started, users=len(users))
         for reply in replies:
             log.answered(reply.user_id, reply, ORACLE)
         log.phase(arm.name, "answer", time.perf_counter() - trained, users=len(users))
 
-    @contextmanager
     def _model(
         self, arm: Arm, users: Sequence[UserHistory]
-    ) -> Iterator[tuple[Any, Any, str | None]]:
-        """Yield the arm's model with its tokenizer and system prompt."""
+    ) -> tuple[Any, Any, Adapter | None, str | None]:
+        """The arm's model with its tokenizer, adapter and system prompt."""
         if arm.method.answers == "cloud":
-            with self._large.loaded(tuned=arm.method.tuned) as model:
-                yield model, self._large.tokenizer, self._large.system_prompt
-        else:
-            yield (*self._pooled(arm, users), self._config.model.device.system_prompt)
+            large = self._large
+            adapter = large.adapter if arm.method.tuned else None
+            return large.model, large.tokenizer, adapter, large.system_prompt
+        return (*self._pooled(arm, users), self._config.model.device.system_prompt)
 
-    def _pooled(self, arm: Arm, users: Sequence[UserHistory]) -> tuple[Any, Any]:
+    def _pooled(self, arm: Arm, users: Sequence[UserHistory]) -> tuple[Any, Any, Adapter]:
         """M_base with one adapter, trained on all users' records together."""
         from models import loading, lora, training
         from models.chat import encode_pairs
@@ -129,12 +128,13 @@ class Oracle:
         )
         with self._progress.phase(f"{arm.name}: adapt", schedule.steps) as phase:
             train_one(model, tokenizer.pad_token_id, job, lambda *_: phase.advance())
-        return model, tokenizer
+        return model, tokenizer, lora.snapshot(model)
 
 
 def answer_together(
     arm: str,
     users: Sequence[UserHistory],
+    adapters: Sequence[Adapter | None],
     model: Any,
     tokenizer: Any,
     settings: DeviceSettings,
@@ -143,47 +143,32 @@ def answer_together(
     system: str | None,
     retrieved: int = 0,
 ) -> list[AnswerReply]:
-    """Answer all users' queries with one model; each user gets the mean time per query.
+    """Answer all users' queries with one model; each user gets a share of the time.
 
     Args:
         arm: Arm that answers.
         users: Whose queries.
-        model: Answers greedily.
+        adapters: One per user; None answers with the model as it comes.
+        model: Answers greedily; it has an adapter slot.
         tokenizer: Its tokenizer.
         settings: How to answer, and what of it to disclose.
         progress: Where progress is told.
         system: System turn of the model.
         retrieved: Records of the own history in each prompt.
     """
-    from models.generation import generate
+    from models.answering import answer_queries
 
-    asked = [prompt for user in users for prompt in prompts(user, settings, tokenizer, retrieved)]
+    asked = [prompts(user, settings, tokenizer, retrieved) for user in users]
     started = time.perf_counter()
-    with progress.phase(f"{arm}: answer", len(asked)) as phase:
-        generations = generate(
+    with progress.phase(f"{arm}: answer", sum(map(len, asked))) as phase:
+        answers = answer_queries(
             model,
             tokenizer,
             asked,
-            seeds=[0] * len(asked),  # greedy: nothing is drawn
+            adapters,
             sampling=greedy(settings),
             batch_size=settings.evaluation.batch_size,
             system=system,
             on_batch=phase.advance,
         )
-    seconds = (time.perf_counter() - started) / max(1, len(asked))
-    left = iter(generations)
-    replies = []
-    for user in users:
-        own = list(islice(left, len(user.queries)))
-        replies.append(
-            scored_reply(
-                user,
-                arm,
-                [each.text for each in own],
-                settings,
-                seconds=seconds * len(own),
-                tokens=sum(each.tokens for each in own),
-                shortened=sum(each.shortened for each in own),
-            )
-        )
-    return replies
+    return scored_replies(users, arm, answers, settings, time.perf_counter() - started)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from conf.schema import Config
 from lamp import tasks
@@ -33,19 +32,19 @@ def teach(
     Returns:
         Per user and pair id what the teacher says, as the message has it.
     """
+    from models import lora
+
     taught = StoredLogits(run_folder)
-    with (
-        large.loaded(tuned=True) as model,
-        progress.phase("teacher logits", sum(map(len, shared.values()))) as phase,
-    ):
+    lora.fill(large.model, large.adapter, "of M_cloud")
+    with progress.phase("teacher logits", sum(map(len, shared.values()))) as phase:
         for user, pairs in shared.items():
-            taught.add(user, _logits(model, pairs, config, large))
+            taught.add(user, _logits(pairs, config, large))
             phase.advance(len(pairs))
     progress.note(f"rkd_ft: {taught.bytes / MIB:,.1f} MiB of teacher logits travel to the devices")
     return taught
 
 
-def _logits(model: Any, pairs: Sequence[Pair], config: Config, large: LargeModel) -> Arrays:
+def _logits(pairs: Sequence[Pair], config: Config, large: LargeModel) -> Arrays:
     from models.chat import encode_pairs
     from models.distillation import teacher_logits
 
@@ -56,5 +55,7 @@ def _logits(model: Any, pairs: Sequence[Pair], config: Config, large: LargeModel
         system=config.model.device.system_prompt,
         max_len=config.qlora.max_seq_len,
     )
-    logits = teacher_logits(model, examples, large.tokenizer.pad_token_id, config.qlora.batch_size)
+    logits = teacher_logits(
+        large.model, examples, large.tokenizer.pad_token_id, config.qlora.batch_size
+    )
     return {pair.id: rows.numpy() for pair, rows in zip(pairs, logits, strict=True)}

@@ -32,9 +32,9 @@ from lamp import metrics, tasks
 from lamp.dialogue.lexicons import words_of
 from lamp.records import Pair
 from models import lora, training
+from models.answering import answer_queries
 from models.chat import encode_pairs
 from models.embedding import embed
-from models.generation import generate
 from models.multi_lora.cohort import CohortJob, train_one
 from models.training import TrainReport
 from protocol.answers import greedy, prompts
@@ -180,7 +180,7 @@ class StreamingDevice:
             schedule=training.user_schedule(settings.qlora, len(encoded)),
             adapter_seed=0,  # unused: the adapter goes on from where it stands
             batch_seed=derive_seed(self._seed, "batches", number),
-            start={n: w.detach() for n, w in lora.lora_parameters(self._base.model).items()},
+            start=lora.snapshot(self._base.model),
         )
         report = train_one(self._base.model, self._base.tokenizer.pad_token_id, job)
         self.diary.reports.append(report)
@@ -197,11 +197,11 @@ class StreamingDevice:
         """The task's headline metric on the held-out queries, with the adapter as it stands."""
         settings, history = self._settings, self._device.history
         task = tasks.task(settings.task)
-        replies = generate(
+        (replies,) = answer_queries(
             self._base.model,
             self._base.tokenizer,
-            prompts(history, settings, self._base.tokenizer, retrieved=0),
-            seeds=[0] * len(history.queries),  # greedy: nothing is drawn
+            [prompts(history, settings, self._base.tokenizer, retrieved=0)],
+            [lora.snapshot(self._base.model)],
             sampling=greedy(settings),
             batch_size=settings.evaluation.batch_size,
             system=settings.system_prompt,

@@ -28,15 +28,11 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import nn
-from transformers import PreTrainedTokenizerBase
 
 from conf.errors import ModelError
-from conf.schema import SamplingConfig
 from conf.seeds import derive_seed
-from lamp.records import Prompt
 from models import lora
 from models.chat import IGNORED, Encoded, num_scored
-from models.generation import Generation, Stacked, generate
 from models.losses import TokenLosses, before_head, lesson_of, num_taught, weighted_loss
 from models.multi_lora import packing
 from models.multi_lora.adamw import AdamW
@@ -167,50 +163,6 @@ def train_one(
         raise result.error
     lora.fill(model, result.state, "as trained")
     return result.report
-
-
-def answer_cohort(
-    model: PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    adapters: Sequence[Mapping[str, torch.Tensor]],
-    prompts: Sequence[Sequence[str | Prompt]],
-    sampling: SamplingConfig,
-    batch_size: int,
-    system: str | None = None,
-) -> list[list[Generation]]:
-    """Answer several users' prompts in common batches, each with its user's adapter, greedily.
-
-    Args:
-        model: Frozen base with an adapter slot; left as it was, in eval mode.
-        tokenizer: Its tokenizer.
-        adapters: One per user, by the names of :func:`models.lora.lora_parameters`.
-        prompts: The prompts of each user.
-        sampling: Settings with temperature 0.
-        batch_size: Prompts decoded at once, of all users.
-        system: System turn; None leaves it to the chat template.
-
-    Returns:
-        The generations of each user, in the order of that user's prompts.
-
-    Raises:
-        NotStackableError: If the layers cannot be stacked.
-        ModelError: If the context cannot hold an answer.
-    """
-    owners = [user for user, own in enumerate(prompts) for _ in own]
-    stack = Stack(model, adapters)
-    with installed(model, stack) as base:
-        answers = generate(
-            base,  # type: ignore[arg-type]  # the model below the slot
-            tokenizer,
-            [prompt for own in prompts for prompt in own],
-            [0] * len(owners),  # greedy: nothing is drawn
-            sampling,
-            batch_size,
-            system,
-            stacked=Stacked(stack, owners),
-        )
-    answered = iter(answers)
-    return [[next(answered) for _ in own] for own in prompts]
 
 
 def fitting_size(model: PeftModel, tokens: int, share: float = 1.0) -> int:

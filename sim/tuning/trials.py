@@ -22,7 +22,6 @@ from conf.schema import Config, TuneStage
 from lamp.dataset import LampData
 from lamp.records import Pair, UserHistory
 from lamp.serialise import history_to_json
-from protocol.answers import greedy, prompts, scored_reply
 from protocol.messages import AdaptRequest, AnswerReply
 from protocol.settings import DeviceSettings, settings_of, settings_to_json
 from sim.run.placement import suited_size
@@ -205,35 +204,33 @@ def trial_from_json(row: Mapping[str, Any], stage: TuneStage, setting: Setting) 
 
 
 def _score_base(bench: Bench, config: Config) -> Trial:
-    from models import lora
-
     made = ensure_base(config, bench.public, bench.progress)
     base = _loaded(bench, made)
-    with lora.disabled(base.model):
-        replies = answer_together(
-            "M_base",
-            bench.users,
-            base.model,
-            base.tokenizer,
-            settings_of(bench.config),
-            bench.progress,
-            system=config.model.device.system_prompt,
-        )
+    replies = answer_together(
+        "M_base",
+        bench.users,
+        [None] * len(bench.users),
+        base.model,
+        base.tokenizer,
+        settings_of(bench.config),
+        bench.progress,
+        system=config.model.device.system_prompt,
+    )
     return Trial("base", {}, _sums(replies), steps=len(made.losses))
 
 
 def _score_cloud(bench: Bench, config: Config) -> Trial:
     large = LargeModel(config, bench.public, bench.progress)
-    with large.loaded(tuned=True) as model:
-        replies = answer_together(
-            "M_cloud",
-            bench.users,
-            model,
-            large.tokenizer,
-            settings_of(bench.config),
-            bench.progress,
-            system=large.system_prompt,
-        )
+    replies = answer_together(
+        "M_cloud",
+        bench.users,
+        [large.adapter] * len(bench.users),
+        large.model,
+        large.tokenizer,
+        settings_of(bench.config),
+        bench.progress,
+        system=large.system_prompt,
+    )
     marker = ensure_cloud(config, bench.public, bench.progress) / atomic.MARKER
     losses = json.loads(marker.read_text(encoding="utf-8"))["losses"]
     return Trial("cloud", {}, _sums(replies), steps=len(losses))
@@ -298,57 +295,36 @@ def adapt_and_answer(
         ModelError: If a loss is not finite.
     """
     from clients import adaptation
-    from models.multi_lora.stacked import NotStackableError
 
     with TemporaryDirectory() as folder:
         work = [
             adaptation.prepare(device_of(user, Path(folder, str(place))), base, request, settings)
             for place, (user, request) in enumerate(zip(users, requests, strict=True))
         ]
-    try:
-        yield from _together(base, users, work, settings)
-    except NotStackableError:
-        for user, own in zip(users, work, strict=True):
-            result = _sound(adaptation.train_alone(base, own))
-            replies = answer_together(
-                "tune",
-                [user],
-                base.model,
-                base.tokenizer,
-                settings,
-                LoggedProgress(),
-                system=settings.system_prompt,
-            )
-            yield replies[0], result.report.steps
-
-
-def _together(
-    base: Base, users: Sequence[UserHistory], work: Sequence[Training], settings: DeviceSettings
-) -> Iterator[tuple[AnswerReply, int]]:
-    from models.multi_lora.cohort import answer_cohort, train_cohort
-
-    results = [_sound(each) for each in train_cohort(base.model, [own.job for own in work])]
-    answers = answer_cohort(
+    results = [_sound(each) for each in _trained(base, work)]
+    replies = answer_together(
+        "tune",
+        users,
+        [result.state for result in results],
         base.model,
         base.tokenizer,
-        [result.state for result in results],
-        [prompts(user, settings, base.tokenizer, 0) for user in users],
-        greedy(settings),
-        settings.evaluation.batch_size,
-        settings.system_prompt,
+        settings,
+        LoggedProgress(),
+        system=settings.system_prompt,
     )
-    for user, result, own in zip(users, results, answers, strict=True):
-        texts, tokens = [each.text for each in own], sum(each.tokens for each in own)
-        reply = scored_reply(
-            user,
-            "tune",
-            texts,
-            settings,
-            seconds=0.0,
-            tokens=tokens,
-            shortened=sum(each.shortened for each in own),
-        )
+    for reply, result in zip(replies, results, strict=True):
         yield reply, result.report.steps
+
+
+def _trained(base: Base, work: Sequence[Training]) -> Sequence[CohortResult]:
+    from clients import adaptation
+    from models.multi_lora.cohort import train_cohort
+    from models.multi_lora.stacked import NotStackableError
+
+    try:
+        return train_cohort(base.model, [own.job for own in work])
+    except NotStackableError:
+        return [adaptation.train_alone(base, own) for own in work]
 
 
 def _sound(result: CohortResult) -> CohortResult:

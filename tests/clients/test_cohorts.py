@@ -15,6 +15,7 @@ from conf.compose import compose
 from conf.errors import ModelError, ProtocolError, RunError
 from lamp.records import Pair, Query, UserHistory
 from models import loading, lora
+from models.answering import answer_queries
 from models.multi_lora import cohort as together
 from protocol.messages import AnswerRequest, CollectRequest, QueueRequest
 from protocol.settings import settings_of, settings_to_json
@@ -196,11 +197,11 @@ def test_answers_are_given_together_and_never_from_an_older_adapter(
         collect(devices, base, settings, which)
     calls = []
 
-    def answers(model, tokenizer, states, *others):
+    def answers(model, tokenizer, asked, states, **settings):
         calls.append(len(states))
-        return together.answer_cohort(model, tokenizer, states, *others)
+        return answer_queries(model, tokenizer, asked, states, **settings)
 
-    monkeypatch.setattr(cohorts, "answer_cohort", answers)
+    monkeypatch.setattr(cohorts.answering, "answer_queries", answers)
     replies = [answer(devices, base, settings, which) for which in (0, 1)]
     assert ([reply.user_id for reply in replies], calls) == (["ana", "ben"], [3])
     queue(devices, settings, seed=1)  # eve's answer still lies there, made with the old adapter

@@ -10,15 +10,13 @@ import torch
 from peft import PeftModel
 
 from conf.errors import ModelError
-from conf.schema import QLoraConfig, SamplingConfig
+from conf.schema import QLoraConfig
 from models import lora
 from models.chat import encode_example
 from models.distillation import taught, teacher_logits
-from models.generation import generate
 from models.loading import load_device_base, load_tokenizer
 from models.multi_lora.cohort import (
     CohortJob,
-    answer_cohort,
     fitting_size,
     token_bytes,
     train_cohort,
@@ -252,21 +250,6 @@ def strong_adapter(model, seed: int) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     shapes = {name: weight.shape for name, weight in lora.lora_parameters(model).items()}
     return {n: torch.randn(shape, generator=generator) * 0.15 for n, shape in shapes.items()}
-
-
-@pytest.mark.parametrize("batch_size", [2, 3, 64])
-def test_users_answered_together_get_their_own_answers(slot, qwen2_folder, batch_size):
-    model, tokenizer = slot(PLAIN), load_tokenizer(qwen2_folder)
-    adapters = [strong_adapter(model, seed) for seed in range(4)]
-    asked = [["a fine film", "council", "a fine film"], ["council"], [], ["x", "a quiet bridge"]]
-    sampling = SamplingConfig(temperature=0.0, max_new_tokens=12)
-    before = structure(model)
-    together = answer_cohort(model, tokenizer, adapters, asked, sampling, batch_size)
-    assert structure(model) == before
-    for own, adapter, answers in zip(asked, adapters, together, strict=True):
-        lora.fill(model, adapter, "of a test")
-        assert answers == generate(model, tokenizer, own, [0] * len(own), sampling, 64)
-    assert together[0][1] != together[1][0]  # one prompt, two users, two answers
 
 
 @pytest.mark.parametrize(

@@ -68,14 +68,13 @@ def alive(loaded: list[weakref.ref]) -> list[object]:
 @pytest.mark.parametrize("tuned", [True, False])
 def test_the_large_model_is_gone_after_release_and_comes_back(config, users, loaded, tuned):
     large = LargeModel(config, users, LoggedProgress())
-    with large.loaded(tuned=tuned) as model:
-        assert model is not None
-    del model
+    used = large.adapter if tuned else large.model
+    del used
     assert alive(loaded)
     large.release()
     assert not alive(loaded)
-    with large.loaded(tuned=tuned):
-        assert alive(loaded)
+    assert large.model is not None
+    assert alive(loaded)
 
 
 def test_the_teacher_is_gone_while_its_logits_can_still_be_read(config, users, loaded, tmp_path):
