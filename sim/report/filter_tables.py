@@ -185,3 +185,18 @@ def gates(total: Augmentation, others: Iterable[str]) -> Iterator[tuple[str, int
     for reason in (ALIGNED, *FILTER_TITLES, *others):
         reached, passed = passed, passed - total.rejected.get(reason, 0)
         yield reason, reached, passed
+
+
+def waterfall(run: Run) -> list[tuple[str, str, int]]:
+    """Per arm the candidates that are left: all, then behind each gate that the arm asks."""
+    others, rows = other_reasons(run), []
+    for arm in run.arms:
+        if not (lines := augmentations_of(run, arm.name)):
+            continue
+        total = total_of(lines)
+        rows.append((arm.name, "generated", total.generated))
+        for gate, _, passed in gates(total, others):
+            if asks(run, arm, gate) and (gate != ALIGNED or run.task.pair_labels):
+                title = {READING: "readable", ALIGNED: "same label"}.get(gate)
+                rows.append((arm.name, title or reason_title(run, gate), passed))
+    return rows

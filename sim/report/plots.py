@@ -82,7 +82,7 @@ def curves_figure(panels: Sequence[Panel]) -> Figure | None:
                 markerfacecolor=_face(colour, dashed), label=label,
             )
             for method, label, dashed in lines
-            for colour, marker in [_look(method)]
+            for colour, marker in [look(method)]
         ]  # fmt: skip
         figure.legend(handles=handles, loc="outside lower center", ncols=5)
     return figure
@@ -99,7 +99,7 @@ def _face(colour: str, dashed: bool) -> str:
 
 def _draw_panel(axis: Axes, panel: Panel) -> None:
     for series in panel.series:
-        colour, marker = _look(series.method)
+        colour, marker = look(series.method)
         if series.level is not None:
             axis.axhline(series.level.value, color=colour, linewidth=2, linestyle="--")
         points = series.points
@@ -170,7 +170,7 @@ def _draw_differences(
 def _draw_interval(
     axis: Axes, place: int, estimate: statistics.Estimate, arm: ArmName, text: str
 ) -> None:
-    colour, marker = _look(arm.method)
+    colour, marker = look(arm.method)
     if estimate.low is not None and estimate.high is not None:
         axis.plot([estimate.low, estimate.high], [place, place], color=colour, linewidth=2)
     axis.plot(estimate.value, place, marker=marker, color=colour, markersize=7, linestyle="none")
@@ -239,7 +239,7 @@ def ratio_figure(run: Run, resampling: Resampling) -> Figure | None:
 
 
 def _handles(groups: Sequence[Points]) -> list[Line2D]:
-    looks = [(points.method, *_look(points.method)) for points in groups]
+    looks = [(points.method, *look(points.method)) for points in groups]
     return [
         Line2D([], [], color=colour, marker=marker, linewidth=2, label=method)
         for method, colour, marker in looks
@@ -281,7 +281,7 @@ def _draw_ratios(
     axis: Axes, groups: Sequence[Points], resampling: Resampling, *, banded: bool
 ) -> None:
     for points in groups:
-        colour, marker = _look(points.method)
+        colour, marker = look(points.method)
         axis.scatter(
             points.ratios, points.values, marker=marker, color=colour, s=26, alpha=0.4, linewidth=0
         )
@@ -361,7 +361,7 @@ def loss_figure(run: Run) -> Figure | None:
         axis = figure.subplots()
         x = np.linspace(0, 100, CURVE_POINTS)
         for arm, found in curves.items():
-            colour, _ = _look(arm.method)
+            colour, _ = look(arm.method)
             style = next(styles.setdefault(arm.method, cycle(LINES)))
             low, high = np.quantile(found, BAND, axis=0)
             if len(curves) <= FEW_CURVES:
@@ -395,7 +395,7 @@ def loss_curves(run: Run, arm: str) -> Floats:
     return np.array(curves)
 
 
-def _look(method: str) -> tuple[str, str]:
+def look(method: str) -> tuple[str, str]:
     """Colour and marker of a method."""
     place = sum(method.encode()) % len(OTHER_COLOURS)
     known = METHODS.get(method)

@@ -32,6 +32,7 @@ from sim.report import (
 from sim.report.cases import case_page
 from sim.report.filter_tables import NOT_ASKED
 from sim.report.frames import users_frame
+from sim.report.page.page import PAGE, render_page
 from sim.report.paper_tables import Layout, make_layout
 from sim.report.pooling import Results, summarise, write_results
 from sim.report.run_records import Run, read_run
@@ -45,12 +46,38 @@ from sim.report.tables import (
     to_rich,
     write_tables,
 )
+from sim.report.verdict import verdict
 from storage import atomic
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 REPORT = "report.md"
 CASES = "cases.md"
 TABLES = "tables"
+TITLES = {
+    "scores": "All metrics",
+    "differences": "Paired differences and power",
+    "outside": "Not in LaMP",
+    "kept": "Augmentation and filters",
+    "rejections": "Why candidates were rejected",
+    "sharing": "What sharing brings, by group",
+    "exposure": "Leakage: exposure of canaries",
+    "membership": "Leakage: membership inference",
+    "writers": "Who wrote what was kept",
+    "diagnosis": "Synthetic data under the lens",
+    "loss_gaps": "Loss on own records and on queries",
+    "efficiency": "What it takes",
+    "statistics": "As in the paper's Table 4",
+    "parsing": "Answers that could not be read",
+    "inferiority": "Against the cloud model",
+    "training": "Training on the devices",
+    "shortened": "Texts that were too long",
+    "devices": "Kinds of devices",
+    "wire": "Over the wire",
+    "failures": "Failures by user",
+    "data": "Data",
+    "models": "Models",
+    "time": "Time",
+}
 SHOWN_FAILURES = 5  # in the terminal; the report has all
 
 
@@ -86,8 +113,30 @@ def _write_one(folder: Path) -> Results:
         atomic.write_text(folder / CASES, page)
     text = render_report(results, [path.stem for path in pictures], layout)
     atomic.write_text(folder / REPORT, text)
+    atomic.write_text(folder / PAGE, _page(results, layout))
     write_tables(folder / TABLES, {**report_tables(results), **(layout.tables if layout else {})})
     return results
+
+
+def _page(results: Results, layout: Layout | None) -> str:
+    run, tables = results.runs[0], report_tables(results)
+    tables["scores"], headline = score_tables.scores_table(results), _headline(results)
+    named = layout.tables if layout else {}
+    shown = {name: (TITLES[name], table) for name, table in tables.items() if table is not None}
+    return render_page(
+        results,
+        title=title(run),
+        facts=facts(run),
+        warnings=caveats.warnings(results),
+        headline=headline,
+        tables={name: (layout.title, table) for name, table in named.items() if layout} | shown,
+    )
+
+
+def _headline(results: Results) -> Table:
+    """The scores without what fits no first screen; the whole table stands below."""
+    _, table, _ = score_tables.narrower_tables(results)
+    return table
 
 
 def _draw_sharing(results: Results, folder: Path) -> list[Path]:
@@ -220,6 +269,7 @@ def show(results: Results, console: Console) -> None:
         _print_scores(results, console)
     else:
         _print_layout(layout, console)
+    console.print(Text.assemble(("Verdict  ", "bold"), verdict(results).headline))
     for line in _kept_lines(run):
         console.print(line)
     if run.augmentations:
@@ -231,6 +281,7 @@ def show(results: Results, console: Console) -> None:
         console.print(Text.assemble(("failed", "bold red"), f" {place}: {failure.reason}"))
     if (more := len(run.failures) - SHOWN_FAILURES) > 0:
         console.print(Text.assemble(("failed", "bold red"), f" and {more} more, see the report"))
+    console.print(f"Page     {run.folder / PAGE}", soft_wrap=True)
     console.print(f"Report   {run.folder / REPORT}", soft_wrap=True)
     console.print(f"Pictures {run.folder / 'plots'}", soft_wrap=True)
 

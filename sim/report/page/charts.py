@@ -1,0 +1,282 @@
+"""The charts of the page, as Vega-Lite through Altair, each made from the frames of a run.
+
+A chart says what it shows in words (``alt``), so that nobody needs to see it. Colours are those of
+the methods everywhere; text and lines take the page's own colours, in light and in dark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from lamp import metrics
+from sim.report.contrasts import primary_pairs
+from sim.report.filter_tables import waterfall
+from sim.report.frames import ledger_frame, phases_frame, training_frame, users_frame
+from sim.report.plots import look
+from sim.report.pooling import Results
+from sim.report.run_records import Run
+from sim.report.tables import metric_head, metric_title
+from sim.report.verdict import user_gains
+from strategy.ledger import WITHDRAWAL
+
+MOST_POINTS = 400  # users of a scatter; beyond, a part is drawn, and said so
+MOST_STEPS = 80  # points of a loss curve
+BRUSH = "selected"
+WIDTH = 640
+GROUP = "privacy group"
+DIRECTIONS = alt.Scale(range=["#0072B2", "#D55E00"])
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One chart.
+
+    Attributes:
+        name: Id in the page.
+        title: Heading.
+        alt: What it shows, in a sentence.
+        spec: Vega-Lite specification.
+        note: What a reader must know; "" for nothing.
+    """
+
+    name: str
+    title: str
+    alt: str
+    spec: Mapping[str, Any]
+    note: str = ""
+
+
+def figures(results: Results) -> tuple[Figure, ...]:
+    """Every chart that the run has data for, in the order of the page."""
+    run = results.runs[0]
+    found = (
+        scores_figure(results),
+        gains_figure(results),
+        filters_figure(run),
+        wire_figure(run),
+        losses_figure(run),
+        phases_figure(run),
+    )
+    return tuple(figure for figure in found if figure is not None)
+
+
+def scores_figure(results: Results) -> Figure | None:
+    """Every arm's headline score with its interval over users."""
+    name = metrics.headline(results.task)[0]
+    rows = [
+        {
+            "arm": result.arm.name,
+            "value": found.value,
+            "low": found.value if found.low is None else found.low,
+            "high": found.value if found.high is None else found.high,
+            "colour": look(result.arm.method)[0],
+        }
+        for result in results.arms
+        if (found := result.metrics.get(name))
+    ]
+    if not rows:
+        return None
+    base = alt.Chart(pd.DataFrame(rows)).encode(
+        y=alt.Y("arm:N", sort=None, title=None),
+        color=alt.Color("colour:N", scale=None),
+        tooltip=["arm", *(alt.Tooltip(each, format=".3f") for each in ("value", "low", "high"))],
+    )
+    scale = alt.Scale(zero=False)
+    ends = base.mark_rule(strokeWidth=3).encode(
+        x=alt.X("low:Q", title=metric_head(name), scale=scale), x2="high:Q"
+    )
+    points = base.mark_point(filled=True, size=90, opacity=1).encode(x="value:Q")
+    best = max(
+        rows, key=lambda row: row["value"] * (1 if metrics.headline(results.task)[1] else -1)
+    )
+    return Figure(
+        "scores",
+        "Scores",
+        f"{metric_title(name)} of {len(rows)} methods with {results.resampling.level} intervals; "
+        f"the best value is that of {best['arm']}.",
+        _spec((ends + points).properties(width=WIDTH, height=alt.Step(26))),
+    )
+
+
+def gains_figure(results: Results) -> Figure | None:
+    """What each user shared against what they gained; a selection chooses users for the table."""
+    run, name = results.runs[0], metrics.headline(results.task)[0]
+    pairs = primary_pairs(run.config.contrasts, [result.arm for result in results.arms])
+    if not pairs:
+        return None
+    first, second = pairs[0]
+    gains = user_gains(results, first, second, name)
+    users = users_frame(run)
+    users = users[(users.arm == first) & users.user.isin(gains) & users.ratio.notna()]
+    if users.empty:
+        return None
+    users = users.assign(gain=users.user.map(gains).astype(float)).fillna({"shared": 0})
+    shown = users.sample(MOST_POINTS, random_state=0) if len(users) > MOST_POINTS else users
+    columns = ["user", "group", "ratio", "shared", "kept", "gain"]
+    brush = alt.selection_interval(name=BRUSH, encodings=["x", "y"])
+    points = (
+        alt.Chart(shown[columns])
+        .mark_point(filled=True, size=80)
+        .encode(
+            x=alt.X("ratio:Q", title="share of the history that the user lets go"),
+            y=alt.Y("gain:Q", title=f"{metric_title(name)}, {first} better than {second} by"),
+            color=alt.condition(brush, alt.Color("group:N", title=GROUP), alt.value("#999")),
+            shape=alt.Shape("group:N", title=GROUP),
+            opacity=alt.condition(brush, alt.value(0.9), alt.value(0.35)),
+            tooltip=[*columns[:5], alt.Tooltip("gain", format="+.3f")],
+        )
+        .add_params(brush)
+    )
+    zero = alt.Chart(pd.DataFrame({"gain": [0.0]})).mark_rule(strokeDash=[4, 4]).encode(y="gain:Q")
+    note = "" if shown is users else f"{MOST_POINTS} of {len(users)} users are drawn."
+    return Figure(
+        "gains",
+        f"What sharing brings: {first} against {second}",
+        f"One point for each of {len(shown)} users: share of the history against the gain; "
+        f"{int((users.gain > 0).sum())} of {len(users)} users gain.",
+        _spec((zero + points).properties(width=WIDTH, height=340)),
+        note,
+    )
+
+
+def filters_figure(run: Run) -> Figure | None:
+    """How many candidates are left behind each gate, per arm."""
+    rows = waterfall(run)
+    if not rows:
+        return None
+    frame = pd.DataFrame(rows, columns=["arm", "gate", "left"])
+    header = alt.Header(labelAngle=0, labelAlign="left", labelOrient="top")
+    chart = (
+        alt.Chart(frame)
+        .mark_bar()
+        .encode(
+            x=alt.X("left:Q", title="candidates that are left"),
+            y=alt.Y("gate:N", sort=None, title=None),
+            row=alt.Row("arm:N", sort=None, title=None, header=header),
+            tooltip=["arm", "gate", "left"],
+        )
+        .properties(width=WIDTH - 90, height=alt.Step(20))
+    )
+    words = "; ".join(
+        f"{arm}: " + ", ".join(f"{left} {gate}" for gate, left in own[["gate", "left"]].values)
+        for arm, own in frame.groupby("arm", sort=False)
+    )
+    return Figure("filters", "What the filters leave", words + ".", _spec(chart))
+
+
+def wire_figure(run: Run) -> Figure | None:
+    """Bytes per arm and direction."""
+    ledger = ledger_frame(run)
+    crossed = ledger[ledger.direction.isin(["up", "down"]) & (ledger.kind != WITHDRAWAL)]
+    if crossed.empty:
+        return None
+    sums = crossed.assign(arm=crossed.arm.replace("", "all arms"))
+    sums = sums.groupby(["arm", "direction"], sort=False).bytes.sum().reset_index()
+    sums["bytes"] = sums.bytes.astype("int64")
+    root, axis = alt.Scale(type="sqrt"), alt.Axis(format="~s")
+    chart = (
+        alt.Chart(sums)
+        .mark_bar()
+        .encode(
+            x=alt.X("bytes:Q", title="bytes (square-root scale)", scale=root, axis=axis),
+            y=alt.Y("arm:N", sort=None, title=None),
+            yOffset="direction:N",
+            color=alt.Color("direction:N", title=None, scale=DIRECTIONS),
+            tooltip=["arm", "direction", alt.Tooltip("bytes", format=",")],
+        )
+        .properties(width=WIDTH, height=alt.Step(14))
+    )
+    total = {way: int(own.bytes.sum()) for way, own in sums.groupby("direction")}
+    alt_text = (
+        f"{total.get('up', 0):,} bytes from devices to the server, {total.get('down', 0):,} back."
+    )
+    return Figure("wire", "Over the wire", alt_text, _spec(chart))
+
+
+def losses_figure(run: Run) -> Figure | None:
+    """Mean training loss along the training, per arm; the band holds 80 % of the users."""
+    rows = []
+    training = training_frame(run)
+    for (arm, method), own in training.groupby(["arm", "method"], sort=False):
+        curves = [_along(losses) for losses in own.losses if losses is not None and len(losses) > 1]
+        if not curves:
+            continue
+        frame = pd.DataFrame(curves)
+        colour = look(str(method))[0]
+        for place in frame:
+            low, mean, high = (
+                frame[place].quantile(0.1),
+                frame[place].mean(),
+                frame[place].quantile(0.9),
+            )
+            part = place / (MOST_STEPS - 1)
+            rows.append([arm, colour, part, low, mean, high])
+    if not rows:
+        return None
+    frame = pd.DataFrame(rows, columns=["arm", "colour", "part", "low", "mean", "high"]).round(4)
+    arms = list(dict.fromkeys(frame.arm))
+    colours = [frame.colour[frame.arm == arm].iloc[0] for arm in arms]
+    base = alt.Chart(frame).encode(
+        x=alt.X("part:Q", title="part of the training", axis=alt.Axis(format="%")),
+        color=alt.Color("arm:N", title=None, scale=alt.Scale(domain=arms, range=colours)),
+    )
+    band = base.mark_area(opacity=0.12).encode(
+        y=alt.Y("low:Q", title="loss, nats per token", scale=alt.Scale(zero=False)), y2="high:Q"
+    )
+    line = base.mark_line().encode(
+        y="mean:Q", strokeDash=alt.StrokeDash("arm:N", title=None, scale=alt.Scale(domain=arms))
+    )
+    ends = frame.groupby("arm", sort=False)["mean"].agg(["first", "last"])
+    words = "; ".join(
+        f"{arm} from {row['first']:.2f} to {row['last']:.2f}" for arm, row in ends.iterrows()
+    )
+    return Figure(
+        "losses", "Training on the devices", f"Mean loss: {words}.",
+        _spec((band + line).properties(width=WIDTH, height=260)),
+        "Mean over users; the band holds 80 % of them.",
+    )  # fmt: skip
+
+
+def phases_figure(run: Run) -> Figure | None:
+    """When each phase ran, one after the other."""
+    frame = phases_frame(run)
+    frame = frame[frame.seconds > 0]
+    if frame.empty:
+        return None
+    end = frame.seconds.cumsum()
+    frame = frame.assign(start=end - frame.seconds, end=end, arm=frame.arm.replace("", "all arms"))
+    frame["name"] = frame.arm + ": " + frame.phase
+    chart = (
+        alt.Chart(frame.round(3))
+        .mark_bar()
+        .encode(
+            x=alt.X("start:Q", title="seconds"),
+            x2="end:Q",
+            y=alt.Y("name:N", sort=None, title=None),
+            color=alt.Color("arm:N", legend=None),
+            tooltip=["arm", "phase", alt.Tooltip("seconds", format=",.1f")],
+        )
+        .properties(width=WIDTH, height=alt.Step(16))
+    )
+    longest = frame.loc[frame.seconds.idxmax()]
+    words = f"{len(frame)} phases, {end.iloc[-1]:,.0f} s in all; the longest is {longest['name']}."
+    return Figure("phases", "Where the time went", words, _spec(chart))
+
+
+def _along(losses: Sequence[float]) -> list[float]:
+    """A loss curve at :data:`MOST_STEPS` places from its first to its last step."""
+    places = np.linspace(0, len(losses) - 1, MOST_STEPS)
+    return list(np.interp(places, np.arange(len(losses)), losses))
+
+
+def _spec(chart: Any) -> Mapping[str, Any]:
+    with alt.data_transformers.enable("default", max_rows=None, consolidate_datasets=True):
+        spec: dict[str, Any] = chart.to_dict()
+    spec.pop("config", None)  # the page's own, which follows light and dark
+    return spec

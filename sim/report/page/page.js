@@ -1,0 +1,221 @@
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const byId = (id) => document.getElementById(id);
+  const state = { box: null, groups: null, sort: "gain", up: false, all: false };
+  const MOST_ROWS = 200;
+  const views = new Map();
+
+  const make = (tag, text, attributes = {}) => {
+    const element = document.createElement(tag);
+    if (text !== undefined && text !== null) element.textContent = text;
+    for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+    return element;
+  };
+  const number = (value, digits = 3) =>
+    value === null || value === undefined ? "–" : Number.isInteger(value) ? value.toLocaleString("en") : value.toFixed(digits);
+  const signed = (value) => (value === null || value === undefined ? "–" : (value > 0 ? "+" : "") + value.toFixed(3));
+
+  // Charts take the page's own colours; a change between light and dark draws them again.
+  const config = () => {
+    const style = getComputedStyle(document.documentElement);
+    const [text, line] = ["--text", "--line"].map((name) => style.getPropertyValue(name).trim());
+    const words = { labelColor: text, titleColor: text };
+    return {
+      background: "transparent", font: "system-ui, sans-serif", view: { stroke: null },
+      axis: { ...words, gridColor: line, domainColor: line, tickColor: line, labelFontSize: 12, titleFontSize: 12, labelLimit: 220 },
+      legend: { ...words, labelFontSize: 12, labelLimit: 220, orient: "bottom", symbolOpacity: 1 }, header: words, rule: { color: text },
+    };
+  };
+  // A chart is no wider than its place: on a phone it shrinks instead of hiding its right half.
+  const fitted = (spec, width) => {
+    const copy = JSON.parse(JSON.stringify(spec));
+    const shrink = (part) => { if (part && typeof part.width === "number") part.width = Math.min(part.width, width - 110); };
+    shrink(copy); shrink(copy.spec);
+    return copy;
+  };
+  const draw = () => {
+    for (const place of document.querySelectorAll("[data-spec]")) {
+      const spec = fitted(data.specs[place.dataset.spec], Math.max(320, place.clientWidth || 640));
+      window.vegaEmbed(place, spec, { config: config(), actions: false, renderer: "svg" }).then(({ view }) => {
+        views.set(place.dataset.spec, view);
+        place.querySelector("svg").setAttribute("aria-hidden", "true"); // its place says it in words
+        if (place.dataset.spec !== "gains") return;
+        view.addSignalListener(data.brush, (_, box) => {
+          state.box = box && box.ratio && box.gain ? box : null;
+          fill();
+        });
+      });
+    }
+  };
+
+  const inside = (value, [low, high]) => value !== null && value >= Math.min(low, high) && value <= Math.max(low, high);
+  const chosen = () =>
+    data.users.filter((user) =>
+      (!state.groups || state.groups.has(user.group)) &&
+      (!state.box || (inside(user.allowed, state.box.ratio) && inside(user.gain, state.box.gain))));
+
+  const columns = () => [
+    ["user", "User", (u) => u.user], ["group", "Group", (u) => u.group ?? "–"],
+    ["allowed", "May share", (u) => number(u.allowed, 2)], ["records", "Records", (u) => number(u.records)],
+    ["shared", "Shared", (u) => number(u.shared)], ["kept", "Kept pairs", (u) => number(u.kept)],
+    ...(data.contrast ? [["gain", `Gain, ${data.contrast.join(" over ")}`, (u) => signed(u.gain)]] : []),
+    ...data.arms.map((arm) => [`score:${arm}`, arm, (u) => number(u.scores[arm])]),
+  ];
+  const valueOf = (user, key) => (key.startsWith("score:") ? user.scores[key.slice(6)] : user[key]);
+  const compare = (a, b) => {
+    if (a === null || a === undefined) return 1;
+    if (b === null || b === undefined) return -1;
+    const order = typeof a === "number" ? a - b : String(a).localeCompare(String(b), "en", { numeric: true });
+    return state.up ? order : -order;
+  };
+
+  const fill = () => {
+    const users = chosen().sort((a, b) => compare(valueOf(a, state.sort), valueOf(b, state.sort)));
+    const heads = make("tr");
+    for (const [key, title] of columns()) {
+      const head = make("th", null, { scope: "col" });
+      if (key === state.sort) head.setAttribute("aria-sort", state.up ? "ascending" : "descending");
+      const button = make("button", title + (key === state.sort ? (state.up ? " ▲" : " ▼") : ""), { type: "button" });
+      button.addEventListener("click", () => {
+        state.up = state.sort === key ? !state.up : key === "user" || key === "group";
+        state.sort = key;
+        fill();
+      });
+      head.append(button);
+      heads.append(head);
+    }
+    byId("user-table").tHead.replaceChildren(heads);
+    const shown = state.all ? users : users.slice(0, MOST_ROWS);
+    byId("user-table").tBodies[0].replaceChildren(...shown.map(row));
+    byId("more").hidden = shown.length === users.length;
+    const gains = users.map((user) => user.gain).filter((gain) => gain !== null && gain !== undefined);
+    const mean = gains.reduce((sum, gain) => sum + gain, 0) / Math.max(1, gains.length);
+    const [better, worse] = [gains.filter((g) => g > 0).length, gains.filter((g) => g < 0).length];
+    const head = `${users.length} of ${data.users.length} users chosen`;
+    byId("chosen").textContent = gains.length
+      ? `${head}: mean gain ${signed(mean)}, ${better} better, ${worse} worse, ${gains.length - better - worse} the same. Chosen after looking: a lead, no finding.`
+      : `${head}.`;
+  };
+
+  const row = (user) => {
+    const line = make("tr");
+    for (const [key, , show] of columns()) {
+      const cell = make(key === "user" ? "th" : "td", key === "user" ? null : show(user));
+      if (key === "user") {
+        cell.scope = "row";
+        const button = make("button", user.user, { type: "button" });
+        button.addEventListener("click", () => open(user));
+        cell.append(button);
+      } else if (key !== "group") cell.className = "n";
+      line.append(cell);
+    }
+    return line;
+  };
+
+  const rows = (title, pairs) => {
+    const part = make("div");
+    part.append(make("h4", title));
+    const table = make("table");
+    for (const cells of pairs) {
+      const line = make("tr");
+      cells.forEach((text, place) => line.append(place ? make("td", text, { class: "n" }) : make("th", text, { scope: "row" })));
+      table.append(line);
+    }
+    part.append(table);
+    return part;
+  };
+
+  const sparkline = (losses) => {
+    const [low, high] = [Math.min(...losses), Math.max(...losses)];
+    const points = losses.map((loss, place) =>
+      `${(place / Math.max(1, losses.length - 1)) * 118 + 1},${23 - ((loss - low) / (high - low || 1)) * 22}`);
+    const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+    svg.setAttribute("viewBox", "0 0 120 24"); svg.setAttribute("width", "120"); svg.setAttribute("height", "24");
+    svg.setAttribute("role", "img");
+    svg.setAttribute("aria-label", `loss from ${losses[0]} to ${losses[losses.length - 1]}`);
+    const line = document.createElementNS("http://www.w3.org/2000/svg", "polyline");
+    line.setAttribute("points", points.join(" ")); line.setAttribute("fill", "none"); line.setAttribute("stroke", "currentColor");
+    svg.append(line);
+    return svg;
+  };
+
+  const open = (user) => {
+    const place = byId("user");
+    const parts = make("div", null, { class: "parts" });
+    parts.append(rows("Policy and records", [
+      ["Privacy group", user.group ?? "–"], ["May share", number(user.allowed, 2)], ["Records", number(user.records)],
+      ["Shared", number(user.shared)], ["Scored queries", number(user.queries)], ["Failed in", user.failed.join(", ") || "nothing"]]));
+    parts.append(rows(data.metric, data.arms.map((arm) => [arm, number(user.scores[arm])])));
+    for (const [arm, counts] of Object.entries(user.rejected))
+      parts.append(rows(`Candidates, ${arm}`, Object.entries(counts).map(([reason, count]) => [reason.replaceAll("_", " "), number(count)])));
+    parts.append(rows("Messages", Object.entries(user.wire).map(([way, [bytes, count]]) => [
+      way === "up" ? "device to server" : "server to device", `${count} messages, ${bytes.toLocaleString("en")} bytes`])));
+    if (Object.keys(user.losses).length) {
+      const losses = make("div");
+      losses.append(make("h4", "Training loss"));
+      for (const [arm, curve] of Object.entries(user.losses)) {
+        const line = make("p", `${arm}: ${curve[0]} → ${curve[curve.length - 1]} `);
+        line.append(sparkline(curve));
+        losses.append(line);
+      }
+      parts.append(losses);
+    }
+    const close = make("button", "Close", { type: "button" });
+    close.addEventListener("click", () => { place.hidden = true; });
+    place.replaceChildren(make("h3", `User ${user.user}`), parts);
+    if (user.texts.length) {
+      const texts = make("details");
+      texts.append(make("summary", `${user.texts.length} answers in words`));
+      for (const each of user.texts) {
+        texts.append(make("p", `${each.arm}, query ${each.query}, score ${number(each.score)}`));
+        texts.append(make("blockquote", each.text), make("p", `gold: ${each.gold}`, { class: "note" }));
+      }
+      place.append(texts);
+    }
+    place.append(close);
+    place.hidden = false;
+    place.scrollIntoView({ block: "nearest" });
+  };
+
+  const groups = [...new Set(data.users.map((user) => user.group).filter(Boolean))].sort();
+  if (groups.length > 1) {
+    for (const group of groups) {
+      const label = make("label");
+      const box = make("input", null, { type: "checkbox", value: group });
+      box.checked = true;
+      box.addEventListener("change", () => {
+        const on = [...document.querySelectorAll("#groups input:checked")].map((each) => each.value);
+        state.groups = on.length === groups.length ? null : new Set(on);
+        fill();
+      });
+      label.append(box, ` ${group}`);
+      byId("groups").append(label);
+    }
+  } else byId("groups").remove();
+  byId("clear").addEventListener("click", () => {
+    state.groups = state.box = null;
+    for (const box of document.querySelectorAll("#groups input")) box.checked = true;
+    draw();
+    fill();
+  });
+  byId("more").addEventListener("click", () => { state.all = true; fill(); });
+  byId("csv").addEventListener("click", () => {
+    const quote = (text) => `"${String(text ?? "").replaceAll('"', '""')}"`;
+    const lines = [columns().map(([key]) => quote(key)), ...chosen().map((user) => columns().map(([key]) => quote(valueOf(user, key))))];
+    const link = make("a", null, { download: "users.csv" });
+    link.href = URL.createObjectURL(new Blob([lines.map((line) => line.join(",")).join("\n") + "\n"], { type: "text/csv" }));
+    link.click();
+    URL.revokeObjectURL(link.href);
+  });
+  for (const button of document.querySelectorAll("[data-save]"))
+    button.addEventListener("click", async () => {
+      const link = make("a", null, { download: `${button.dataset.save}.svg` });
+      link.href = await views.get(button.dataset.save).toImageURL("svg");
+      link.click();
+    });
+  dark.addEventListener("change", draw);
+  draw();
+  fill();
+})();

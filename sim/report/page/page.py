@@ -1,0 +1,214 @@
+"""``report.html``: the verdict, charts to explore, every user, every table, in one file.
+
+Everything stands in the file: no network, no second file. Texts from outside are escaped by the
+template or travel as JSON and are shown as text. The charting code is vl-convert's bundle.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+import vl_convert
+from markupsafe import Markup
+
+from lamp import metrics
+from sim.report.contrasts import primary_pairs
+from sim.report.frames import (
+    answers_frame,
+    augmentation_frame,
+    ledger_frame,
+    training_frame,
+    users_frame,
+)
+from sim.report.page.charts import BRUSH, figures
+from sim.report.pooling import Results
+from sim.report.run_records import Run
+from sim.report.tables import LOWER_IS_BETTER, Table, metric_title
+from sim.report.verdict import user_gains, verdict
+
+FOLDER = Path(__file__).resolve().parent
+PAGE = "report.html"
+MOST_LOSSES = 40  # points of one user's loss curve
+MOST_TEXTS = 4000  # answers whose texts travel in the page
+
+
+def render_page(
+    results: Results,
+    *,
+    title: str,
+    facts: Sequence[str],
+    warnings: Sequence[str],
+    headline: Table,
+    tables: Mapping[str, tuple[str, Table]],
+) -> str:
+    """Write the page of one run, or of several seeds of one setting.
+
+    Args:
+        results: What was pooled.
+        title: Of the page.
+        facts: What one must know to make the run again.
+        warnings: What to beware of.
+        headline: The table on the first screen.
+        tables: Further tables by name, each with its title.
+    """
+    drawn = figures(results)
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            title=title,
+            facts=facts,
+            verdict=verdict(results),
+            warnings=warnings,
+            metric=metric_title(metrics.headline(results.task)[0]),
+            headline=headline,
+            tables=tables,
+            figures={figure.name: figure for figure in drawn},
+            explored=[figure for figure in drawn if figure.name not in ("scores", "gains")],
+            css=Markup(_file("page.css")),
+            script=Markup(_file("page.js")),
+            bundle=Markup(_bundle()),
+            data=_json({"specs": {figure.name: figure.spec for figure in drawn}, **_data(results)}),
+        )
+    )
+
+
+def _data(results: Results) -> dict[str, Any]:
+    """What the page's script works with: one record per user, and how to read it."""
+    run, name = results.runs[0], metrics.headline(results.task)[0]
+    pairs = primary_pairs(run.config.contrasts, [result.arm for result in results.arms])
+    gains = user_gains(results, *pairs[0], name) if pairs else {}
+    return {
+        "brush": BRUSH,
+        "metric": metric_title(name),
+        "higherIsBetter": name not in LOWER_IS_BETTER,
+        "contrast": pairs[0] if pairs else None,
+        "arms": [result.arm.name for result in results.arms],
+        "users": _users(run, name, gains),
+    }
+
+
+def _users(run: Run, name: str, gains: Mapping[str, float]) -> list[dict[str, Any]]:
+    users, ledger = users_frame(run), ledger_frame(run)
+    made, training = augmentation_frame(run), training_frame(run)
+    up = ledger[ledger.direction.isin(["up", "down"])]
+    sent = up.groupby(["user", "direction"]).bytes.agg(["sum", "count"])
+    own_losses, rejected = dict(iter(training.groupby("user"))), dict(iter(made.groupby("user")))
+    texts = _texts(run)
+    found = []
+    for user, own in users.groupby("user", sort=False):
+        first = own.iloc[0]
+        shares = own[own.shared.notna()]
+        widest = shares.loc[shares.shared.idxmax()] if len(shares) else first
+        found.append(
+            {
+                "user": user,
+                "group": _known(first.group),
+                "allowed": _known(run.preferences[user].ratio if user in run.preferences else None),
+                "shared": _known(widest.shared),
+                "kept": _known(widest.kept),
+                "records": _known(own.records.max()),
+                "gain": _known(gains.get(str(user))),
+                "scores": {row.arm: _known(getattr(row, name, None)) for row in own.itertuples()},
+                "queries": int(own.queries.max()),
+                "failed": [row.arm for row in own.itertuples() if row.failed],
+                "wire": {
+                    way: sent.loc[(user, way)].tolist()
+                    for way in ("up", "down")
+                    if (user, way) in sent.index
+                },
+                "losses": _losses(own_losses.get(user)),
+                "rejected": _rejections(rejected.get(user)),
+                "texts": texts.get(str(user), []),
+            }
+        )
+    return found
+
+
+def _losses(training: pd.DataFrame | None) -> dict[str, list[float]]:
+    if training is None:
+        return {}
+    return {
+        row.arm: [round(loss, 3) for loss in row.losses[:: max(1, len(row.losses) // MOST_LOSSES)]]
+        for row in training.itertuples()
+        if row.losses
+    }
+
+
+def _rejections(made: pd.DataFrame | None) -> dict[str, dict[str, int]]:
+    if made is None:
+        return {}
+    reasons = [column for column in made if column.startswith("rejected_")]
+    return {
+        row["arm"]: {
+            "generated": int(row["generated"]),
+            "kept": int(row["kept"]),
+            **{each.removeprefix("rejected_"): int(row[each]) for each in reasons if row[each] > 0},
+        }
+        for _, row in made.iterrows()
+    }
+
+
+def _texts(run: Run) -> dict[str, list[dict[str, Any]]]:
+    """Answers in words, of runs whose users permitted them to leave."""
+    answers = answers_frame(run)
+    answers = answers[answers.text.notna()].head(MOST_TEXTS)
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in answers.itertuples():
+        found.setdefault(row.user, []).append(
+            {
+                "arm": row.arm,
+                "query": row.query,
+                "text": row.text,
+                "gold": row.gold_text,
+                "score": _known(row.score),
+            }
+        )
+    return found
+
+
+def _known(value: Any) -> Any:
+    """A number or word for JSON; None for what is missing."""
+    if value is None or pd.isna(value):
+        return None
+    if isinstance(value, str):
+        return value
+    number = float(value)
+    return int(number) if number.is_integer() else round(number, 4)
+
+
+def _json(value: Any) -> Markup:
+    """JSON that nothing in it can end: no ``<`` stands in a script of the page."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_known)
+    for char in "<>&\u2028\u2029":
+        text = text.replace(char, f"\\u{ord(char):04x}")
+    return Markup(text)
+
+
+@cache
+def _bundle() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script; nothing in it ends a script element."""
+    code: str = vl_convert.javascript_bundle()
+    return code.replace("</script", "<\\/script")
+
+
+@cache
+def _file(name: str) -> str:
+    return (FOLDER / name).read_text(encoding="utf-8")
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FOLDER),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=True,
+    )

@@ -1,0 +1,168 @@
+"""The page: one file, nothing from outside is markup, and what a browser makes of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from sim.report.page import page
+from sim.report.page.charts import figures
+from sim.report.pooling import summarise
+from sim.report.report import PAGE, write_report
+from sim.report.run_records import read_run
+from storage import jsonlines
+
+HOSTILE = "</script><img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(autouse=True)
+def small_bundle(request, monkeypatch):
+    """The charting code takes seconds to pack; only the browser needs it."""
+    if "browser" not in request.keywords:
+        monkeypatch.setattr(page, "_bundle", lambda: "/* bundle */")
+
+
+def data_of(text: str) -> dict:
+    return json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL).group(1))
+
+
+def test_the_page_holds_verdict_scores_and_every_user(make_run):
+    folder = make_run(users=12)
+    write_report([folder])
+    text = (folder / PAGE).read_text(encoding="utf-8")
+    assert "cdcda against direct_ft: " in text
+    assert "after Holm" in text
+    data = data_of(text)
+    assert [user["user"] for user in data["users"]] == [f"user-{n:03d}" for n in range(12)]
+    results = summarise([read_run(folder)])
+    gains = [user["gain"] for user in data["users"]]
+    stated = results.arm("cdcda").differences["direct_ft"]["user_mean_rouge1"].value
+    assert sum(gains) / 12 == pytest.approx(stated, abs=1e-4)
+    assert set(data["specs"]) == {"scores", "gains", "filters", "wire", "losses", "phases"}
+    assert set(re.findall(r"https?://[^/]+", text)) <= {
+        "https://vega.github.io",
+        "http://www.w3.org",
+    }
+
+
+def test_nothing_from_outside_is_markup(make_run):
+    folder = make_run(users=2)
+    for name in ("answers", "adaptations", "augmentation", "ledger"):
+        lines = list(jsonlines.read(folder / f"{name}.jsonl"))
+        (folder / f"{name}.jsonl").unlink()
+        renamed = [
+            {**line, "user": HOSTILE if line["user"] == "user-000" else line["user"]}
+            for line in lines
+        ]
+        if name == "answers":
+            renamed[0] |= {"text": HOSTILE, "gold_text": "<b>gold</b>"}
+        jsonlines.append(folder / f"{name}.jsonl", renamed)
+    write_report([folder])
+    text = (folder / PAGE).read_text(encoding="utf-8")
+    assert HOSTILE not in text
+    assert "<img" not in text
+    assert HOSTILE in {user["user"] for user in data_of(text)["users"]}
+
+
+def test_every_chart_says_in_words_what_it_shows(make_run):
+    drawn = figures(summarise([read_run(make_run(users=6))]))
+    assert all(len(figure.alt.split()) > 5 for figure in drawn)
+    assert all(figure.spec["$schema"].startswith("https://vega.github.io") for figure in drawn)
+
+
+def test_many_users_are_drawn_in_part_and_it_says_so(make_run, monkeypatch):
+    monkeypatch.setattr("sim.report.page.charts.MOST_POINTS", 5)
+    drawn = {each.name: each for each in figures(summarise([read_run(make_run(users=9))]))}
+    assert drawn["gains"].note == "5 of 9 users are drawn."
+
+
+def test_a_run_without_contrasts_has_a_page_too(make_run):
+    folder = make_run(users=2, methods=("device",))
+    write_report([folder])
+    text = (folder / PAGE).read_text(encoding="utf-8")
+    assert "None of the declared contrasts" in text
+    assert data_of(text)["contrast"] is None
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A browser; in continuous integration one must be there."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("needs chromium; apt-get install chromium")
+        pytest.skip("needs chromium, which is not installed")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_a_browser_draws_selects_sorts_and_finds_nothing_inaccessible(make_run, chromium):
+    from axe_playwright_python.sync_playwright import Axe
+
+    folder = make_run(users=30)
+    _deal_groups(folder)
+    write_report([folder])
+    errors: list[str] = []
+    requested: list[str] = []
+    for scheme, width in (("light", 1280), ("dark", 420)):
+        view = chromium.new_page(color_scheme=scheme, viewport={"width": width, "height": 900})
+        view.on("pageerror", lambda error: errors.append(str(error)))
+        view.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
+        view.on("request", lambda asked: requested.append(asked.url))
+        view.goto(f"file://{folder / PAGE}")
+        view.wait_for_selector("#figure-gains svg.marks")
+        assert view.locator(".chart svg.marks").count() >= 6
+        rows = view.locator("#user-table tbody tr")
+        assert rows.count() == 30
+        view.uncheck("#groups input[value=closed]")
+        assert 0 < rows.count() < 30
+        view.check("#groups input[value=closed]")
+        _brush(view)
+        assert 0 < rows.count() < 30, "the rectangle chooses users"
+        assert view.inner_text("#chosen").startswith(f"{rows.count()} of 30 users chosen")
+        view.click("#clear")
+        view.click("#user-table thead button >> nth=0")
+        assert rows.first.inner_text().startswith("user-000")
+        view.click("#user-table tbody button >> nth=0")
+        assert view.inner_text("#user h3") == "User user-000"
+        found = Axe().run(view).response["violations"]
+        serious = [
+            (each["id"], [node["html"][:200] for node in each["nodes"]])
+            for each in found
+            if each["impact"] in ("serious", "critical")
+        ]
+        assert serious == []
+        view.close()
+    assert errors == []
+    assert all(url.startswith(("file:", "data:", "blob:")) for url in requested)
+
+
+def _deal_groups(folder: Path) -> None:
+    """Half of the users belong to another group."""
+    head, *rows = (folder / "policies.csv").read_text().splitlines()
+    dealt = [row.replace("open", "closed") if n % 2 else row for n, row in enumerate(rows)]
+    (folder / "policies.csv").write_text("\n".join([head, *dealt]) + "\n")
+
+
+def _brush(view) -> None:
+    """Draw a rectangle over the left half of the chart."""
+    view.locator("#figure-gains").evaluate("each => each.scrollIntoView({block: 'center'})")
+    view.wait_for_timeout(700)  # it scrolls smoothly
+    frame = "#figure-gains svg.marks .mark-group.role-frame.root .background"
+    box = view.locator(frame).first.bounding_box()
+    view.mouse.move(box["x"] + 5, box["y"] + 5)
+    view.mouse.down()
+    view.mouse.move(box["x"] + box["width"] * 0.45, box["y"] + box["height"] - 5, steps=4)
+    view.mouse.up()
+    view.wait_for_timeout(200)
