@@ -69,7 +69,7 @@ def figures(results: Results) -> tuple[Figure, ...]:
 def scores_figure(results: Results) -> Figure | None:
     """Every arm's headline score with its interval over users."""
     name = metrics.headline(results.task)[0]
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "arm": result.arm.name,
             "value": found.value,
