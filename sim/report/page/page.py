@@ -194,7 +194,7 @@ def _json(value: Any) -> Markup:
 @cache
 def _bundle() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script; nothing in it ends a script element."""
-    code = vl_convert.javascript_bundle(None)
+    code = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     return code.replace("</script", "<\\/script")
 
 
