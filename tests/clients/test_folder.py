@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from clients import folder
+from clients.bounds import own_settings
 from clients.folder import Policy, create, device_folders, folder_name, read
-from conf.errors import DataError
+from conf.compose import compose
+from conf.errors import ConfigError, DataError, ProtocolError
+from conf.schema import TaskConfig
 from lamp.records import Pair, ProfileItem, Query, UserHistory
+from lamp.tasks import task
+from protocol.settings import settings_of
 
 SECRET = bytes(range(32))
 
@@ -57,3 +64,30 @@ def test_a_missing_secret_is_told(tmp_path):
     (made / "secret.bin").unlink()
     with pytest.raises(DataError, match=r"secret\.bin"):
         folder.read(made)
+
+
+PLUGIN = """
+from lamp.tasks import TASKS, Task, register
+from dataclasses import replace
+
+register(replace(TASKS["lamp_4"], name="own_headlines"), max_new_tokens=8)
+"""
+
+
+def test_a_device_loads_the_plugins_of_its_own_policy_from_its_own_folder(tmp_path, registries):
+    own_task = TaskConfig(name="own_headlines", max_new_tokens=8)
+    policy = Policy(0.5, task=own_task, plugins=("mine.py",))
+    made = create(tmp_path, history("17"), policy, SECRET)
+    with pytest.raises(ConfigError, match=r"mine.py: no such file"):
+        read(made)
+    (made / "mine.py").write_text(PLUGIN, encoding="utf-8")
+    assert task(read(made).policy.task).name == "own_headlines"
+
+
+def test_a_task_that_a_message_names_is_never_looked_up(tmp_path):
+    policy = Policy(0.5, task=TaskConfig(name="lamp_4", max_new_tokens=8))
+    device = read(create(tmp_path, history("17"), policy, SECRET))
+    asked = settings_of(compose([]))
+    other = replace(asked, task=TaskConfig(name="/etc/mine.py", max_new_tokens=8))
+    with pytest.raises(ProtocolError, match=r"expected the task lamp_4, got /etc/mine.py"):
+        own_settings(device, other)

@@ -12,18 +12,32 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "longlamp_topic.py"
 
 
-def test_the_example_is_a_run_of_a_task_that_is_none_of_ours(qwen2_folder, tmp_path, registries):
+def cut_short(run: Path) -> None:
+    """Leave the run as if it had been ended before the last answer."""
+    (run / "finished.json").unlink()
+    lines = (run / "answers.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (run / "answers.jsonl").write_text("".join(lines[:-1]), encoding="utf-8")
+
+
+def test_a_task_that_is_none_of_ours_runs_and_resumes_from_elsewhere(
+    qwen2_folder, tmp_path, monkeypatch, forget_plugins, registries
+):
     own = [
-        f"plugins=['{EXAMPLE}']",
+        "plugins=[examples/longlamp_topic.py]",
         "task=longlamp_topic",
-        f"data='{ROOT / 'examples' / 'records'}'",
+        "data=examples/records",
         "users=2",
         "methods=[device,direct_ft,cdcda]",
         "resources.backend=inline",
         "evaluation.bootstrap=50",
     ]
+    monkeypatch.chdir(ROOT)
     assert main(words(qwen2_folder, tmp_path, *own)) == 0
     run = tmp_path / "runs" / "run"
+    cut_short(run)
+    forget_plugins()  # as in a new process
+    monkeypatch.chdir(tmp_path)
+    assert main(["resume", f"run={run}"]) == 0
     answers = list(jsonlines.read(run / "answers.jsonl"))
     assert {(row["arm"], row["user"]) for row in answers} == {
         (arm, user) for arm in ("device", "direct_ft", "cdcda") for user in ("amara", "bruno")

@@ -23,7 +23,10 @@ ENDING_S = 150  # orphans of Ray look for their parent now and then
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_public_route_goes_from_data_to_report_and_cleans_up(qwen2_folder, tmp_path):
-    more = ("engine=flwr_run", "methods=[direct_ft,cdcda]", "resources.num_cpus=2")
+    """With a task that a plugin registers: ServerApp and Ray's client processes load it too."""
+    plugin, data = ROOT / "examples" / "longlamp_topic.py", ROOT / "examples" / "records"
+    task = (f"plugins=['{plugin}']", "task=longlamp_topic", f"data='{data}'", "users=2")
+    more = ("engine=flwr_run", "methods=[direct_ft,cdcda]", "resources.num_cpus=2", *task)
     status, output = ended(start(words(qwen2_folder, tmp_path, *more)))
     assert status == exit_status.OK, output
     assert "direct_ft: adapt" in output
