@@ -6,6 +6,8 @@ guessed values says whose they are.
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import yaml
 
 from conf.groups import FOLDER, groups, headline
@@ -20,11 +22,17 @@ BY_HAND = "learning rates, epochs or batch sizes are no preset's: set by hand or
 
 
 def source_of(qlora: QLoraConfig) -> str:
-    """Say which preset of ``qlora`` has the same learning rates, epochs and batch sizes."""
-    given = [getattr(qlora, key) for key in TUNED]
+    """Say which preset of ``qlora`` has the same learning rates, epochs and batch sizes.
+
+    Of several the one that is the most like it.
+    """
+    given, found = asdict(qlora), []
     for name in groups()["qlora"]:
         text = (FOLDER / "qlora" / f"{name}.yaml").read_text(encoding="utf-8")
-        preset = QLoraConfig(**(yaml.safe_load(text) or {}))
-        if given == [getattr(preset, key) for key in TUNED]:
-            return f"qlora={name}: {headline('qlora', name)}"
-    return BY_HAND
+        preset = asdict(QLoraConfig(**(yaml.safe_load(text) or {})))
+        if all(given[key] == preset[key] for key in TUNED):
+            found.append((sum(given[key] != value for key, value in preset.items()), name))
+    if not found:
+        return BY_HAND
+    _, name = min(found)
+    return f"qlora={name}: {headline('qlora', name)}"
