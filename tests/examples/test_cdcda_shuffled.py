@@ -65,3 +65,9 @@ def test_a_deployment_refuses_it(method):
     deployed = ["engine=deployment", "engine.superlink=127.0.0.1:9093", "data=x"]
     with pytest.raises(ConfigError, match="pairs made from one user's records to another"):
         check_methods(compose([*named, *deployed]))
+
+
+def test_the_words_of_its_page_compose(registries):
+    contrast = 'contrasts=["cdcda - cdcda_shuffled"]'
+    words = [f"plugins=['{EXAMPLE}']", "methods=[direct_ft,cdcda,cdcda_shuffled]", contrast]
+    check_methods(compose(words))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -117,3 +119,27 @@ def test_a_method_is_what_its_recipe_says(method):
     assert method.depends_on_ratio == bool(method.without_sharing) or method.private
     assert re.fullmatch(r"#[0-9A-F]{6}|", method.colour)
     assert max(map(len, method.heading.split("\n"))) <= 18
+
+
+ROOT = Path(__file__).resolve().parents[2]
+CODE = ("clients", "conf", "lamp", "models", "protocol", "sim", "storage", "strategy")
+TOLD = (
+    "strategy/methods.py",
+    "conf/schema/run.py",  # the default of `methods`
+    "sim/report/paper_values.py",  # rows of the tables that the papers print
+    "sim/report/dac24_values.py",
+    "sim/report/pictures.py",  # the project's name
+)
+WORDS = {"cloud", "device", "dac24"}  # these name models, a setting and a layout as well
+
+
+def test_no_other_code_names_a_method():
+    found = {
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for folder in CODE
+        for path in (ROOT / folder).rglob("*.py")
+        if str(path.relative_to(ROOT)) not in TOLD
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and node.value in METHODS.keys() - WORDS
+    }
+    assert not found
