@@ -30,12 +30,12 @@ from lamp.records import Pair, UserHistory
 from lamp.tasks import task
 from models import sources
 from sim.report.filter_tables import ALIGNED, FILTER_TITLES, READING_TITLES
+from sim.run.cloud_workers import cloud_here
 from sim.run.lifecycle import with_absolute_paths
 from sim.run.progress import TerminalProgress
 from storage import atomic
 from strategy.augmentation import Counters, augment
 from strategy.cache import Cache
-from strategy.cloud_models import configured_cloud
 from strategy.filters import Candidate, Selection, select
 from strategy.progress import Progress, StepProgress
 from strategy.prompting import Prompt, make_prompt
@@ -164,7 +164,7 @@ def _ask(
 ) -> tuple[Candidate, ...]:
     sampling = replace(config.augmenter.sampling, temperature=variant.temperature)
     asked = replace(config.augmenter, prompt=variant.prompt, sampling=sampling)
-    cloud = configured_cloud(replace(config, augmenter=asked))
+    cloud = cloud_here(replace(config, augmenter=asked))
     cache = Cache(Path(config.paths.cache) / "augmentation.sqlite")
 
     def of(part: Sequence[Pair]) -> tuple[Candidate, ...]:

@@ -22,6 +22,7 @@ from conf.errors import ProtocolError
 
 EXIT_OVERRUN = 75
 LIMIT_KEY = "client-limit-s"
+DEFAULT_S = 900.0  # for a server that says nothing, as in Flower's own simulation
 MAX_S = threading.TIMEOUT_MAX
 _WORKERS: set[int] = set()  # ids of processes that work for this one's message
 
@@ -45,7 +46,7 @@ def limit_of(context: Context) -> float:
         ProtocolError: If the server grants no such number.
         DataError: If the device's policy cannot be read.
     """
-    asked = context.run_config.get(LIMIT_KEY)
+    asked = context.run_config.get(LIMIT_KEY, DEFAULT_S)
     if isinstance(asked, bool) or not isinstance(asked, int | float) or not 0 < asked < MAX_S:
         raise ProtocolError(f"run config {LIMIT_KEY}: expected seconds, got {type(asked).__name__}")
     own = policy.read(paths.own_folder(context)).limit_s

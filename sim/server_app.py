@@ -23,9 +23,8 @@ from conf.compose import compose
 from conf.errors import CdcdaError
 from conf.schema import Config
 from sim.folders import RunFolder, served
-from sim.run.cloud_workers import cloud_of
 from sim.run.progress_file import FileProgress
-from strategy.experiment import run_experiment
+from sim.run.server import run_experiment
 from strategy.progress import LoggedProgress
 
 app = ServerApp()
@@ -44,7 +43,7 @@ def main(grid: Grid, context: Context) -> None:
     progress = LoggedProgress()
     folder = prepare(config, progress)
     inputs = server_inputs(folder)
-    run_experiment(grid, inputs, progress, cloud=cloud_of(inputs.config))
+    run_experiment(grid, inputs, progress)
     write_report([folder.path])
 
 
@@ -56,7 +55,7 @@ def run_prepared(grid: Grid, folder: RunFolder) -> None:
     try:
         inputs = server_inputs(folder)
         with served(folder):
-            run_experiment(grid, inputs, telling, telling.arm, cloud_of(inputs.config))
+            run_experiment(grid, inputs, telling, telling.arm)
     except CdcdaError as error:
         telling.error(error)
         raise

@@ -9,12 +9,11 @@ from typing import Any
 
 from conf.errors import ConfigError
 from conf.schema import Config, FiltersConfig, ThresholdsConfig
-from lamp.dialogue.lexicons import Lexicon
 from lamp.tasks import Task, task
 from protocol.recipe import Recipe
 from strategy.method import Method
 from strategy.methods import METHODS, find_method
-from strategy.recipes import RecipeInputs, thesaurus_of
+from strategy.recipes import RecipeInputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,20 +77,21 @@ class Arm:
             return ""
         return (self.method.adapter_of or self.method.name) + self._setting
 
-    def recipe(self, config: Config, number: int = 0, lexicons: tuple[Lexicon, ...] = ()) -> Recipe:
-        """What the devices do in round ``number`` besides training on what they have."""
-        return self.method.recipe(
-            RecipeInputs(
-                baselines=config.baselines,
-                stream=config.stream,
-                ratio=self.asked_ratio,
-                k=self.k or config.augmenter.k,
-                epsilon=self.epsilon,
-                round=number,
-                thesaurus=thesaurus_of(config.baselines, config.data),
-                lexicons=lexicons,
-            )
+    def recipe(self, common: RecipeInputs, number: int = 0) -> Recipe:
+        """What the devices do in round ``number`` besides training on what they have.
+
+        Args:
+            common: What is the same for all arms; the arm's own ratio, k and epsilon go before.
+            number: Round of a federated training.
+        """
+        own = replace(
+            common,
+            ratio=self.asked_ratio,
+            k=self.k or common.k,
+            epsilon=self.epsilon,
+            round=number,
         )
+        return self.method.recipe(own)
 
 
 def check_methods(config: Config) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 
 from conf.errors import DataError
-from conf.schema import AugmenterTuningConfig, Config
+from conf.schema import AugmenterConfig, AugmenterTuningConfig, CausalModelConfig
 from conf.seeds import derive_seed
 from lamp import world
 from lamp.prompts import augmentation_reply
@@ -26,39 +26,53 @@ from strategy import public as public_users
 from strategy.base_model import model_key
 from strategy.device_memory import free_unused
 from strategy.progress import Progress
-from strategy.prompting import configured_prompt
-from strategy.public import PublicUsers
-from strategy.tuning import tune
+from strategy.prompting import Prompt, configured_prompt
+from strategy.tuning import PublicTuning, tune
 
 VERSION = 1  # of this stage's code; part of the cache key
 
 
 def ensure_augmenter(
-    config: Config, tuning: AugmenterTuningConfig, public: PublicUsers, progress: Progress
-) -> Path:
+    augmenter: AugmenterConfig,
+    model: CausalModelConfig,
+    tuning: PublicTuning,
+    progress: Progress,
+) -> Path | None:
     """Take the adapter's folder from the cache, or train the adapter and store it.
+
+    Args:
+        augmenter: How it is asked, and by its ``tuning`` what it learns.
+        model: The cloud model.
+        tuning: What all tuning on the public users depends on.
+        progress: Where progress is told.
+
+    Returns:
+        The folder; None where the augmenter is not to be tuned.
 
     Raises:
         DataError: If no public user has records to learn from.
     """
+    if augmenter.tuning is None:
+        return None
+    prompt = configured_prompt(augmenter, tuning.task, tuning.public, tuning.seed)
     key = {
-        **model_key(config, config.model.cloud),
-        "tuning": asdict(tuning),
-        "prompt": configured_prompt(config, public).identity,
-        "task": asdict(config.task),
-        "public": public.content_hash,
-        "seed": config.seed,
+        **model_key(model, tuning.qlora),
+        "tuning": asdict(augmenter.tuning),
+        "prompt": prompt.identity,
+        "task": asdict(tuning.task),
+        "public": tuning.public.content_hash,
+        "seed": tuning.seed,
         "version": VERSION,
     }
-    folder = Path(config.paths.cache) / "augmenters" / hash_json(key)
+    folder = tuning.cache / "augmenters" / hash_json(key)
     if not atomic.is_whole(folder):
-        _train(config, tuning, public, folder, progress)
-        free_unused(config.resources.cloud_device)
+        _train(augmenter.tuning, prompt, model, tuning, folder, progress)
+        free_unused(tuning.device)
     return folder
 
 
 def tuning_pairs(
-    users: Sequence[UserHistory], tuning: AugmenterTuningConfig, seed: int
+    users: Sequence[UserHistory], settings: AugmenterTuningConfig, seed: int
 ) -> list[tuple[Pair, Pair]]:
     """Return public pairs, each with the similar pair that the model is to write.
 
@@ -81,33 +95,33 @@ def tuning_pairs(
             "public users: expected records to tune the augmenter on, got none with a similar "
             "record beside it; take more data, or set augmenter.tuning=null"
         )
-    return pairs[: tuning.records]
+    return pairs[: settings.records]
 
 
 def _train(
-    config: Config,
-    tuning: AugmenterTuningConfig,
-    public: PublicUsers,
+    settings: AugmenterTuningConfig,
+    prompt: Prompt,
+    model: CausalModelConfig,
+    tuning: PublicTuning,
     folder: Path,
     progress: Progress,
 ) -> None:
     from models import loading, lora
 
-    model = config.model.cloud
     tokenizer = loading.configured_tokenizer(model)
-    prompt = configured_prompt(config, public)
+    users = public_users.read(tuning.public)
     examples = [
         (prompt.ask(shown), target.input if prompt.asks_for_text else augmentation_reply(target))
-        for shown, target in tuning_pairs(public_users.read(public), tuning, config.seed)
+        for shown, target in tuning_pairs(users, settings, tuning.seed)
     ]
-    settings = replace(
-        config.qlora,
-        base_learning_rate=tuning.learning_rate,
-        base_epochs=tuning.epochs,
-        base_batch_size=tuning.batch_size,
+    qlora = replace(
+        tuning.qlora,
+        base_learning_rate=settings.learning_rate,
+        base_epochs=settings.epochs,
+        base_batch_size=settings.batch_size,
     )
     tuned, losses = tune(
-        replace(config, qlora=settings), model, "augmenter", tokenizer, examples, progress
+        model, replace(tuning, qlora=qlora), "augmenter", tokenizer, examples, progress
     )
     with atomic.new_folder(folder, {"losses": list(losses)}) as made:
         lora.save(tuned, made)

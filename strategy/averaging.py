@@ -27,13 +27,13 @@ from protocol.codec import Arrays
 from protocol.messages import AdaptReply
 from storage import atomic
 from storage.hashing import hash_bytes
+from strategy.planning import AdapterRound
 
 WEIGHT = "num-examples"
 SUFFIX = ".safetensors"
 LEFT_OUT = "left out"
 RECORDS_CAP = 10.0  # times the median of the round's users
 NORM_CAP = 3.0
-Training = tuple[str, int]  # name of the adapter, federated round
 Part = tuple[str, int, Arrays]  # user, records, weights
 
 
@@ -44,18 +44,18 @@ class Averages:
         """Keep everything below ``folder``."""
         self._folder = folder
 
-    def has(self, training: Training) -> bool:
+    def has(self, training: AdapterRound) -> bool:
         """Whether the round is over."""
         return self._average(training).is_file()
 
-    def add(self, training: Training, user: str, reply: AdaptReply) -> None:
+    def add(self, training: AdapterRound, user: str, reply: AdaptReply) -> None:
         """Keep one user's weights until the round is over."""
         facts = {"user": user, "records": str(reply.records)}
         name = hash_bytes(user.encode("utf-8")) + SUFFIX  # ids are no file names
         content = save(dict(reply.weights), metadata=facts)
         atomic.write_bytes(self._parts(training) / name, content)
 
-    def close(self, training: Training) -> tuple[ArrayRecord | None, tuple[str, ...]]:
+    def close(self, training: AdapterRound) -> tuple[ArrayRecord | None, tuple[str, ...]]:
         """Average what came in, in the order of the users.
 
         Returns:
@@ -78,11 +78,11 @@ class Averages:
         facts, averages = _read(self._average(training))
         return _record(averages), tuple(json.loads(facts.get(LEFT_OUT, "[]")))
 
-    def _parts(self, training: Training) -> Path:
+    def _parts(self, training: AdapterRound) -> Path:
         adapter, number = training
         return self._folder / adapter / str(number)
 
-    def _average(self, training: Training) -> Path:
+    def _average(self, training: AdapterRound) -> Path:
         return self._parts(training).with_suffix(SUFFIX)
 
 

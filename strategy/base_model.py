@@ -9,25 +9,25 @@ public records, with the same settings unless ``qlora.cloud_*`` gives M_cloud it
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from conf.schema import CausalModelConfig, Config
+from conf.errors import RunError
+from conf.schema import CausalModelConfig, QLoraConfig
 from conf.seeds import derive_seed
 from lamp import tasks
-from lamp.records import Prompt, UserHistory
+from lamp.records import Prompt
 from models.checkpoint import model_identity
 from storage import atomic
 from storage.hashing import hash_json
 from strategy import public as public_users
 from strategy.device_memory import free_unused
 from strategy.progress import Progress
-from strategy.public import PublicUsers
-from strategy.tuning import tune
+from strategy.tuning import PublicTuning, tune
 
 VERSION = 3  # of this stage's code; part of the cache key
 CLOUD_SETTINGS = ("learning_rate", "epochs", "batch_size")  # that M_cloud may have apart
@@ -54,70 +54,96 @@ class BaseModel:
     losses: tuple[float, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class BaseModels:
+    """The small models of a run; None for one that no method works with.
+
+    Attributes:
+        tuned_base: M_base, tuned on the public users.
+        untuned_base: The device model as it comes, in NF4.
+    """
+
+    tuned_base: BaseModel | None = None
+    untuned_base: BaseModel | None = None
+
+    def of(self, *, tuned: bool) -> BaseModel:
+        """The model that a method works with.
+
+        Raises:
+            RunError: If it was not made.
+        """
+        found = self.tuned_base if tuned else self.untuned_base
+        if found is None:
+            raise RunError(f"the {'tuned' if tuned else 'untuned'} base model was not made")
+        return found
+
+
 def bases_root(cache: Path) -> Path:
     """Where base models lie; one folder per base id."""
     return cache / "bases"
 
 
-def ensure_base(config: Config, public: PublicUsers, progress: Progress) -> BaseModel:
+def ensure_bases(
+    wanted: Collection[bool], model: CausalModelConfig, tuning: PublicTuning, progress: Progress
+) -> BaseModels:
+    """Take the small models from the cache, or make them.
+
+    Args:
+        wanted: True for M_base, False for the model as it comes.
+        model: The device model.
+        tuning: How M_base is tuned.
+        progress: Where progress is told.
+    """
+    return BaseModels(
+        tuned_base=ensure_base(model, tuning, progress) if True in wanted else None,
+        untuned_base=ensure_untuned(model, tuning) if False in wanted else None,
+    )
+
+
+def ensure_base(model: CausalModelConfig, tuning: PublicTuning, progress: Progress) -> BaseModel:
     """Take M_base from the cache, or tune, merge, quantise and store it."""
-    base_id = name_base(config, public)
-    folder = bases_root(Path(config.paths.cache)) / base_id
+    base_id = name_base(model, tuning)
+    folder = bases_root(tuning.cache) / base_id
     if not atomic.is_whole(folder):
-        _build(config, public, folder, progress)
-        free_unused(config.resources.cloud_device)
+        _build(model, tuning, folder, progress)
+        free_unused(tuning.device)
     facts = json.loads((folder / atomic.MARKER).read_text(encoding="utf-8"))
     return BaseModel(base_id, folder, facts["bytes"], tuple(facts["losses"]))
 
 
-def ensure_untuned(config: Config) -> BaseModel:
+def ensure_untuned(model: CausalModelConfig, tuning: PublicTuning) -> BaseModel:
     """Take the device model as it comes, in NF4, from the cache, or quantise and store it."""
-    base_id = hash_json({**_device_identity(config), "untuned": True})
-    folder = bases_root(Path(config.paths.cache)) / base_id
+    base_id = hash_json({**_device_identity(model, tuning.qlora), "untuned": True})
+    folder = bases_root(tuning.cache) / base_id
     if not atomic.is_whole(folder):
-        _build_untuned(config, folder)
-        free_unused(config.resources.cloud_device)
+        _build_untuned(model, tuning, folder)
+        free_unused(tuning.device)
     facts = json.loads((folder / atomic.MARKER).read_text(encoding="utf-8"))
     return BaseModel(base_id, folder, facts["bytes"], ())
 
 
-def ensure_cloud(config: Config, public: PublicUsers, progress: Progress) -> Path:
+def ensure_cloud(model: CausalModelConfig, tuning: PublicTuning, progress: Progress) -> Path:
     """Take M_cloud's adapter folder from the cache, or tune the large model and store it."""
-    folder = Path(config.paths.cache) / "clouds" / name_cloud(config, public)
-    config = _with_cloud_settings(config)
+    folder = tuning.cache / "clouds" / name_cloud(model, tuning)
     if not atomic.is_whole(folder):
-        _build_cloud(config, public, folder, progress)
-        free_unused(config.resources.cloud_device)
+        _build_cloud(model, _with_cloud_settings(tuning), folder, progress)
+        free_unused(tuning.device)
     return folder
 
 
-def name_cloud(config: Config, public: PublicUsers) -> str:
-    """Content id of the M_cloud that a configuration and its public users make."""
-    config = _with_cloud_settings(config)
-    return hash_json(
-        {
-            **model_key(config, config.model.cloud),
-            "task": asdict(config.task),
-            "public": public.content_hash,
-            "seed": config.seed,
-        }
-    )
+def name_base(model: CausalModelConfig, tuning: PublicTuning) -> str:
+    """Content id of the M_base that a model, settings and public users make."""
+    return hash_json({**_device_identity(model, tuning.qlora), **_examples_key(tuning)})
 
 
-def _with_cloud_settings(config: Config) -> Config:
-    """The configuration with M_cloud's own settings of tuning in the place of M_base's."""
-    qlora = config.qlora
-    own = {
-        f"base_{name}": value
-        for name in CLOUD_SETTINGS
-        if (value := getattr(qlora, f"cloud_{name}")) is not None
-    }
-    return replace(config, qlora=replace(qlora, **own))
+def name_cloud(model: CausalModelConfig, tuning: PublicTuning) -> str:
+    """Content id of the M_cloud that a model, settings and public users make."""
+    qlora = _with_cloud_settings(tuning).qlora
+    return hash_json({**model_key(model, qlora), **_examples_key(tuning)})
 
 
-def model_key(config: Config, model: CausalModelConfig) -> dict[str, Any]:
+def model_key(model: CausalModelConfig, qlora: QLoraConfig) -> dict[str, Any]:
     """What a tuning of ``model`` depends on besides its examples, for a cache key."""
-    qlora = asdict(config.qlora)
     return {
         "version": VERSION,
         "model": model_identity(model.path, model.revision),
@@ -125,61 +151,66 @@ def model_key(config: Config, model: CausalModelConfig) -> dict[str, Any]:
         "dtype": model.dtype,
         "system": model.system_prompt,
         **({} if model.system_turn == "system" else {"system_turn": model.system_turn}),
-        "qlora": {key: value for key, value in qlora.items() if key.startswith(_SHAPES_BASE)},
+        "qlora": {k: value for k, value in asdict(qlora).items() if k.startswith(_SHAPES_BASE)},
     }
 
 
-def _device_identity(config: Config) -> dict[str, Any]:
+def _device_identity(model: CausalModelConfig, qlora: QLoraConfig) -> dict[str, Any]:
     """What names the stored small model: weights are cast to the compute type, then quantised."""
-    model, computed = config.model.device, config.qlora.compute_dtype
+    computed = qlora.compute_dtype
     cast = {} if computed == model.dtype else {"compute_dtype": computed}
-    return {**model_key(config, model), **cast}
+    return {**model_key(model, qlora), **cast}
 
 
-def name_base(config: Config, public: PublicUsers) -> str:
-    """Content id of the M_base that a configuration and its public users make."""
-    return hash_json(
-        {
-            **_device_identity(config),
-            "task": asdict(config.task),
-            "public": public.content_hash,
-            "seed": config.seed,
-        }
-    )
+def _examples_key(tuning: PublicTuning) -> dict[str, Any]:
+    return {
+        "task": asdict(tuning.task),
+        "public": tuning.public.content_hash,
+        "seed": tuning.seed,
+    }
 
 
-def _build(config: Config, public: PublicUsers, folder: Path, progress: Progress) -> None:
+def _with_cloud_settings(tuning: PublicTuning) -> PublicTuning:
+    """M_cloud's own settings of tuning in the place of M_base's, where it has some."""
+    qlora = tuning.qlora
+    own: dict[str, Any] = {
+        f"base_{name}": value
+        for name in CLOUD_SETTINGS
+        if (value := getattr(qlora, f"cloud_{name}")) is not None
+    }
+    return replace(tuning, qlora=replace(qlora, **own))
+
+
+def _build(
+    model: CausalModelConfig, tuning: PublicTuning, folder: Path, progress: Progress
+) -> None:
     from models import loading
 
-    model = config.model.device
     tokenizer = loading.configured_tokenizer(model)
-    examples = _examples(config, public_users.read(public))
-    tuned, losses = tune(config, model, "base", tokenizer, examples, progress)
-    _store(config, tuned.merge_and_unload(), tokenizer, folder, {"losses": list(losses)})
+    tuned, losses = tune(model, tuning, "base", tokenizer, _examples(tuning), progress)
+    _store(tuned.merge_and_unload(), tokenizer, tuning, folder, {"losses": list(losses)})
 
 
-def _build_untuned(config: Config, folder: Path) -> None:
+def _build_untuned(model: CausalModelConfig, tuning: PublicTuning, folder: Path) -> None:
     from models import loading
 
-    model = config.model.device
     tokenizer = loading.configured_tokenizer(model)
-    loaded = loading.load_causal(model, config.resources.cloud_device)
-    _store(config, loaded, tokenizer, folder, {})
+    _store(loading.load_causal(model, tuning.device), tokenizer, tuning, folder, {})
 
 
-def _build_cloud(config: Config, public: PublicUsers, folder: Path, progress: Progress) -> None:
+def _build_cloud(
+    model: CausalModelConfig, tuning: PublicTuning, folder: Path, progress: Progress
+) -> None:
     from models import loading, lora
 
-    model = config.model.cloud
     tokenizer = loading.configured_tokenizer(model)
-    examples = _examples(config, public_users.read(public))
-    tuned, losses = tune(config, model, "cloud", tokenizer, examples, progress)
+    tuned, losses = tune(model, tuning, "cloud", tokenizer, _examples(tuning), progress)
     with atomic.new_folder(folder, {"losses": list(losses)}) as made:
         lora.save(tuned, made)
 
 
 def _store(
-    config: Config, model: Any, tokenizer: Any, folder: Path, marker: dict[str, Any]
+    model: Any, tokenizer: Any, tuning: PublicTuning, folder: Path, marker: dict[str, Any]
 ) -> None:
     """Quantise ``model`` and store it as devices download it."""
     from models import loading
@@ -187,19 +218,17 @@ def _store(
     with TemporaryDirectory() as plain, atomic.new_folder(folder, marker) as made:
         model.save_pretrained(plain)
         tokenizer.save_pretrained(made)
-        marker["bytes"] = loading.quantise_folder(
-            plain, made, config.qlora, config.resources.cloud_device
-        )
+        marker["bytes"] = loading.quantise_folder(plain, made, tuning.qlora, tuning.device)
 
 
-def _examples(config: Config, users: Sequence[UserHistory]) -> list[tuple[Prompt, str]]:
+def _examples(tuning: PublicTuning) -> list[tuple[Prompt, str]]:
     """Public users' queries with gold answers and pairs of their profiles, at most the limit."""
-    task = tasks.task(config.task)
+    task, users = tasks.task(tuning.task), public_users.read(tuning.public)
     examples = [
         (tasks.as_prompt(task, query.input), query.gold) for user in users for query in user.queries
     ]
     examples += [tasks.training_example(task, pair) for user in users for pair in user.pairs]
-    limit = config.qlora.base_max_records
+    limit = tuning.qlora.base_max_records
     if limit is None or len(examples) <= limit:
         return examples
-    return Random(derive_seed(config.seed, "base", "records")).sample(examples, limit)
+    return Random(derive_seed(tuning.seed, "base", "records")).sample(examples, limit)

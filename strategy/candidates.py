@@ -1,4 +1,4 @@
-"""Where a run's candidates come from: written and scored here, or read from an earlier run's file.
+"""Files of candidates: a run leaves what was written and scored, another one reads it.
 
 With ``augmenter.save`` a run leaves its candidates in ``candidates.jsonl``, with all scores and the
 hash of the record that each was made from, never the record. ``augmenter=replay`` reads such a file
@@ -14,19 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from conf.errors import DataError
-from conf.schema import Config
-from lamp import tasks
 from lamp.records import Pair
 from storage import atomic
-from strategy.augmentation import NO_REPLY, Counters, augment, record_hash
-from strategy.cache import Cache
-from strategy.cloud_models import Cloud
-from strategy.endpoint import EndpointGenerator
+from strategy.augmentation import NO_REPLY, record_hash
 from strategy.filters import Candidate, Scores
-from strategy.ledger import Ledger
 from strategy.progress import Progress
-from strategy.prompting import configured_prompt
-from strategy.public import PublicUsers
 
 FILE = "candidates.jsonl"
 NOT_IN_FILE = "not_in_file"
@@ -35,38 +27,6 @@ NAMED = 5  # records that a note names
 Candidates = dict[str, tuple[Candidate, ...]]
 Shared = Mapping[str, Sequence[Pair]]
 Samples = Mapping[tuple[str, int], Candidate]  # (record hash, sample index) -> candidate
-
-
-def write_candidates(
-    shared: Shared,
-    config: Config,
-    k: int,
-    public: PublicUsers,
-    cloud: Cloud,
-    ledger: Ledger,
-    progress: Progress,
-    counters: Counters,
-) -> Candidates:
-    """Let the cloud's models write and score ``k`` candidates for every shared record."""
-
-    def on_ask(writer_index: int, prompts: Mapping[str, Sequence[str]]) -> None:
-        if writer_index == 0:  # the further writers run here
-            ledger.endpoint(prompts)
-
-    return augment(
-        shared,
-        task=tasks.task(config.task),
-        config=replace(config.augmenter, k=k),
-        seed=config.seed,
-        writer=cloud.writer,
-        judge=cloud.judge,
-        cache=Cache(Path(config.paths.cache) / "augmentation.sqlite"),
-        progress=progress,
-        counters=counters,
-        prompt=configured_prompt(config, public),
-        further=cloud.further,
-        on_ask=on_ask if isinstance(cloud.writer, EndpointGenerator) else None,
-    )
 
 
 def save(path: Path, candidates: Candidates, shared: Shared) -> None:

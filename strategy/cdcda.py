@@ -1,313 +1,357 @@
-"""The CDCDA-PLM strategy: one Flower round per arm, no global arrays, adapters stay private.
+"""CDCDA-PLM as a Flower strategy: the paper's five steps, each a method of :class:`CdcdaPlm`.
 
-A round sends train.adapt to every user of the arm (kept pairs down, numbers up) and then
-evaluate.answer to those that adapted. Where devices train in cohorts, train.queue brings the pairs
-to all of them first, and train.collect fetches the numbers. Shares were collected and augmented
-before the first round, for all arms at once, so an arm differs from another only in a small record.
-An adapter that serves several arms is trained once. A federated arm takes several rounds; between
-them Flower's FedAvg averages the adapters.
+    ask for shares -> augment -> filter -> adapt -> answer
 
-Reference: Zhong et al., arXiv 2508.21313 (CDCDA-PLM).
+The first three run once, for all arms together; an arm is a method at a share ratio, and the
+paper's baselines are arms that train on less or on other data. Then each arm takes one Flower
+round, a federated arm several: train.adapt to every user, evaluate.answer to those that adapted.
+There are no global arrays, adapters stay on their devices, and no other code sends a message.
+
+Reference: Zhong et al., arXiv 2508.21313 (CDCDA-PLM), Section 4 and Figure 1.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field, fields
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
+from flwr.serverapp.strategy import Result, Strategy
 from typing_extensions import override
 
-from protocol.codec import Arrays, WireMessage, decode, encode
-from protocol.messages import (
-    AdaptReply,
-    AdaptRequest,
-    AnswerReply,
-    AnswerRequest,
-    CollectRequest,
-    QueueRequest,
+from conf.errors import ConfigError
+from conf.schema import FiltersConfig
+from conf.seeds import derive_seed
+from protocol.codec import Arrays
+from protocol.settings import DeviceSettings, settings_to_json
+from strategy.arms import Arm
+from strategy.augmenter import Augmenter
+from strategy.averaging import arrays_of
+from strategy.base_model import BaseModels
+from strategy.delivery import deliver_all
+from strategy.diagnosis import Truth
+from strategy.extra_filters import Candidates, with_extra_filters
+from strategy.grid import AccountedGrid
+from strategy.large_model import LargeModel
+from strategy.ledger import Ledger
+from strategy.oracle import ORACLE, Oracle
+from strategy.planning import (
+    ArmInputs,
+    ArmPlan,
+    PlanSettings,
+    RunContext,
+    Shares,
+    asked_ratios,
+    largest_k,
+    plan_arms,
+    to_augment,
+    to_teach,
+    with_logits,
 )
-from protocol.recipe import recipe_to_json
-from protocol.wire import check_allowed
-from strategy.averaging import Averages, arrays_of
-from strategy.grid import TTL_S, AccountedGrid, Failure, ignore_reply
-from strategy.planning import ArmPlan
-from strategy.progress import Phase, Progress
+from strategy.progress import LoggedProgress, Progress
+from strategy.recipes import RecipeInputs
+from strategy.registry import Fleet, discover_clients, wait_for_nodes
+from strategy.rounds import Rounds, adapt_request, answer_request
 from strategy.run_log import RunLog
+from strategy.shares import collect_shares, collect_withdrawals
+from strategy.teacher import teach
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class RunContext:
-    """What all arms share.
-
-    Attributes:
-        nodes: Node id by user id.
-        settings: Device settings as JSON.
-        seed: Root seed.
-        cohort: Devices that train together.
-        withdrawn: Per user who took records back, what names these.
-    """
-
-    nodes: Mapping[str, int]
-    settings: str
-    seed: int
-    cohort: int = 1
-    withdrawn: Mapping[str, str] = field(default_factory=dict)
-
-    def training_key(self, plan: ArmPlan, user: str) -> str:
-        """What names a user's training; after a withdrawal, arms that share are trained anew."""
-        withdrawn = self.withdrawn.get(user, "") if plan.arm.method.depends_on_ratio else ""
-        return plan.training_key(user, f"{self.seed} {self.settings} {withdrawn}")
-
-    def answer_key(self, plan: ArmPlan, user: str) -> str:
-        """What names a user's answers: the adapter, or the settings of who has none."""
-        adapts = plan.arm.method.adapts
-        trained = self.training_key(plan, user) if adapts else self.settings
-        return plan.answer_key(trained)
-
-
 class CdcdaPlm(Strategy):
-    """Runs the planned arms, one a round, over the users of the registry."""
+    """The paper's five steps over the devices of any Flower grid."""
 
     def __init__(
         self,
-        plans: Sequence[ArmPlan],
-        context: RunContext,
+        arms: Sequence[Arm],
+        *,
+        settings: DeviceSettings,
+        bases: BaseModels,
+        augmenter: Augmenter,
+        filters: FiltersConfig,
+        fleet: Fleet,
         log: RunLog,
-        progress: Progress,
+        seed: int = 0,
+        recipes: RecipeInputs | None = None,
+        teacher: LargeModel | None = None,
+        oracle: Oracle | None = None,
+        truth: Truth | None = None,
+        progress: Progress | None = None,
         on_arm: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Prepare the rounds.
+        """Take what the steps work with; no message is sent yet.
 
         Args:
-            plans: The arms in order; round r runs ``plans[r - 1]``.
-            context: What all arms share.
-            log: Where numbers are written.
-            progress: Where progress is told.
-            on_arm: Called with the arm's name after each round.
+            arms: What is compared, in this order (:func:`strategy.arms.make_arms`).
+            settings: Task, adapter and answering, the same for every device.
+            bases: M_base, and the untuned device model where an arm works with it.
+            augmenter: Writes and scores the similar pairs.
+            filters: Thresholds where an arm has none of its own.
+            fleet: Which devices are waited for, and how patiently.
+            log: Where all numbers are written; the ledger lies beside them.
+            seed: Root seed.
+            recipes: Settings of the baselines; None takes their defaults.
+            teacher: The large model whose logits ``rkd_ft`` learns from.
+            oracle: Runs the arms that hold all data in the cloud, outside the wire.
+            truth: Tells right synthetic pairs from wrong ones, for the report alone.
+            progress: Where progress is told; None tells Python's log.
+            on_arm: Called with the arm's name after each arm.
+
+        Raises:
+            ConfigError: If an arm needs a teacher or an oracle and there is none.
         """
-        self._plans, self._context, self._log = tuple(plans), context, log
-        self._progress, self._on_arm = progress, on_arm
-        self._running = ExitStack()
-        self._started = 0.0
-        self._trained: dict[tuple[str, int], frozenset[str]] = {}
-        self._averages = Averages(log.folder / "averages")
-        self._grid: AccountedGrid | None = None
+        self._arms, self._settings, self._bases = tuple(arms), settings, bases
+        self._augmenter, self._filters, self._fleet, self._log = augmenter, filters, fleet, log
+        self._seed, self._recipes = seed, recipes or RecipeInputs()
+        self._teacher, self._oracle, self._truth = teacher, oracle, truth
+        self._progress, self._on_arm = progress or LoggedProgress(), on_arm
+        self._plans: list[ArmPlan] = []
+        for arm in self._arms:
+            if arm.method.oracle and oracle is None:
+                raise ConfigError(f"methods: {arm.method.name} reads every history, none was given")
+            if arm.method.distils and teacher is None:
+                raise ConfigError(f"methods: {arm.method.name} learns from a teacher, got none")
+
+    @override
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord | None = None,
+        num_rounds: int = 0,
+        timeout: float = math.inf,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+    ) -> Result:
+        """Run all arms over the users whose devices are on ``grid``.
+
+        Args:
+            grid: Any Flower grid; every message through it is retried and accounted for.
+            initial_arrays: Not used: there are no global arrays.
+            num_rounds: Not used: the arms tell how many rounds there are.
+            timeout: Seconds until a round is given up; by default a round ends by ``fleet``.
+            train_config: As in Flower; no step reads it.
+            evaluate_config: As in Flower; no step reads it.
+            evaluate_fn: As in Flower.
+
+        Raises:
+            RunError: If devices are missing; single failing users are noted and left out.
+        """
+        self._meet(grid)
+        shares = self.ask_for_shares()
+        candidates = self.augment(shares)
+        self._plans = self.filter(shares, candidates)
+        self._ask_oracle()
+        self._ask_teacher(shares)
+        return super().start(  # adapt and answer, once for each plan
+            self._grid,
+            ArrayRecord(),
+            len(self._plans),
+            timeout,
+            train_config,
+            evaluate_config,
+            evaluate_fn,
+        )
+
+    # The five steps.
+
+    def ask_for_shares(self) -> Shares:
+        """Step 1, user-controllable data uploading: collect D_u^share (Section 4).
+
+        Every device is asked once for all ratios. It sends what its user's policy allows.
+        """
+        with self._timed("share"):
+            nodes, ratios = self._registry.nodes, asked_ratios(self._arms)
+            collected = collect_shares(self._grid, nodes, ratios, self._progress)
+        self._log.failures(collected.failures)
+        self._log.shares(collected.replies)
+        return collected.shares
+
+    def augment(self, shares: Shares) -> Candidates:
+        """Step 2, data augmentation with the server LLM: D_u^syn, k per shared pair (Eq. 1).
+
+        The largest share and the largest k of any arm are augmented; smaller ones are parts of it.
+        """
+        with self._timed("augment"):
+            k = largest_k(self._arms, self._augmenter.k)
+            if not k:
+                return {}
+            shared = to_augment(self._arms, shares)
+            augmented = self._augmenter.write(shared, k, self._ledger, self._progress)
+            self._log.augmented(augmented)
+        if augmented.lost:
+            self._progress.note(augmented.lost)
+        return augmented.candidates
+
+    def filter(self, shares: Shares, candidates: Candidates) -> list[ArmPlan]:
+        """Step 3, synthetic data selection: SCF, TDF, LSF keep D_u^filtered (Eq. 2 to 4).
+
+        Every arm chooses by its own thresholds; what it keeps stands in its plan.
+        """
+        if candidates:
+            shared, seed = to_augment(self._arms, shares), derive_seed(self._seed, "objections")
+            candidates = with_extra_filters(candidates, shared, self._filters, seed)
+        inputs = ArmInputs(
+            shares=shares,
+            candidates=candidates,
+            k=largest_k(self._arms, self._augmenter.k),
+            truth=self._truth,
+        )
+        planned = plan_arms(self._arms, self._bases, inputs, self._plan_settings)
+        self._log.planned(planned)
+        return [plan for arm in planned for plan in arm.rounds]
+
+    def adapt(self, plan: ArmPlan, averaged: Arrays) -> Sequence[Message]:
+        """Step 4, downloading and on-device fine-tuning (Eq. 5 and 6).
+
+        Each device gets its own kept pairs and trains Delta W_u on D_u and these.
+        """
+        requests = {
+            user: adapt_request(plan, self._context, user, averaged)
+            for user in self._rounds.left_to_adapt(plan)
+        }
+        return self._rounds.ask_to_adapt(plan, requests)
+
+    def answer(self, plan: ArmPlan, averaged: Arrays) -> Sequence[Message]:
+        """Step 5, offline use: M_base + Delta W_u answers the user's own queries (Section 4).
+
+        Numbers come back, as exact as the user's policy allows; texts stay.
+        """
+        request = answer_request(plan, self._context, averaged)
+        return self._rounds.ask_to_answer(
+            plan, dict.fromkeys(self._rounds.left_to_answer(plan), request)
+        )
+
+    # What stands around the steps.
+
+    def _meet(self, grid: Grid) -> None:
+        """Find out whose devices are there, give them M_base, forget what was taken back."""
+        self._log.forget_failures()
+        self._ledger, fleet = Ledger(self._log.ledger_path), self._fleet
+        self._grid = AccountedGrid(
+            grid, self._ledger, fleet.retries, stall_s=fleet.stall_s, end_hung=fleet.end_hung
+        )
+        nodes = wait_for_nodes(grid, fleet.users, fleet.nodes_limit_s)
+        self._registry = discover_clients(self._grid, nodes, fleet.bound)
+        self._log.failures(self._grid.take_failures())
+        self._log.registry(self._registry.nodes)
+        self._deliver()
+        self._forget_withdrawn()
+        self._context = RunContext(
+            nodes=self._registry.nodes,
+            settings=settings_to_json(self._settings),
+            seed=self._seed,
+            cohort=size if isinstance(size := self._settings.qlora.cohort, int) else 1,
+            withdrawn=self._ledger.withdrawn,
+        )
+        self._rounds = Rounds(self._context, self._grid, self._log, self._progress)
+
+    def _deliver(self) -> None:
+        with self._timed("deliver"):
+            deliver_all(
+                self._grid,
+                self._bases,
+                {arm.method.tuned for arm in self._arms if not arm.method.oracle},
+                self._registry,
+                self._ledger,
+                self._progress,
+                self._fleet.signing_key,
+            )
+
+    def _forget_withdrawn(self) -> None:
+        """Delete what withdrawn records gave rise to, here too."""
+        for user, records in collect_withdrawals(self._grid, self._registry).items():
+            self._augmenter.forget(user, records)
+            self._ledger.tombstone(user, records)
+        self._log.failures(self._grid.take_failures())
+
+    def _ask_oracle(self) -> None:
+        """Run the oracles that have not answered yet; they take no step and no message."""
+        for arm in self._arms:
+            if arm.method.oracle and self._oracle is not None:
+                answered = (
+                    self._log.has_answered(arm.name, user, ORACLE) for user in self._registry.nodes
+                )
+                if not all(answered):
+                    self._oracle.run(arm, self._log, self._ledger)
+                self._on_arm(arm.name)
+
+    def _ask_teacher(self, shares: Shares) -> None:
+        """Put the teacher's logits into the plans of the arms that distil (baseline RKD-FT)."""
+        untaught = to_teach(self._plans, shares, self._rounds.has_adapted)
+        if untaught and self._teacher is not None:
+            with self._timed("teacher logits"):
+                logits = teach(
+                    untaught, self._settings, self._teacher, self._progress, self._log.folder
+                )
+            self._plans = [with_logits(plan, logits) for plan in self._plans]
+        if self._teacher is not None:
+            self._teacher.release()  # its memory is the devices' now
 
     @property
-    def num_rounds(self) -> int:
-        """One round per plan."""
-        return len(self._plans)
+    def _plan_settings(self) -> PlanSettings:
+        return PlanSettings(
+            filters=self._filters,
+            recipes=replace(self._recipes, k=self._augmenter.k),
+            rag_items=self._settings.evaluation.rag_items,
+            seed=self._seed,
+        )
 
+    @contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        """Note how long a phase took that all arms share, and which messages failed in it."""
+        started = time.perf_counter()
+        yield
+        self._log.phase("", phase, time.perf_counter() - started)
+        self._log.failures(self._grid.take_failures())
+
+    # Flower's verbs: round r runs plan r - 1.
+
+    @override
     def summary(self) -> None:
         """Log what will run."""
         names = ", ".join(dict.fromkeys(plan.arm.name for plan in self._plans))
-        logger.info("CDCDA-PLM: %d users, arms: %s", len(self._context.nodes), names)
+        logger.info("CDCDA-PLM: %d users, arms: %s", len(self._registry.nodes), names)
 
     @override
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """One train.adapt per user, with that user's own kept pairs."""
-        self._started = time.perf_counter()
+        """Step 4 of the round's plan; a later federated round starts from the average."""
         plan = self._plans[server_round - 1]
-        if not self._must_train(plan):
-            return []
-        averaged = arrays_of(arrays) if plan.recipe.round else {}
-        left = [user for user in self._context.nodes if not self._has_adapted(plan, user)]
-        if plan.recipe.federated and self._averages.has(plan.training):
-            self._log.failures([_missed(plan, user) for user in left])
-            left = []
-        requests = {user: self._adapt_request(plan, user, averaged) for user in left}
-        if self._context.cohort > 1 and plan.recipe.can_wait:
-            return self._open(plan, "adapt", grid, self._queue(plan, grid, requests))
-        return self._open(plan, "adapt", grid, requests)
+        return self.adapt(plan, arrays_of(arrays) if plan.recipe.round else {})
 
+    @override
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Keep the numbers; only a federated arm has arrays to average."""
-        plan = self._plans[server_round - 1]
-        if not self._must_train(plan):
-            return None, None
-        adapted = [decode(AdaptReply, reply.content) for reply in replies]
-        self._trained[plan.training] = frozenset(
-            user for user in self._context.nodes if self._has_adapted(plan, user)
-        )
-        self._close(plan, "adapt", users=len(adapted))
-        losses = [reply.losses[-1] for reply in adapted if reply.losses]
-        averaged = self._average(plan) if plan.recipe.federated else None
-        return averaged, MetricRecord({"users": len(adapted), "last-loss": _mean(losses)})
+        return self._rounds.adapted(self._plans[server_round - 1], replies)
 
     @override
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """One evaluate.answer per user whose adapter is ready."""
-        self._started = time.perf_counter()
+        """Step 5 of the round's plan; a federated arm answers with the average."""
         plan = self._plans[server_round - 1]
         averaged = arrays_of(arrays) if plan.recipe.federated else {}
-        if not plan.answers or (plan.recipe.federated and not averaged):
+        if plan.recipe.federated and not averaged:
             return []  # without an average a device would answer with its own adapter
-        request = AnswerRequest(
-            arm=plan.arm.name,
-            base_id=plan.base_id,
-            settings=self._context.settings,
-            adapted=plan.arm.method.adapts,
-            adapter=plan.arm.adapter,
-            retrieved=plan.retrieved,
-            weights=averaged,
-        )
-        users = [user for user in self._context.nodes if self._can_answer(plan, user)]
-        return self._open(plan, "answer", grid, dict.fromkeys(users, request))
+        return self.answer(plan, averaged)
 
+    @override
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
         """Keep the numbers per query; pooling over users is the report's."""
         plan = self._plans[server_round - 1]
-        if not plan.answers:
-            return None
-        answered = [decode(AnswerReply, reply.content) for reply in replies]
-        self._close(plan, "answer", users=len(answered))
-        self._on_arm(plan.arm.name)
-        return MetricRecord(
-            {"users": len(answered), "queries": sum(reply.num_queries for reply in answered)}
-        )
-
-    def _average(self, plan: ArmPlan) -> ArrayRecord | None:
-        """Close a federated round; whose weights fit nobody else's failed in it."""
-        averaged, left_out = self._averages.close(plan.training)
-        self._log.failures([_unfit(plan, user) for user in left_out])
-        return averaged
-
-    def _must_train(self, plan: ArmPlan) -> bool:
-        return plan.arm.method.adapts and plan.training not in self._trained
-
-    def _can_answer(self, plan: ArmPlan, user: str) -> bool:
-        if self._log.has_answered(plan.arm.name, user, self._answered_from(plan, user)):
-            return False
-        return not plan.arm.method.adapts or user in self._trained[plan.training]
-
-    def _has_adapted(self, plan: ArmPlan, user: str) -> bool:
-        provenance_key = self._context.training_key(plan, user)
-        return self._log.has_adapted(plan.training, user, provenance_key)
-
-    def _answered_from(self, plan: ArmPlan, user: str) -> str:
-        return self._context.answer_key(plan, user)
-
-    def _note(self, plan: ArmPlan, phase: str, message: Message) -> None:
-        """Write a reply down as soon as it is there, so that no crash can take it back."""
-        user = self._user(message)
-        if phase == "answer":
-            answer = decode(AnswerReply, message.content)
-            self._log.answered(user, answer, self._answered_from(plan, user))
-            return
-        reply = decode(AdaptReply, message.content)
-        if plan.recipe.federated:
-            self._averages.add(plan.training, user, reply)
-        provenance_key = self._context.training_key(plan, user)
-        self._log.adapted(plan.training, user, reply, provenance_key)
-
-    def _adapt_request(self, plan: ArmPlan, user: str, averaged: Arrays) -> AdaptRequest:
-        kept = tuple(plan.kept.get(user, ()))
-        return AdaptRequest(
-            arm=plan.arm.name,
-            base_id=plan.base_id,
-            settings=self._context.settings,
-            seed=self._context.seed,
-            kept=kept if plan.arm.method.downloads else (),
-            extra_records=len(kept) if plan.arm.method.matches_steps else 0,
-            adapter=plan.arm.adapter,
-            recipe=recipe_to_json(plan.recipe),
-            weights=averaged,
-            logits=plan.logits.get(user, {}),
-        )
-
-    def _queue(
-        self, plan: ArmPlan, grid: Grid, requests: Mapping[str, AdaptRequest]
-    ) -> dict[str, CollectRequest]:
-        """Bring the requests to the devices; returns how to collect what became of them."""
-        messages = [
-            self._message(plan, user, QueueRequest(**_fields(request)))
-            for user, request in requests.items()
-        ]
-        collect = CollectRequest(
-            arm=plan.arm.name,
-            base_id=plan.base_id,
-            settings=self._context.settings,
-            adapter=plan.arm.adapter,
-        )
-        self._grid = grid if isinstance(grid, AccountedGrid) else None
-        replies = grid.send_and_receive(messages)
-        return {self._user(reply): collect for reply in replies}
-
-    def _open(
-        self, plan: ArmPlan, phase: str, grid: Grid, requests: Mapping[str, WireMessage]
-    ) -> list[Message]:
-        """Start a phase; each reply advances the progress.
-
-        A list, never a generator: the deployment engine goes through it twice.
-        """
-        if isinstance(grid, AccountedGrid):
-            self._grid = grid
-            opened: AbstractContextManager[Phase] = self._progress.phase(
-                f"{plan.arm.name}: {phase}", len(requests)
-            )
-            running = self._running.enter_context(opened)
-
-            def on_reply(message: Message | None) -> None:
-                if message is not None:
-                    self._note(plan, phase, message)
-                running.advance()
-
-            grid.on_reply = on_reply
-        return [self._message(plan, user, request) for user, request in requests.items()]
-
-    def _message(self, plan: ArmPlan, user: str, body: WireMessage) -> Message:
-        check_allowed(plan.arm.method.name, "down", body)
-        return Message(
-            encode(body), self._context.nodes[user], body.TYPE, ttl=TTL_S, group_id=plan.arm.name
-        )
-
-    def _close(self, plan: ArmPlan, phase: str, users: int) -> None:
-        self._running.close()
-        seconds = time.perf_counter() - self._started
-        if users:  # nothing was left to do in a phase that an earlier process finished
-            self._log.phase(plan.arm.name, phase, seconds, users=users)
-        if self._grid is not None:
-            self._grid.on_reply = ignore_reply
-            self._log.failures(self._grid.take_failures())
-
-    def _user(self, reply: Message) -> str:
-        if self._grid is None:
-            raise RuntimeError("CdcdaPlm needs an AccountedGrid")
-        return self._grid.user_of(reply)
-
-
-def _fields(body: AdaptRequest) -> dict[str, Any]:
-    return {each.name: getattr(body, each.name) for each in fields(body)}
-
-
-def _missed(plan: ArmPlan, user: str) -> Failure:
-    """A user who failed in a federated round that an earlier process finished without them."""
-    reason = f"missed round {plan.recipe.round + 1}, which is over"
-    return Failure(plan.arm.name, user, AdaptRequest.TYPE, "MissedRound", reason)
-
-
-def _unfit(plan: ArmPlan, user: str) -> Failure:
-    """A user whose weights cannot be averaged with those of most others."""
-    reason = f"weights of round {plan.recipe.round + 1} have other names or shapes, or no numbers"
-    return Failure(plan.arm.name, user, AdaptRequest.TYPE, "UnfitWeights", reason)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0
+        metrics = self._rounds.answered(plan, replies)
+        if plan.answers:
+            self._on_arm(plan.arm.name)
+        return metrics

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from conf.schema import AugmenterConfig, CausalModelConfig, Config
+from conf.schema import AugmenterConfig, CausalModelConfig, FiltersConfig, ModelConfig
 from models.checkpoint import model_identity
 from storage.hashing import hash_json
 from strategy.augmentation import Generator, NliScorer, Reply
@@ -33,13 +33,14 @@ class Cloud:
     end: Callable[[], None] = lambda: None
 
 
-def configured_cloud(config: Config) -> Cloud:
+def configured_cloud(
+    models: ModelConfig, augmenter: AugmenterConfig, filters: FiltersConfig, device: str
+) -> Cloud:
     """The cloud models of a configuration; nothing is loaded yet."""
-    device = config.resources.cloud_device
-    cloud, augmenter = config.model.cloud, config.augmenter
+    cloud = models.cloud
     first = cloud if augmenter.adapter is None else replace(cloud, adapter=augmenter.adapter)
     own = [CloudGenerator(model, augmenter, device) for model in (first, *augmenter.models)]
-    judge = scorer_of(config)
+    judge = scorer_of(filters.judge, models.nli, device)
     writers: list[Generator] = [*own]
     if augmenter.endpoint.base_url is not None:
         writers[0] = EndpointGenerator(augmenter, augmenter.endpoint, cloud.system_prompt)

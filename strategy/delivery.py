@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,12 +16,51 @@ from conf.errors import ConfigError
 from protocol.codec import encode
 from protocol.messages import BaseRequest
 from storage import bundle
-from strategy.base_model import BaseModel
+from strategy.base_model import BaseModel, BaseModels
 from strategy.grid import TTL_S, AccountedGrid, ignore_reply
+from strategy.ledger import DEVICE_MODEL, M_BASE, Ledger
 from strategy.progress import Progress
 from strategy.registry import Registry
 
 PART_BYTES = 32 << 20  # Flower cuts arrays into smaller pieces itself; this bounds the memory
+
+
+def deliver_all(
+    grid: AccountedGrid,
+    bases: BaseModels,
+    wanted: Collection[bool],
+    registry: Registry,
+    ledger: Ledger,
+    progress: Progress,
+    signing_key: Path | None,
+) -> None:
+    """See that every device has the models that it works with, once.
+
+    To a real device they are sent; for a virtual one, which reads the server's folder, the ledger
+    notes what a download would be.
+
+    Args:
+        grid: Where messages go.
+        bases: The models.
+        wanted: True where methods work with M_base, False where with the device model as it comes.
+        registry: Who takes part.
+        ledger: Where downloads of virtual devices are noted.
+        progress: Where progress is told.
+        signing_key: Private key with which models are signed; None signs nothing.
+    """
+    virtual = [user for user in registry.nodes if user not in registry.downloads]
+    for tuned in sorted(wanted):
+        base = bases.of(tuned=tuned)
+        ledger.base_model(virtual, base.base_id, base.bytes, M_BASE if tuned else DEVICE_MODEL)
+        if registry.downloads:
+            deliver(
+                grid,
+                base,
+                tuned=tuned,
+                registry=registry,
+                progress=progress,
+                signing_key=signing_key,
+            )
 
 
 def deliver(

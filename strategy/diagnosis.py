@@ -37,7 +37,7 @@ Truth = Callable[[str, Pair, Pair], Verdict]  # user, shared pair, synthetic pai
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class UserChoice:
     """One user's candidates and what became of them."""
 
     shared: Sequence[Pair]
@@ -73,7 +73,7 @@ class Diagnosis:
 
 
 def diagnose(
-    arm: str, choices: Mapping[str, Choice], truth: Truth | None, seed: int
+    arm: str, choices: Mapping[str, UserChoice], truth: Truth | None, seed: int
 ) -> list[Diagnosis]:
     """Describe an arm's kept and rejected candidates beside the records they were made from."""
     groups: dict[str, dict[str, list[Candidate]]] = {KEPT: {}, REJECTED: {}}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from conf.schema import Config
+from conf.schema import StreamConfig, TaskConfig
 from conf.seeds import derive_seed
 from lamp import world
 from lamp.dialogue.lexicons import Lexicon, read_lexicons, telling_words, topics
@@ -16,23 +16,30 @@ from strategy.public import PublicUsers
 AUTO = "auto"
 
 
-def lexicons_of(config: Config, users: PublicUsers) -> tuple[Lexicon, ...]:
+def lexicons_of(
+    config: StreamConfig, task: TaskConfig, users: PublicUsers, seed: int, *, miniature: bool
+) -> tuple[Lexicon, ...]:
     """Words per domain, the same for all devices; no target user's text is looked at.
+
+    Args:
+        config: Where they come from, and how many.
+        task: Task of the run, for the miniature world's own words.
+        users: The public users.
+        seed: Root seed.
+        miniature: Whether the records are the miniature world's.
 
     Raises:
         DataError: If the file of ``stream.lexicons`` cannot be used, or there are no texts.
     """
-    if config.stream.lexicons != AUTO:
-        return read_lexicons(Path(config.stream.lexicons).expanduser())
-    if config.data == "miniature":
-        return world.lexicons(config.task.name)
+    if config.lexicons != AUTO:
+        return read_lexicons(Path(config.lexicons).expanduser())
+    if miniature:
+        return world.lexicons(task.name)
     texts = texts_by_domain(public.read(users))
     if len(texts) < 2:
         everything = [text for own in texts.values() for text in own]
-        texts = topics(
-            everything, config.stream.lexicon_domains, derive_seed(config.seed, "topics")
-        )
-    return telling_words(texts, config.stream.lexicon_words)
+        texts = topics(everything, config.lexicon_domains, derive_seed(seed, "topics"))
+    return telling_words(texts, config.lexicon_words)
 
 
 def texts_by_domain(users: Sequence[UserHistory]) -> dict[str, list[str]]:

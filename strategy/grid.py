@@ -2,11 +2,10 @@
 
 Replies come in completion order and error replies may name another node as their source, so a reply
 is matched by the message it answers. A message that fails, or gets a reply that cannot be read, is
-sent once more (``retries``). When a
-process died, nobody can tell whose message it was that killed it, so the messages that were lost
-with it get one more chance, each alone. What still fails is kept as a :class:`Failure` under the
-user's id, and the others' results are untouched. The clock that ends waiting starts with the last
-sign of life, never with the sending.
+sent once more (``retries``). When a process died, nobody can tell whose message it was that killed
+it, so the messages that were lost with it get one more chance, each alone. What still fails is kept
+as a :class:`MessageFailure` under the user's id, and the others' results are untouched. The clock
+that ends waiting starts with the last sign of life, never with the sending.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ _BUILT_IN = {
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class MessageFailure:
     """A message that got no good reply, after all retries."""
 
     arm: str
@@ -79,7 +78,7 @@ class AccountedGrid(Grid):
         self._users: dict[int, str] = {}
         self._answered_by: dict[str, str] = {}
         self._unnamed: list[Callable[[], None]] = []
-        self.failures: list[Failure] = []
+        self.failures: list[MessageFailure] = []
         self.on_reply: Callable[[Message | None], None] = ignore_reply
 
     def know(self, users: dict[int, str]) -> None:
@@ -94,7 +93,7 @@ class AccountedGrid(Grid):
         """Whose device a good reply came from: the node that was asked, whatever the reply says."""
         return self._answered_by[reply.metadata.reply_to_message_id]
 
-    def take_failures(self) -> list[Failure]:
+    def take_failures(self) -> list[MessageFailure]:
         """Return the failures so far and forget them."""
         taken, self.failures = self.failures, []
         return taken
@@ -249,9 +248,9 @@ class AccountedGrid(Grid):
             self._name(outgoing.node), UP, outgoing.message_type, content, outgoing.digest
         )
 
-    def _failure(self, bad: _Bad) -> Failure:
+    def _failure(self, bad: _Bad) -> MessageFailure:
         outgoing = bad.outgoing
-        return Failure(
+        return MessageFailure(
             arm=outgoing.arm,
             user=self._name(outgoing.node),
             phase=outgoing.message_type,

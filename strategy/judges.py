@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from conf.schema import Config, NliModelConfig
+from conf.schema import NliModelConfig
 from models.checkpoint import model_identity
 from storage.hashing import hash_json
 from strategy.device_memory import free_unused
@@ -20,10 +20,9 @@ Texts = tuple[str, str]
 EMBEDDING = "embedding"
 
 
-def scorer_of(config: Config) -> CloudNliScorer:
-    """The configured judge; nothing is loaded yet."""
-    kind = EmbeddingScorer if config.filters.judge == EMBEDDING else CloudNliScorer
-    return kind(config.model.nli, config.resources.cloud_device)
+def scorer_of(judge: str, model: NliModelConfig, device: str) -> CloudNliScorer:
+    """The configured judge (``filters.judge``); nothing is loaded yet."""
+    return (EmbeddingScorer if judge == EMBEDDING else CloudNliScorer)(model, device)
 
 
 class CloudNliScorer:

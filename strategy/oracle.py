@@ -12,15 +12,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from conf.errors import ConfigError
-from conf.schema import Config
 from conf.seeds import derive_seed
 from lamp import tasks
 from lamp.records import UserHistory
 from lamp.serialise import history_to_json
 from protocol.answers import greedy, prompts, scored_replies
 from protocol.messages import AnswerReply
-from protocol.settings import DeviceSettings, settings_of
+from protocol.settings import DeviceSettings
 from strategy.arms import Arm
 from strategy.base_model import BaseModel
 from strategy.large_model import LargeModel
@@ -38,32 +36,32 @@ class Oracle:
 
     def __init__(
         self,
-        config: Config,
-        histories: Histories | None,
+        histories: Histories,
+        settings: DeviceSettings,
         large: LargeModel,
         base: BaseModel | None,
         progress: Progress,
+        *,
+        seed: int,
+        device: str,
     ) -> None:
         """Take what the oracles work with; nothing is read or loaded yet.
 
         Args:
-            config: The run.
-            histories: Reads every user's history; None where no oracle was asked for.
+            histories: Reads every user's history.
+            settings: What devices train and answer by.
             large: The large model.
             base: M_base, where an arm works with it.
             progress: Where progress is told.
+            seed: Root seed.
+            device: Torch device of the work.
         """
-        self._config, self._histories, self._large = config, histories, large
+        self._histories, self._settings, self._large = histories, settings, large
         self._base, self._progress = base, progress
+        self._seed, self._device = seed, device
 
     def run(self, arm: Arm, log: RunLog, ledger: Ledger) -> None:
-        """Answer every user's queries with the model of ``arm`` and note the numbers.
-
-        Raises:
-            ConfigError: If nobody handed the histories over.
-        """
-        if self._histories is None:
-            raise ConfigError(f"methods: {arm.method.name} reads every history, none was given")
+        """Answer every user's queries with the model of ``arm`` and note the numbers."""
         started = time.perf_counter()
         users = sorted(self._histories(), key=lambda user: user.user_id)
         for user in users:
@@ -77,10 +75,10 @@ class Oracle:
             [adapter] * len(users),
             model,
             tokenizer,
-            settings_of(self._config),
+            self._settings,
             self._progress,
             system=system,
-            retrieved=self._config.evaluation.rag_items if arm.method.retrieves else 0,
+            retrieved=self._settings.evaluation.rag_items if arm.method.retrieves else 0,
         )
         if arm.method.adapts:
             log.phase(arm.name, "adapt", trained - started, users=len(users))
@@ -96,7 +94,7 @@ class Oracle:
             large = self._large
             adapter = large.adapter if arm.method.tuned else None
             return large.model, large.tokenizer, adapter, large.system_prompt
-        return (*self._pooled(arm, users), self._config.model.device.system_prompt)
+        return (*self._pooled(arm, users), self._settings.system_prompt)
 
     def _pooled(self, arm: Arm, users: Sequence[UserHistory]) -> tuple[Any, Any, Adapter]:
         """M_base with one adapter, trained on all users' records together."""
@@ -104,19 +102,17 @@ class Oracle:
         from models.chat import encode_pairs
         from models.multi_lora.cohort import CohortJob, train_one
 
-        qlora, seed = self._config.qlora, self._config.seed
+        qlora, seed = self._settings.qlora, self._seed
         if self._base is None:
             raise RuntimeError("pooled training works on M_base, which was not made")
         tokenizer = loading.load_tokenizer(self._base.folder)
-        plain = loading.load_device_base(
-            self._base.folder, qlora, self._config.resources.cloud_device
-        )
+        plain = loading.load_device_base(self._base.folder, qlora, self._device)
         model = lora.attach(plain, qlora, derive_seed(seed, "adapter"))
         examples = encode_pairs(
             tokenizer,
-            tasks.task(self._config.task),
+            tasks.task(self._settings.task),
             [pair for user in users for pair in user.pairs],
-            system=self._config.model.device.system_prompt,
+            system=self._settings.system_prompt,
             max_len=qlora.max_seq_len,
         )
         schedule = training.user_schedule(qlora, len(examples))

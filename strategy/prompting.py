@@ -17,7 +17,7 @@ from pathlib import Path
 
 from conf.errors import ConfigError
 from conf.names import suggestion
-from conf.schema import AugmenterConfig, Config
+from conf.schema import AugmenterConfig, TaskConfig
 from conf.seeds import derive_seed
 from lamp import tasks
 from lamp.labels import normalise_label
@@ -138,11 +138,13 @@ def make_prompt(
     )
 
 
-def configured_prompt(config: Config, public: PublicUsers) -> Prompt:
-    """The prompt of a configuration; public users are read only where it shows some of theirs."""
-    shows = EXAMPLES in Prompt(template_of(config.augmenter)).slots
+def configured_prompt(
+    config: AugmenterConfig, task: TaskConfig, public: PublicUsers, seed: int
+) -> Prompt:
+    """The configured prompt; public users are read only where it shows some of theirs."""
+    shows = EXAMPLES in Prompt(template_of(config)).slots
     users = public_users.read(public) if shows else ()
-    return make_prompt(config.augmenter, tasks.task(config.task), users, config.seed)
+    return make_prompt(config, tasks.task(task), users, seed)
 
 
 def template_of(config: AugmenterConfig) -> str:

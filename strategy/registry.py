@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from conf.errors import DataError, ProtocolError, RunError
 from protocol.codec import decode, encode
 from protocol.messages import PROTOCOL_VERSION, HelloReply, HelloRequest
 from storage.text_files import display_name, read_table, unique_rows
-from strategy.grid import TTL_S, AccountedGrid, Failure
+from strategy.grid import TTL_S, AccountedGrid, MessageFailure
 
 POLL_S = 0.2
 
@@ -31,6 +31,29 @@ class Registry:
 
     nodes: Mapping[str, int]
     downloads: Mapping[str, frozenset[str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fleet:
+    """Which devices are waited for, and how patient the server is with them.
+
+    Attributes:
+        users: Nodes to wait for.
+        nodes_limit_s: How long, in seconds.
+        retries: How often a failed message is sent again.
+        stall_s: What is open is given up after so many seconds without any reply.
+        end_hung: Ends device processes that hang and returns how many; for simulations.
+        bound: Whose device each node is; None where any node may say so itself.
+        signing_key: Ed25519 private key with which base models are signed; None signs nothing.
+    """
+
+    users: int
+    nodes_limit_s: float = 180.0
+    retries: int = 1
+    stall_s: float = 1860.0
+    end_hung: Callable[[], int] = lambda: 0
+    bound: Mapping[int, str] | None = None
+    signing_key: Path | None = None
 
 
 def wait_for_nodes(grid: Grid, expected: int, limit_s: float) -> list[int]:
@@ -78,7 +101,7 @@ def discover_clients(
     for node, hello in said.items():
         if fault := _fault(node, hello, claims, bound):
             grid.failures.append(
-                Failure("", f"node {node}", HelloRequest.TYPE, ProtocolError.__name__, fault)
+                MessageFailure("", f"node {node}", HelloRequest.TYPE, ProtocolError.__name__, fault)
             )
             continue
         users[hello.user_id] = node

@@ -17,20 +17,21 @@ ledger.jsonl        everything that crossed the wire
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from conf.errors import RunError
-from protocol.messages import AdaptReply, AnswerReply
+from protocol.messages import AdaptReply, AnswerReply, ShareReply
 from storage import atomic, jsonlines
 from storage.hashing import hash_json
-from strategy.diagnosis import Diagnosis
-from strategy.filters import Selection
-from strategy.grid import Failure
+from strategy.augmenter import Augmented
+from strategy.diagnosis import UserChoice
+from strategy.grid import MessageFailure
+from strategy.planning import AdapterRound, PlannedArm
 
-Training = tuple[str, int]  # name of the adapter, federated round
+WITHOUT = "goes on without augmentation"
 
 
 class RunLog:
@@ -71,7 +72,7 @@ class RunLog:
         """Note the end of a phase."""
         self._append("rounds", [{"arm": arm, "phase": phase, "seconds": seconds, **facts}])
 
-    def has_adapted(self, training: Training, user: str, provenance_key: str) -> bool:
+    def has_adapted(self, training: AdapterRound, user: str, provenance_key: str) -> bool:
         """Whether the adapter was trained already, and from the same."""
         return self._adapted.get((*training, user)) == provenance_key
 
@@ -80,7 +81,7 @@ class RunLog:
         return self._answered.get((arm, user)) == provenance_key
 
     def adapted(
-        self, training: Training, user: str, reply: AdaptReply, provenance_key: str
+        self, training: AdapterRound, user: str, reply: AdaptReply, provenance_key: str
     ) -> None:
         """Note what one user's training took."""
         row = asdict(replace(reply, weights={}))
@@ -101,33 +102,43 @@ class RunLog:
         self._append("answers", rows)
         self._answered[reply.arm, user] = provenance_key
 
-    def share(self, user: str, records: int, redactions: int) -> None:
-        """Note what a user sent for all arms."""
-        row = {"user": user, "records": records, "redactions": redactions}
-        self._append("shares", [row])
+    def shares(self, replies: Mapping[str, ShareReply]) -> None:
+        """Note what each user sent for all arms."""
+        rows = [
+            {"user": user, "records": len(reply.pairs), "redactions": sum(reply.redactions)}
+            for user, reply in replies.items()
+        ]
+        self._append("shares", rows)
 
-    def augmentation(self, arm: str, user: str, shared: int, selection: Selection) -> None:
-        """Note what became of a user's shared records in one arm."""
-        row = {
-            "arm": arm,
-            "user": user,
-            "shared": shared,
-            "generated": selection.generated,
-            "kept": len(selection.kept),
-            "rejected": dict(selection.rejected),
-            "kept_by": dict(selection.kept_by),
-            "input_words": sum(len(pair.input.split()) for pair in selection.kept),
-            "response_words": sum(len(pair.response.split()) for pair in selection.kept),
-        }
-        if _identity(row) not in self._augmented:
-            self._append("augmentation", [row])
-            self._augmented.add(_identity(row))
+    def augmented(self, augmented: Augmented) -> None:
+        """Note what the augmentation computed, and who goes on without it."""
+        counters = augmented.counters
+        self.failures(
+            MessageFailure("", user, "augment", "Unaugmented", f"{WITHOUT}: {reason}")
+            for user, reason in counters.lost.items()
+        )
+        if augmented.requests is not None:
+            self.phase("", "endpoint", 0.0, requests=dict(augmented.requests))
+        self.phase(
+            "",
+            "augmentation counters",
+            0.0,
+            replies=counters.generated_replies,
+            tokens=counters.generated_tokens,
+            nli_pairs=counters.nli_pairs,
+            cut_pairs=counters.cut_pairs,
+        )
 
-    def diagnosis(self, groups: Iterable[Diagnosis]) -> None:
-        """Note what an arm's synthetic pairs are worth."""
-        self._append("diagnosis", [asdict(group) for group in groups])
+    def planned(self, arms: Iterable[PlannedArm]) -> None:
+        """Note what became of each user's shared records in each arm, and what the pairs are."""
+        for arm in arms:
+            rows = [_augmentation_row(arm.name, *each) for each in arm.choices.items()]
+            new = {_identity(row): row for row in rows if _identity(row) not in self._augmented}
+            self._append("augmentation", list(new.values()))
+            self._augmented |= new.keys()
+            self._append("diagnosis", [asdict(group) for group in arm.diagnosis])
 
-    def failures(self, failures: Iterable[Failure]) -> None:
+    def failures(self, failures: Iterable[MessageFailure]) -> None:
         """Note messages without a good reply."""
         self._append("failures", [asdict(failure) for failure in failures])
 
@@ -143,6 +154,21 @@ class RunLog:
 
     def _append(self, name: str, rows: list[dict[str, Any]]) -> None:
         jsonlines.append(self.folder / f"{name}.jsonl", rows)
+
+
+def _augmentation_row(arm: str, user: str, choice: UserChoice) -> dict[str, Any]:
+    selection = choice.selection
+    return {
+        "arm": arm,
+        "user": user,
+        "shared": len(choice.shared),
+        "generated": selection.generated,
+        "kept": len(selection.kept),
+        "rejected": dict(selection.rejected),
+        "kept_by": dict(selection.kept_by),
+        "input_words": sum(len(pair.input.split()) for pair in selection.kept),
+        "response_words": sum(len(pair.response.split()) for pair in selection.kept),
+    }
 
 
 def answer_rows(user: str, reply: AnswerReply) -> list[dict[str, Any]]:

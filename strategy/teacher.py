@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from conf.schema import Config
 from lamp import tasks
 from lamp.records import Pair
 from protocol.codec import Arrays
+from protocol.settings import DeviceSettings
 from strategy.large_model import LargeModel
 from strategy.progress import Progress
 from strategy.taught import StoredLogits
@@ -18,7 +18,7 @@ MIB = 1 << 20
 
 def teach(
     shared: Mapping[str, Sequence[Pair]],
-    config: Config,
+    settings: DeviceSettings,
     large: LargeModel,
     progress: Progress,
     run_folder: Path,
@@ -38,24 +38,24 @@ def teach(
     lora.fill(large.model, large.adapter, "of M_cloud")
     with progress.phase("teacher logits", sum(map(len, shared.values()))) as phase:
         for user, pairs in shared.items():
-            taught.add(user, _logits(pairs, config, large))
+            taught.add(user, _logits(pairs, settings, large))
             phase.advance(len(pairs))
     progress.note(f"rkd_ft: {taught.bytes / MIB:,.1f} MiB of teacher logits travel to the devices")
     return taught
 
 
-def _logits(pairs: Sequence[Pair], config: Config, large: LargeModel) -> Arrays:
+def _logits(pairs: Sequence[Pair], settings: DeviceSettings, large: LargeModel) -> Arrays:
     from models.chat import encode_pairs
     from models.distillation import teacher_logits
 
     examples = encode_pairs(
         large.tokenizer,
-        tasks.task(config.task),
+        tasks.task(settings.task),
         pairs,
-        system=config.model.device.system_prompt,
-        max_len=config.qlora.max_seq_len,
+        system=settings.system_prompt,
+        max_len=settings.qlora.max_seq_len,
     )
     logits = teacher_logits(
-        large.model, examples, large.tokenizer.pad_token_id, config.qlora.batch_size
+        large.model, examples, large.tokenizer.pad_token_id, settings.qlora.batch_size
     )
     return {pair.id: rows.numpy() for pair, rows in zip(pairs, logits, strict=True)}

@@ -3,29 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from conf.schema import CausalModelConfig, Config
+from conf.schema import CausalModelConfig, QLoraConfig, TaskConfig
 from conf.seeds import derive_seed
 from lamp.records import Prompt
 from strategy.progress import Progress
+from strategy.public import PublicUsers
 
 Example = tuple[str | Prompt, str]  # prompt, completion
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublicTuning:
+    """What all tuning on the public users depends on, and where it is kept.
+
+    Attributes:
+        task: Task of the records.
+        qlora: Shape of the adapters, and by its ``base_`` keys the schedule.
+        public: The public users.
+        cache: Folder below which tuned models are stored.
+        seed: Root seed.
+        device: Torch device of the work.
+    """
+
+    task: TaskConfig
+    qlora: QLoraConfig
+    public: PublicUsers
+    cache: Path
+    seed: int = 0
+    device: str = "cpu"
+
+
 def tune(
-    config: Config,
-    which: CausalModelConfig,
+    model: CausalModelConfig,
+    tuning: PublicTuning,
     purpose: str,
     tokenizer: Any,
     examples: Sequence[Example],
     progress: Progress,
 ) -> tuple[Any, tuple[float, ...]]:
-    """LoRA-tune a model by the ``base_`` settings of the configuration's ``qlora``.
+    """LoRA-tune a model by the ``base_`` settings of ``tuning.qlora``.
 
     Args:
-        config: The run.
-        which: The model.
+        model: The model.
+        tuning: Settings, seed and device; its public users are not read.
         purpose: Sets the seeds of this tuning apart from others, and names it in the progress.
         tokenizer: The model's tokenizer.
         examples: Prompts with the completions to learn.
@@ -39,7 +63,7 @@ def tune(
     from models.chat import encode_example
     from models.multi_lora.cohort import CohortJob, train_one
 
-    qlora, system = config.qlora, which.system_prompt
+    qlora, system = tuning.qlora, model.system_prompt
     encoded = [
         encode_example(tokenizer, *example, system=system, max_len=qlora.max_seq_len)
         for example in examples
@@ -52,14 +76,14 @@ def tune(
         clip=qlora.clip,
         weight_decay=qlora.weight_decay,
     )
-    seed = derive_seed(config.seed, purpose)
-    model = lora.attach(loading.load_causal(which, config.resources.cloud_device), qlora, seed)
+    seed = derive_seed(tuning.seed, purpose)
+    tuned = lora.attach(loading.load_causal(model, tuning.device), qlora, seed)
     job = CohortJob(
         examples=encoded,
         schedule=schedule,
         adapter_seed=seed,
-        batch_seed=derive_seed(config.seed, purpose, "batches"),
+        batch_seed=derive_seed(tuning.seed, purpose, "batches"),
     )
     with progress.phase(f"M_{purpose}", schedule.steps) as phase:
-        report = train_one(model, tokenizer.pad_token_id, job, lambda *_: phase.advance())
-    return model, report.losses
+        report = train_one(tuned, tokenizer.pad_token_id, job, lambda *_: phase.advance())
+    return tuned, report.losses

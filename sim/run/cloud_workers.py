@@ -37,7 +37,7 @@ Texts = tuple[str, str]
 
 def cloud_of(config: Config) -> Cloud:
     """The cloud models of a configuration, in this process or on workers; nothing is loaded yet."""
-    here = configured_cloud(config)
+    here = cloud_here(config)
     if config.resources.cloud_workers == 1:
         return here
     workers = Workers(config.resources)
@@ -45,8 +45,19 @@ def cloud_of(config: Config) -> Cloud:
         RemoteGenerator(each, workers) if isinstance(each, CloudGenerator) else each
         for each in (here.writer, *here.further)
     ]
-    judge = SpreadJudge(scorer_of(config), workers)
+    judge = SpreadJudge(judge_here(config), workers)
     return Cloud(writers[0], judge, tuple(writers[1:]), workers.end)
+
+
+def cloud_here(config: Config) -> Cloud:
+    """The cloud models of a configuration, in this process; nothing is loaded yet."""
+    device = config.resources.cloud_device
+    return configured_cloud(config.model, config.augmenter, config.filters, device)
+
+
+def judge_here(config: Config) -> CloudNliScorer:
+    """What judges semantic consistency, in this process; nothing is loaded yet."""
+    return scorer_of(config.filters.judge, config.model.nli, config.resources.cloud_device)
 
 
 class RemoteGenerator:

@@ -22,11 +22,10 @@ from typing import Any
 from conf.schema import Config, ResourcesConfig
 from sim.folders import ROOT, RunFolder
 from sim.run import cluster
-from sim.run.cloud_workers import cloud_of
 from sim.run.placement import actors
 from sim.run.processes import descendants, title
+from sim.run.server import ServerInputs, run_experiment
 from strategy.base_model import bases_root
-from strategy.experiment import ServerInputs, run_experiment
 from strategy.progress import Progress
 
 CLIENT_APP = "clients.app:app"
@@ -140,8 +139,7 @@ def _run_ray(
 
     @server_app.main()
     def main(grid: Grid, _context: Context) -> None:
-        cloud = cloud_of(inputs.config)
-        run_experiment(grid, inputs, progress, on_arm, cloud, end_devices)
+        run_experiment(grid, inputs, progress, on_arm, end_hung=end_devices)
 
     run = Run.create_empty(run_id=RUN_ID)
     run.primary_task_id, run.federation_id = 1, NOOP_FEDERATION_ID

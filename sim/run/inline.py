@@ -20,8 +20,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 from typing_extensions import override
 
-from sim.run.cloud_workers import cloud_of
-from strategy.experiment import ServerInputs, run_experiment
+from sim.run.server import ServerInputs, run_experiment
 from strategy.progress import Progress
 
 RUN_ID = 1
@@ -117,7 +116,7 @@ def run_inline(
     from clients.app import app
 
     grid = InlineGrid(app, inputs.config.users, run_config)
-    run_experiment(grid, inputs, progress, on_arm, cloud_of(inputs.config))
+    run_experiment(grid, inputs, progress, on_arm)
 
 
 def _name(message: Message) -> None:

@@ -30,6 +30,7 @@ from sim.leakage.canaries import plant
 from sim.run import provision
 from sim.run.manifest import make_manifest
 from sim.run.placement import with_cohort
+from sim.run.server import ServerInputs, configured_lexicons, public_tuning
 from sim.run.tracker import check_installed
 from storage import atomic
 from strategy import candidates, public
@@ -37,9 +38,7 @@ from strategy.arms import check_methods, configured_arms
 from strategy.augmenter_tuning import ensure_augmenter
 from strategy.base_model import ensure_untuned
 from strategy.diagnosis import Truth, Verdict
-from strategy.domains import lexicons_of
 from strategy.endpoint import open_client
-from strategy.experiment import ServerInputs
 from strategy.methods import has_oracle
 from strategy.progress import Progress, StepProgress
 from strategy.prompting import make_prompt
@@ -123,11 +122,13 @@ def set_up(config: Config, data: LampData, folder: RunFolder, progress: Progress
 
 def _with_augmenter(config: Config, users: PublicUsers, progress: Progress) -> Config:
     """Tune what writes similar pairs where the configuration asks for it and a method needs it."""
-    tuning = config.augmenter.tuning
-    if tuning is None or not any(arm.method.needs_augmentation for arm in configured_arms(config)):
+    if not any(arm.method.needs_augmentation for arm in configured_arms(config)):
         return config
-    adapter = str(ensure_augmenter(config, tuning, users, progress))
-    return replace(config, augmenter=replace(config.augmenter, adapter=adapter))
+    tuning = public_tuning(config, users)
+    adapter = ensure_augmenter(config.augmenter, config.model.cloud, tuning, progress)
+    if adapter is None:
+        return config
+    return replace(config, augmenter=replace(config.augmenter, adapter=str(adapter)))
 
 
 def _provision(config: Config, data: LampData, folder: RunFolder, users: PublicUsers) -> None:
@@ -154,9 +155,9 @@ def scorer(config: Config, users: PublicUsers) -> Callable[[Device], None] | Non
     from clients import base
     from clients.dac24 import usefulness
 
-    model = ensure_untuned(config).folder
+    model = ensure_untuned(config.model.device, public_tuning(config, users)).folder
     loaded = base.load(model, config.qlora, config.resources.torch_threads)
-    stream = Stream(settings=config.stream, lexicons=lexicons_of(config, users))
+    stream = Stream(settings=config.stream, lexicons=configured_lexicons(config, users))
     settings = settings_of(config)
     return lambda device: usefulness.keep_order(device, loaded, stream, settings)
 

@@ -24,16 +24,17 @@ from lamp.records import Pair, UserHistory
 from lamp.serialise import history_to_json
 from protocol.messages import AdaptRequest, AnswerReply
 from protocol.settings import DeviceSettings, settings_of, settings_to_json
+from sim.run.cloud_workers import cloud_here
 from sim.run.placement import suited_size
+from sim.run.server import public_tuning
 from sim.tuning.grid import THRESHOLDS, Setting, Trial, applied, grid
 from storage import atomic, jsonlines
 from storage.hashing import hash_json
 from strategy import public as public_users
-from strategy.augmentation import Counters
+from strategy.augmenter import CloudAugmenter
 from strategy.augmenter_tuning import ensure_augmenter
 from strategy.base_model import BaseModel, ensure_base, ensure_cloud, name_base, name_cloud
-from strategy.candidates import Candidates, write_candidates
-from strategy.cloud_models import configured_cloud
+from strategy.candidates import Candidates
 from strategy.filters import Selection, select
 from strategy.large_model import LargeModel
 from strategy.ledger import Ledger
@@ -98,7 +99,7 @@ def base_trials(bench: Bench) -> Iterator[Trial]:
     """M_base under each setting, answering without an adapter."""
     for setting in grid(bench.config, "base"):
         config = applied(bench.config, setting)
-        key = [name_base(config, bench.public)]
+        key = [name_base(config.model.device, public_tuning(config, bench.public))]
         yield _measured(bench, "base", setting, key, partial(_score_base, bench, config))
 
 
@@ -106,13 +107,13 @@ def cloud_trials(bench: Bench) -> Iterator[Trial]:
     """M_cloud under each setting."""
     for setting in grid(bench.config, "cloud"):
         config = applied(bench.config, setting)
-        key = [name_cloud(config, bench.public)]
+        key = [name_cloud(config.model.cloud, public_tuning(config, bench.public))]
         yield _measured(bench, "cloud", setting, key, partial(_score_cloud, bench, config))
 
 
 def adapter_trials(bench: Bench) -> Iterator[Trial]:
     """Adapters on D_u alone (direct_ft) under each setting."""
-    base = ensure_base(bench.config, bench.public, bench.progress)
+    base = _base(bench, bench.config)
     for setting in grid(bench.config, "adapters"):
         yield _adapter_trial(bench, base, "adapters", setting, {})
 
@@ -123,7 +124,7 @@ def augmentation_trials(bench: Bench) -> Iterator[Trial]:
     Texts are written once for all thresholds. Where the kept share is outside of what
     ``tune.least_kept`` and ``tune.most_kept`` allow, or nothing is kept, no adapter is trained.
     """
-    base = ensure_base(bench.config, bench.public, bench.progress)
+    base = _base(bench, bench.config)
     written: dict[str, Candidates] = {}
     for setting in grid(bench.config, "augmentation"):
         config = applied(bench.config, setting)
@@ -204,7 +205,7 @@ def trial_from_json(row: Mapping[str, Any], stage: TuneStage, setting: Setting) 
 
 
 def _score_base(bench: Bench, config: Config) -> Trial:
-    made = ensure_base(config, bench.public, bench.progress)
+    made = _base(bench, config)
     base = _loaded(bench, made)
     replies = answer_together(
         "M_base",
@@ -220,7 +221,8 @@ def _score_base(bench: Bench, config: Config) -> Trial:
 
 
 def _score_cloud(bench: Bench, config: Config) -> Trial:
-    large = LargeModel(config, bench.public, bench.progress)
+    tuning = public_tuning(config, bench.public)
+    large = LargeModel(config.model.cloud, tuning, bench.progress)
     replies = answer_together(
         "M_cloud",
         bench.users,
@@ -231,7 +233,7 @@ def _score_cloud(bench: Bench, config: Config) -> Trial:
         bench.progress,
         system=large.system_prompt,
     )
-    marker = ensure_cloud(config, bench.public, bench.progress) / atomic.MARKER
+    marker = ensure_cloud(config.model.cloud, tuning, bench.progress) / atomic.MARKER
     losses = json.loads(marker.read_text(encoding="utf-8"))["losses"]
     return Trial("cloud", {}, _sums(replies), steps=len(losses))
 
@@ -338,6 +340,11 @@ def device_of(user: UserHistory, folder: Path) -> Device:
     return Device(folder, user, Policy(ratio=1.0), bytes(SECRET_BYTES))
 
 
+def _base(bench: Bench, config: Config) -> BaseModel:
+    """M_base of one setting, from the cache or made."""
+    return ensure_base(config.model.device, public_tuning(config, bench.public), bench.progress)
+
+
 def _loaded(bench: Bench, made: BaseModel) -> Base:
     """M_base with its adapter slot; loaded once for all trials of one M_base."""
     from clients import base
@@ -347,24 +354,21 @@ def _loaded(bench: Bench, made: BaseModel) -> Base:
 
 def _candidates(bench: Bench, config: Config) -> Candidates:
     """Write and score k candidates for every record of every pseudo-target."""
-    tuning = config.augmenter.tuning
-    if tuning is not None:
-        adapter = str(ensure_augmenter(config, tuning, bench.public, bench.progress))
-        config = replace(config, augmenter=replace(config.augmenter, adapter=adapter))
-    cloud = configured_cloud(config)
-    try:
-        return write_candidates(
-            {user.user_id: user.pairs for user in bench.users},
-            config,
-            config.augmenter.k,
-            bench.public,
-            cloud,
-            Ledger(bench.log.parent / "ledger.jsonl"),
-            bench.progress,
-            Counters(),
-        )
-    finally:
-        cloud.end()
+    tuning = public_tuning(config, bench.public)
+    adapter = ensure_augmenter(config.augmenter, config.model.cloud, tuning, bench.progress)
+    if adapter is not None:
+        config = replace(config, augmenter=replace(config.augmenter, adapter=str(adapter)))
+    augmenter = CloudAugmenter(
+        config.augmenter,
+        config.task,
+        cloud_here(config),
+        public=bench.public,
+        cache=tuning.cache,
+        seed=config.seed,
+    )
+    shared = {user.user_id: user.pairs for user in bench.users}
+    ledger = Ledger(bench.log.parent / "ledger.jsonl")
+    return augmenter.write(shared, augmenter.k, ledger, bench.progress).candidates
 
 
 def _selections(candidates: Candidates, config: Config) -> dict[str, Selection]:

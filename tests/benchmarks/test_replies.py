@@ -30,7 +30,7 @@ class Varied(Generator):
 
 @pytest.fixture
 def config(tmp_path, monkeypatch):
-    monkeypatch.setattr(replies, "configured_cloud", lambda _: Cloud(Varied(), NliScorer()))
+    monkeypatch.setattr(replies, "cloud_here", lambda _: Cloud(Varied(), NliScorer()))
     monkeypatch.setattr(sources, "resolve", lambda config, _: (config, {}))
     monkeypatch.setattr(Varied, "asked", 0)
     words = ["model=qwen2.5", "world=small", "users=4", "augmenter.k=3", "task=lamp_4"]

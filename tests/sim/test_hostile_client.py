@@ -16,6 +16,13 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
+from conf.schema import (
+    BaselinesConfig,
+    EvaluationConfig,
+    FiltersConfig,
+    QLoraConfig,
+    TaskConfig,
+)
 from lamp.records import Pair
 from protocol.codec import NUMBERS, TEXTS, decode, encode
 from protocol.messages import (
@@ -28,17 +35,19 @@ from protocol.messages import (
     ShareReply,
     ShareRequest,
 )
-from protocol.recipe import Recipe, recipe_from_json
+from protocol.recipe import recipe_from_json
+from protocol.settings import DeviceSettings
 from sim.run.inline import FIRST_NODE, InlineGrid
 from storage import jsonlines
 from strategy.arms import make_arms
-from strategy.cdcda import CdcdaPlm, RunContext
-from strategy.experiment import _collect_shares
+from strategy.augmenter import Augmented
+from strategy.base_model import BaseModel, BaseModels
+from strategy.cdcda import CdcdaPlm
+from strategy.filters import Candidate
 from strategy.grid import AccountedGrid
-from strategy.ledger import Ledger
-from strategy.planning import ArmPlan
-from strategy.progress import LoggedProgress
-from strategy.registry import discover_clients
+from strategy.ledger import DOWN, M_BASE, Ledger
+from strategy.recipes import RecipeInputs
+from strategy.registry import Fleet, discover_clients
 from strategy.run_log import RunLog
 
 USERS = tuple(f"user-{number:02d}" for number in range(20))
@@ -100,24 +109,41 @@ def make_app(change: Change) -> ClientApp:
     return app
 
 
+class Unread:
+    """An augmenter whose model writes what nobody can read."""
+
+    k = 1
+
+    def write(self, shared, k, ledger, progress):
+        unread = {
+            user: tuple(Candidate(pair.id, None, "no_input", None) for pair in pairs)
+            for user, pairs in shared.items()
+        }
+        return Augmented(unread)
+
+    def forget(self, user, records):
+        raise AssertionError("nobody takes anything back")
+
+
 def run(folder: Path, change: Change = lambda *_: None) -> dict[str, Any]:
-    """A whole experiment with two arms, one of them federated; what it left of every user."""
-    inner = InlineGrid(make_app(change), len(USERS), {})
-    grid = AccountedGrid(inner, Ledger(folder / "ledger.jsonl"), retries=0, stall_s=5)
-    registry = discover_clients(grid, sorted(inner.get_node_ids()), BOUND)
-    log = RunLog(folder)
-    log.failures(grid.take_failures())
-    local, federated, sharing = make_arms(["direct_ft", "fedavg", "cdcda"], [0.5, 1.0])[:3]
-    shares = _collect_shares(grid, registry.nodes, [sharing], log, LoggedProgress())
-    plans = [ArmPlan(arm=local, base_id="b")]
-    plans += [
-        ArmPlan(arm=federated, base_id="b", recipe=Recipe(federated=True, round=number), answers=0)
-        for number in range(2)
-    ]
-    strategy = CdcdaPlm(plans, RunContext(registry.nodes, "{}", 0), log, LoggedProgress())
-    strategy.start(grid, ArrayRecord(), num_rounds=strategy.num_rounds, timeout=math.inf)
-    found: dict[str, Any] = {user: {"shares": shares.get(user)} for user in USERS}
-    for name in ("answers", "adaptations"):
+    """A whole experiment with three arms, one of them federated; what it left of every user."""
+    grid = InlineGrid(make_app(change), len(USERS), {})
+    CdcdaPlm(
+        make_arms(["direct_ft", "fedavg", "cdcda"], [0.5]),
+        settings=DeviceSettings(
+            task=TaskConfig(name="lamp_4", max_new_tokens=4),
+            qlora=QLoraConfig(cohort=1),
+            evaluation=EvaluationConfig(),
+        ),
+        bases=BaseModels(tuned_base=BaseModel("b", folder, 1, ())),
+        augmenter=Unread(),
+        filters=FiltersConfig(),
+        fleet=Fleet(users=len(USERS), retries=0, stall_s=5, bound=BOUND),
+        log=RunLog(folder),
+        recipes=RecipeInputs(baselines=BaselinesConfig(fedavg_rounds=2)),
+    ).start(grid)
+    found: dict[str, Any] = {user: {} for user in USERS}
+    for name in ("shares", "augmentation", "adaptations", "answers"):
         for row in jsonlines.read(folder / f"{name}.jsonl"):
             found[row["user"]].setdefault(name, []).append(row)
     failures = list(jsonlines.read(folder / "failures.jsonl"))
@@ -129,6 +155,14 @@ def honest(tmp_path_factory) -> dict[str, Any]:
     found = run(tmp_path_factory.mktemp("honest"))
     assert found["failures"] == []
     return found
+
+
+def test_the_steps_follow_each_other_as_in_the_paper(honest):
+    lines = list(jsonlines.read(honest["folder"] / "ledger.jsonl"))
+    asked = [line["kind"] for line in lines if line["direction"] == DOWN]
+    steps = [kind for kind, before in zip(asked, [None, *asked], strict=False) if kind != before]
+    assert steps == [HELLO, M_BASE, SHARE, *[ADAPT, ANSWER] * 3]
+    assert asked.count(ADAPT) == len(USERS) * (1 + 2 + 1)  # fedavg takes two rounds
 
 
 def put(kind: str, record: str, **values: Any) -> Change:

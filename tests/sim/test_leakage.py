@@ -22,10 +22,10 @@ from sim.report.run_records import read_run
 from sim.run.engine import client_run_config
 from sim.run.inline import InlineGrid
 from sim.run.provision import policy_of
+from sim.run.server import ServerInputs, run_experiment
 from storage import atomic, jsonlines
 from strategy import public
 from strategy.cloud_models import Cloud
-from strategy.experiment import ServerInputs, run_experiment
 from strategy.progress import LoggedProgress
 from tests.plugins.stand_ins import Generator, NliScorer
 

@@ -30,10 +30,10 @@ from sim.run.engine import client_run_config
 from sim.run.inline import InlineGrid
 from sim.run.prepare import scorer
 from sim.run.provision import fix_orders, policy_of
+from sim.run.server import ServerInputs, run_experiment
 from storage import jsonlines
 from strategy import public
 from strategy.cloud_models import Cloud
-from strategy.experiment import ServerInputs, run_experiment
 from strategy.progress import LoggedProgress
 from tests.plugins.stand_ins import Generator, NliScorer
 

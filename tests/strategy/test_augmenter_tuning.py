@@ -12,9 +12,10 @@ from conf.schema import AugmenterTuningConfig
 from lamp import world
 from lamp.records import Pair, UserHistory
 from models import loading
+from sim.run.cloud_workers import cloud_here
+from sim.run.server import public_tuning
 from strategy import public
 from strategy.augmenter_tuning import ensure_augmenter, tuning_pairs
-from strategy.cloud_models import configured_cloud
 from strategy.progress import LoggedProgress
 from tests.plugins.small_runs import words
 
@@ -58,13 +59,14 @@ def test_the_adapter_is_trained_once_and_changes_what_writes(qwen2_folder, tmp_p
     config = compose(words(qwen2_folder, tmp_path, "+augmenter.tuning.records=4"))
     config = replace(config, augmenter=replace(config.augmenter, tuning=TUNING))
     users = public.write(tmp_path / "public", USERS)
-    folder = ensure_augmenter(config, TUNING, users, LoggedProgress())
+    asked = (config.augmenter, config.model.cloud, public_tuning(config, users), LoggedProgress())
+    folder = ensure_augmenter(*asked)
     written = (folder / "adapter_model.safetensors").stat().st_mtime_ns
-    assert ensure_augmenter(config, TUNING, users, LoggedProgress()) == folder
+    assert ensure_augmenter(*asked) == folder
     assert (folder / "adapter_model.safetensors").stat().st_mtime_ns == written
 
-    plain = configured_cloud(config).writer
-    tuned = configured_cloud(
+    plain = cloud_here(config).writer
+    tuned = cloud_here(
         replace(config, augmenter=replace(config.augmenter, adapter=str(folder)))
     ).writer
     assert plain.identity != tuned.identity

@@ -5,11 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 
 from conf.compose import compose
+from conf.schema import Config
 from protocol.settings import settings_of, settings_to_json
-from strategy.base_model import _device_identity, model_key, name_base, name_cloud
+from sim.run.server import public_tuning
+from strategy import base_model
+from strategy.base_model import _device_identity, model_key
 from strategy.public import PublicUsers
 
 PUBLIC = PublicUsers(Path("users.jsonl"), "hash")
+
+
+def name_base(config: Config) -> str:
+    return base_model.name_base(config.model.device, public_tuning(config, PUBLIC))
+
+
+def name_cloud(config: Config) -> str:
+    return base_model.name_cloud(config.model.cloud, public_tuning(config, PUBLIC))
+
+
 WORDS = ["model=qwen2.5", "model.device.path=org/small"]
 
 
@@ -18,17 +31,18 @@ def test_another_compute_type_is_another_base_model():
         compose([*WORDS, f"qlora.compute_dtype={name}"]) for name in ("bfloat16", "float32")
     )
     assert bfloat16.model.device.dtype == "bfloat16"
-    assert name_base(bfloat16, PUBLIC) != name_base(float32, PUBLIC)
+    assert name_base(bfloat16) != name_base(float32)
+    own = (bfloat16.model.device, bfloat16.qlora)
     # the type that the weights have already changes nothing: bases of earlier versions stay good
-    assert _device_identity(bfloat16) == model_key(bfloat16, bfloat16.model.device)
+    assert _device_identity(*own) == model_key(*own)
 
 
 def test_the_clouds_own_settings_of_tuning_name_m_cloud_and_neither_m_base_nor_a_device():
     plain = compose(WORDS)
     own = compose([*WORDS, "qlora.cloud_learning_rate=0.003"])
-    assert name_base(own, PUBLIC) == name_base(plain, PUBLIC)
-    assert name_cloud(own, PUBLIC) != name_cloud(plain, PUBLIC)
+    assert name_base(own) == name_base(plain)
+    assert name_cloud(own) != name_cloud(plain)
     assert settings_to_json(settings_of(own)) == settings_to_json(settings_of(plain))
     # where they say what M_base's say, M_cloud is the same
     same = compose([*WORDS, f"qlora.cloud_epochs={plain.qlora.base_epochs}"])
-    assert name_cloud(same, PUBLIC) == name_cloud(plain, PUBLIC)
+    assert name_cloud(same) == name_cloud(plain)

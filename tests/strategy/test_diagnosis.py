@@ -7,7 +7,7 @@ from dataclasses import asdict
 import pytest
 
 from lamp.records import Pair
-from strategy.diagnosis import Choice, Verdict, diagnose, distinct
+from strategy.diagnosis import UserChoice, Verdict, diagnose, distinct
 from strategy.filters import Candidate, Scores, Selection
 
 GOOD, ODD = Scores(0.9, 0.9, 0.4, 1.0, 1.0), Scores(0.1, 0.9, 0.8, 1.0, 1.0)
@@ -25,7 +25,7 @@ CANDIDATES = (
     Candidate("r1", None, "no_input", None),
 )
 KEPT = tuple(each.pair for each in CANDIDATES if each.scores is GOOD)
-CHOICE = Choice(SHARED, CANDIDATES, Selection(KEPT, {"scf": 1, "no_input": 1}, 4))
+CHOICE = UserChoice(SHARED, CANDIDATES, Selection(KEPT, {"scf": 1, "no_input": 1}, 4))
 
 
 def truth(user: str, shared: Pair, written: Pair) -> Verdict:

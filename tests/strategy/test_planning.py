@@ -8,17 +8,28 @@ import numpy as np
 import pytest
 
 from conf.compose import compose
-from conf.errors import ConfigError
+from conf.errors import RunError
 from conf.schema import ThresholdsConfig
 from lamp.records import Pair
 from protocol.recipe import PLAIN, Recipe, recipe_from_json, recipe_to_json
 from storage import jsonlines
 from strategy.arms import Arm, make_arms
+from strategy.base_model import BaseModels
 from strategy.filters import Candidate, Scores, select, select_random, select_readable
 from strategy.methods import find_method
-from strategy.oracle import Oracle
-from strategy.planning import ArmInputs, largest_k, plan_arm
-from strategy.recipes import thesaurus_of
+from strategy.planning import (
+    ArmInputs,
+    ArmPlan,
+    PlanSettings,
+    asked_ratios,
+    largest_k,
+    plan_arm,
+    plan_arms,
+    to_augment,
+    to_teach,
+    with_logits,
+)
+from strategy.recipes import RecipeInputs, thesaurus_of
 from strategy.run_log import RunLog
 
 CONFIG = compose(["augmenter.k=4", "baselines.fedavg_rounds=3", "evaluation.rag_items=2"])
@@ -41,8 +52,13 @@ CANDIDATES = tuple(
 MATERIAL = ArmInputs(
     shares={"ana": {0.5: SHARED[:1], 1.0: SHARED}},
     candidates={"ana": CANDIDATES},
-    logits={"ana": {pair.id: np.zeros((2, 3)) for pair in SHARED}},
     k=4,
+)
+LOGITS = {"ana": {pair.id: np.zeros((2, 3)) for pair in SHARED}}
+SETTINGS = PlanSettings(
+    filters=CONFIG.filters,
+    recipes=RecipeInputs(baselines=CONFIG.baselines, k=4, thesaurus="world"),
+    rag_items=2,
 )
 
 
@@ -52,9 +68,14 @@ def arm(name: str, ratio: float | None = None) -> Arm:
 
 @pytest.fixture
 def plan(tmp_path):
-    return lambda name, ratio=None: plan_arm(
-        arm(name, ratio), "base", MATERIAL, CONFIG, RunLog(tmp_path)
-    )
+    """Plan an arm and note what its plan says of the pairs."""
+
+    def planned(name: str, ratio: float | None = None) -> tuple[ArmPlan, ...]:
+        made = plan_arm(arm(name, ratio), "base", MATERIAL, SETTINGS)
+        RunLog(tmp_path).planned([made])
+        return made.rounds
+
+    return planned
 
 
 def ids(plans) -> list[str]:
@@ -89,7 +110,7 @@ def test_another_seed_draws_others():
 def test_a_smaller_ratio_plans_with_the_prefix(plan):
     assert ids(plan("cdcda", 0.5)) == ["r0/0"]
     (rkd,) = plan("rkd_ft", 0.5)
-    assert list(rkd.logits["ana"]) == ["r0"]
+    assert list(with_logits(rkd, LOGITS).logits["ana"]) == ["r0"]
     assert rkd.recipe.distillation == 1.0
 
 
@@ -108,9 +129,9 @@ def test_rag_takes_the_adapter_of_the_arm_at_the_same_ratio(plan):
 
 
 def test_only_methods_that_ask_for_it_get_a_recipe():
-    assert arm("cdcda").recipe(CONFIG) is PLAIN
-    assert arm("copies_ft", 0.3).recipe(CONFIG) == Recipe(local="copies", ratio=0.3, k=4)
-    eda = arm("eda_ft").recipe(CONFIG)
+    assert arm("cdcda").recipe(SETTINGS.recipes) is PLAIN
+    assert arm("copies_ft", 0.3).recipe(SETTINGS.recipes) == Recipe(local="copies", ratio=0.3, k=4)
+    eda = arm("eda_ft").recipe(SETTINGS.recipes)
     assert (eda.local, eda.ratio, eda.thesaurus) == ("eda", 1.0, "world")
 
 
@@ -122,21 +143,15 @@ def test_real_text_takes_wordnet_unless_told_otherwise():
 
 
 def test_a_recipe_comes_back_as_it_went_and_the_plain_one_is_empty():
-    recipe = arm("eda_ft", 0.5).recipe(CONFIG)
+    recipe = arm("eda_ft", 0.5).recipe(SETTINGS.recipes)
     assert recipe_from_json(recipe_to_json(recipe)) == recipe
     assert recipe_to_json(PLAIN) == "{}"
 
 
-def test_an_oracle_without_histories_is_refused(tmp_path):
-    (cloud,) = make_arms(["cloud"], None)
-    with pytest.raises(ConfigError, match="cloud reads every history"):
-        Oracle(CONFIG, None, None, None, None).run(cloud, RunLog(tmp_path), None)
-
-
-def test_a_smaller_k_is_the_first_samples_of_every_record(tmp_path):
+def test_a_smaller_k_is_the_first_samples_of_every_record():
     unfiltered = find_method("cdcda_unfiltered")
     kept = {
-        k: plan_arm(Arm(unfiltered, None, k), "base", MATERIAL, CONFIG, RunLog(tmp_path))[0].kept
+        k: plan_arm(Arm(unfiltered, None, k), "base", MATERIAL, SETTINGS).rounds[0].kept
         for k in (1, 2, 4)
     }
     names = {k: [pair.id for pair in found["ana"]] for k, found in kept.items()}
@@ -145,25 +160,49 @@ def test_a_smaller_k_is_the_first_samples_of_every_record(tmp_path):
     assert len(names[4]) == 6
 
 
-def test_an_arm_may_have_thresholds_of_its_own(tmp_path):
+def test_an_arm_may_have_thresholds_of_its_own():
     loose = ThresholdsConfig(eps_scf=0.05)
     arms = make_arms(["direct_ft", "cdcda", "cdcda_unfiltered"], None, None, [loose])
     assert [each.name for each in arms] == ["direct_ft", "cdcda+eps_scf0.05", "cdcda_unfiltered"]
-    (planned,) = plan_arm(arms[1], "base", MATERIAL, CONFIG, RunLog(tmp_path))
+    (planned,) = plan_arm(arms[1], "base", MATERIAL, SETTINGS).rounds
     assert len(planned.kept["ana"]) == 6  # the odd ones pass too
 
 
 def test_the_largest_k_of_any_arm_is_written():
     arms = make_arms(["direct_ft", "cdcda"], None, [2, 7])
-    assert largest_k(arms, CONFIG) == 7
-    assert largest_k(make_arms(["direct_ft"], None), CONFIG) == 0
+    assert largest_k(arms, 4) == 7
+    assert largest_k(make_arms(["direct_ft"], None), 4) == 0
 
 
-def test_who_trained_without_the_teacher_is_not_taken_for_taught(plan, tmp_path):
-    (taught,) = plan("rkd_ft", 0.5)
-    lost = replace(MATERIAL, shares={}, logits={})  # ana's share did not come in
-    (alone,) = plan_arm(arm("rkd_ft", 0.5), "base", lost, CONFIG, RunLog(tmp_path))
-    assert taught.training_key("ana", "s") != alone.training_key("ana", "s")
-    untaught = replace(MATERIAL, logits={})  # before the teacher was asked
-    (before,) = plan_arm(arm("rkd_ft", 0.5), "base", untaught, CONFIG, RunLog(tmp_path))
+def test_who_trained_without_the_teacher_is_not_taken_for_taught(plan):
+    (before,) = plan("rkd_ft", 0.5)
+    lost = replace(MATERIAL, shares={})  # ana's share did not come in
+    (alone,) = plan_arm(arm("rkd_ft", 0.5), "base", lost, SETTINGS).rounds
+    assert before.training_key("ana", "s") != alone.training_key("ana", "s")
+    taught = with_logits(before, LOGITS)
     assert before.training_key("ana", "s") == taught.training_key("ana", "s")
+
+
+def test_the_teacher_is_asked_once_for_the_largest_share_of_who_is_not_trained():
+    arms = make_arms(["direct_ft", "rkd_ft"], [0.5, 1.0])
+    shares = {**MATERIAL.shares, "ben": {0.5: (), 1.0: ()}}
+    plans = [plan_arm(each, "base", ArmInputs(shares), SETTINGS).rounds[0] for each in arms]
+    assert to_teach(plans, shares, lambda plan, user: False) == {"ana": SHARED, "ben": ()}
+    half = [plan for plan in plans if plan.arm.asked_ratio == 0.5]
+    trained = to_teach(plans, shares, lambda plan, user: user == "ben" or plan in half)
+    assert trained == {"ana": SHARED}
+    assert to_teach(plans, shares, lambda plan, user: True) == {}
+    assert with_logits(plans[0], LOGITS) is plans[0]
+
+
+def test_what_is_asked_for_and_augmented_is_the_largest_that_any_arm_needs():
+    arms = make_arms(["direct_ft", "cdcda", "rkd_ft"], [0.5, 1.0])
+    assert asked_ratios(arms) == (0.5, 1.0)
+    assert to_augment(arms, MATERIAL.shares) == {"ana": SHARED}
+    assert to_augment(arms[:2], MATERIAL.shares) == {"ana": SHARED[:1]}
+    assert to_augment(make_arms(["rkd_ft"], [1.0]), MATERIAL.shares) == {}
+
+
+def test_a_base_model_that_was_not_made_is_named():
+    with pytest.raises(RunError, match="untuned base model was not made"):
+        plan_arms([arm("device_zero_shot")], BaseModels(), MATERIAL, SETTINGS)

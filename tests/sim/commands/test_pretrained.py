@@ -25,8 +25,8 @@ from models.generation import generate
 from models.pretrained import Wheel, fetch, package_root, pip_download
 from models.training import Schedule, train
 from sim.commands import pretrained
+from sim.run.cloud_workers import judge_here
 from storage import atomic
-from strategy.judges import scorer_of
 
 CONTENT = b"weights"
 
@@ -178,7 +178,7 @@ def test_the_judge_by_embedding_ranks_a_paraphrase_above_another_text(pretrained
     config = compose(["model=smollm2_wheel"])
     found = sources.locate(config.model.nli, pretrained_cache)
     nli = replace(config.model.nli, path=str(found.place))
-    judge = scorer_of(replace(config, model=replace(config.model, nli=nli)))
+    judge = judge_here(replace(config, model=replace(config.model, nli=nli)))
     text = "The city council has voted to close the old bridge."
     (near, _), (far, _) = judge.both_ways(
         [

@@ -15,9 +15,9 @@ import torch
 
 from conf.compose import compose
 from conf.errors import ConfigError, RunError
-from sim.run.cloud_workers import Placement, Workers, cloud_of, seats
+from sim.run.cloud_workers import Placement, Workers, cloud_here, cloud_of, seats
 from sim.run.processes import alive
-from strategy.cloud_models import CloudGenerator, configured_cloud
+from strategy.cloud_models import CloudGenerator
 from tests.faults.runs import write_models
 from tests.plugins.small_runs import words
 
@@ -97,7 +97,7 @@ def alone(config):
     """What one process writes and scores, on one thread as each of the workers."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    cloud = configured_cloud(config)
+    cloud = cloud_here(config)
     try:
         return cloud.writer.write(PROMPTS, SEEDS, lambda _: None), cloud.judge.both_ways(PAIRS)
     finally:

@@ -23,11 +23,11 @@ from sim.run import lifecycle
 from sim.run.engine import client_run_config
 from sim.run.inline import InlineGrid
 from sim.run.provision import policy_of
+from sim.run.server import ServerInputs, run_experiment
 from storage import jsonlines
 from strategy import public
 from strategy.augmentation import Reply
 from strategy.cloud_models import Cloud
-from strategy.experiment import ServerInputs, run_experiment
 from strategy.progress import LoggedProgress
 
 # One process for all of them: each would simulate the whole run anew.

@@ -52,7 +52,7 @@ def test_a_server_that_needs_no_network_imports_no_deep_learning_library():
     """A run whose networks and generations are cached starts in seconds."""
     script = (
         "import sys\n"
-        "import sim.commands.run, sim.run.placement, strategy.experiment\n"
+        "import sim.commands.run, sim.run.placement, sim.run.server, strategy.cdcda\n"
         "from models.miniature import build\n"
         "found = {'torch', 'transformers', 'peft', 'bitsandbytes'} & set(sys.modules)\n"
         "assert not found, found\n"

@@ -1,4 +1,4 @@
-"""One experiment's steps, each against devices that may say anything."""
+"""Shares of devices that may say anything."""
 
 from __future__ import annotations
 
@@ -9,13 +9,10 @@ from lamp.records import Pair
 from protocol.codec import encode
 from protocol.messages import ShareReply
 from sim.run.inline import InlineGrid
-from storage import jsonlines
-from strategy.arms import make_arms
-from strategy.experiment import _collect_shares
 from strategy.grid import AccountedGrid
 from strategy.ledger import Ledger
 from strategy.progress import LoggedProgress
-from strategy.run_log import RunLog
+from strategy.shares import collect_shares
 
 PAIR = Pair("1", "x", "y")
 NODES = {"ana": 1000, "ben": 1001}
@@ -33,8 +30,13 @@ def test_a_share_without_a_count_for_each_ratio_fails_its_user_alone(tmp_path):
 
     grid = AccountedGrid(InlineGrid(app, 2, {}), Ledger(tmp_path / "ledger.jsonl"), 0, stall_s=5)
     grid.know({node: user for user, node in NODES.items()})
-    arms, log = make_arms(["cdcda"], [0.5]), RunLog(tmp_path)
-    shares = _collect_shares(grid, NODES, arms, log, LoggedProgress())
-    assert shares == {"ben": {0.5: (PAIR,)}}
-    (failure,) = jsonlines.read(tmp_path / "failures.jsonl")
-    assert (failure["user"], failure["kind"]) == ("ana", "ProtocolError")
+    collected = collect_shares(grid, NODES, [0.5], LoggedProgress())
+    assert collected.shares == {"ben": {0.5: (PAIR,)}}
+    (failure,) = collected.failures
+    assert (failure.user, failure.kind) == ("ana", "ProtocolError")
+
+
+def test_nobody_is_asked_where_no_method_needs_a_share(tmp_path):
+    grid = AccountedGrid(InlineGrid(ClientApp(), 2, {}), Ledger(tmp_path / "l.jsonl"), 0, stall_s=5)
+    assert collect_shares(grid, NODES, [], LoggedProgress()).shares == {}
+    assert not (tmp_path / "l.jsonl").exists()
