@@ -13,11 +13,12 @@ from lamp.records import Pair, Query, UserHistory
 from models import loading
 from models.nli import NliScorer
 from models.sentences import SentenceScorer
+from protocol.settings import settings_of
+from sim.run.cloud_workers import cloud_here, judge_here
+from sim.run.server import public_tuning
 from strategy import public
 from strategy.augmenter_tuning import ensure_augmenter
-from strategy.base_model import ensure_base, ensure_untuned
-from strategy.cloud_models import configured_cloud
-from strategy.judges import scorer_of
+from strategy.base_model import ensure_bases
 from strategy.large_model import LargeModel
 from strategy.progress import LoggedProgress
 from strategy.public import PublicUsers
@@ -67,7 +68,7 @@ def alive(loaded: list[weakref.ref]) -> list[object]:
 
 @pytest.mark.parametrize("tuned", [True, False])
 def test_the_large_model_is_gone_after_release_and_comes_back(config, users, loaded, tuned):
-    large = LargeModel(config, users, LoggedProgress())
+    large = LargeModel(config.model.cloud, public_tuning(config, users), LoggedProgress())
     used = large.adapter if tuned else large.model
     del used
     assert alive(loaded)
@@ -78,8 +79,8 @@ def test_the_large_model_is_gone_after_release_and_comes_back(config, users, loa
 
 
 def test_the_teacher_is_gone_while_its_logits_can_still_be_read(config, users, loaded, tmp_path):
-    large = LargeModel(config, users, LoggedProgress())
-    taught = teach({"ann": PAIRS}, config, large, LoggedProgress(), tmp_path)
+    large = LargeModel(config.model.cloud, public_tuning(config, users), LoggedProgress())
+    taught = teach({"ann": PAIRS}, settings_of(config), large, LoggedProgress(), tmp_path)
     large.release()
     assert not alive(loaded)
     assert list(taught["ann"]) == [pair.id for pair in PAIRS]
@@ -89,7 +90,7 @@ def test_writer_and_judge_are_gone_when_the_augmentation_ends(config, loaded, tm
     judge = str(write_folder(tmp_path / "nli", {0: "contradiction", 1: "entailment", 2: "neutral"}))
     nli = replace(config.model.nli, path=judge)
     config = replace(config, model=replace(config.model, nli=nli))
-    cloud = configured_cloud(replace(config, filters=replace(config.filters, judge="nli")))
+    cloud = cloud_here(replace(config, filters=replace(config.filters, judge="nli")))
     cloud.writer.write(["a prompt"], [0], lambda _: None)
     cloud.judge.both_ways([("a film", "the film")])
     assert len(alive(loaded)) == 2
@@ -100,7 +101,7 @@ def test_writer_and_judge_are_gone_when_the_augmentation_ends(config, loaded, tm
 def test_the_sentence_encoder_is_gone_after_release(config, loaded, tmp_path):
     encoder = str(write_folder(tmp_path / "nli", {0: "a", 1: "b", 2: "c"}))
     nli = replace(config.model.nli, path=encoder)
-    judge = scorer_of(replace(config, model=replace(config.model, nli=nli)))
+    judge = judge_here(replace(config, model=replace(config.model, nli=nli)))
     judge.both_ways([("a film", "the film")])
     assert alive(loaded)
     judge.release()
@@ -108,9 +109,10 @@ def test_the_sentence_encoder_is_gone_after_release(config, loaded, tmp_path):
 
 
 def test_what_is_tuned_at_the_start_leaves_nothing_behind(config, users, loaded):
-    ensure_base(config, users, LoggedProgress())
-    ensure_untuned(config)
-    tuning = AugmenterTuningConfig(records=2, batch_size=2, learning_rate=1e-2)
-    ensure_augmenter(config, tuning, users, LoggedProgress())
+    tuning, progress = public_tuning(config, users), LoggedProgress()
+    ensure_bases({True, False}, config.model.device, tuning, progress)
+    learns = AugmenterTuningConfig(records=2, batch_size=2, learning_rate=1e-2)
+    augmenter = replace(config.augmenter, tuning=learns)
+    ensure_augmenter(augmenter, config.model.cloud, tuning, progress)
     assert len(loaded) >= 4
     assert not alive(loaded)

@@ -1,0 +1,1 @@
+"""A ServerApp of one's own around CdcdaPlm."""
