@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,9 @@ def check(cache: Path) -> None:
     assert {(row["arm"], row["user"]) for row in rows(cache, "answers")} == {
         (arm, user) for arm in ARMS for user in users
     }
-    kept = {row["arm"]: row["synthetic"] for row in rows(cache, "adaptations")}
+    kept: Counter[str] = Counter()
+    for row in rows(cache, "adaptations"):
+        kept[row["arm"]] += row["synthetic"]
     assert kept["direct_ft"] == 0 < kept["cdcda@0.5"] <= kept["cdcda@1"]
 
 
