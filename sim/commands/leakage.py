@@ -23,7 +23,7 @@ def main(argv: Sequence[str]) -> int:
 
     set_environment()
     from sim.leakage.audit import audit
-    from sim.leakage.report import sentences
+    from sim.report.leakage_tables import sentences
     from sim.report.report import write_report
     from sim.run.progress import TerminalProgress
 

@@ -15,7 +15,8 @@ from typing import Any
 from conf.errors import RunError
 from lamp import metrics
 from sim.report import caveats, exercised, filter_tables, pictures, plots, score_tables
-from sim.report.paper_tables import Layout, make_layout
+from sim.report.layout import Layout
+from sim.report.layouts import make_layout
 from sim.report.pooling import Results, as_line, differing_keys, setting, summarise, value_of
 from sim.report.run_records import Run
 from sim.report.tables import (

@@ -11,7 +11,7 @@ from statistics import fmean
 
 from lamp import metrics
 from sim.report import dac24_values as paper
-from sim.report.paper_tables import Layout, Panel, Point, Series
+from sim.report.layout import Layout, Panel, Point, Series
 from sim.report.pooling import ArmResult, Results
 from sim.report.run_records import Adaptation
 from sim.report.tables import (

@@ -7,11 +7,11 @@ from statistics import fmean
 
 from conf.schema import DeviceProfile
 from lamp import metrics
+from sim.profiles import draw_profiles
 from sim.report.frames import user_scores
 from sim.report.pooling import failed_users
 from sim.report.run_records import DOWN, ArmName, Run
 from sim.report.tables import METRIC_TITLES, NOT_AVAILABLE, Table, duration, make_table, number
-from sim.run.provision import draw_profiles
 
 MEGABIT = 1e6
 BITS = 8

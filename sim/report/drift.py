@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from lamp import metrics
 from sim import statistics
-from sim.report.paper_tables import Layout, Panel, Point, Series
+from sim.report.layout import Layout, Panel, Point, Series
 from sim.report.pooling import Results, setting
 from sim.report.run_records import Answer, Run
 from sim.report.tables import (

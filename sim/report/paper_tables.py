@@ -6,11 +6,11 @@ What a table has no room for (intervals, paired differences) stands in the secti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 
 from lamp import metrics
 from sim.report import paper_values
+from sim.report.layout import Layout, Panel, Point, Series
 from sim.report.paper_values import Column
 from sim.report.pooling import ArmResult, Results, ratio_curves
 from sim.report.run_tables import adapter_bytes, peak_memory
@@ -18,7 +18,6 @@ from sim.report.score_tables import LAMP_METRICS
 from sim.report.tables import (
     NOT_AVAILABLE,
     Cell,
-    Table,
     arrow,
     estimate_cell,
     make_table,
@@ -49,67 +48,8 @@ NOT_COMPARABLE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
-    """One place of a curve."""
-
-    x: float
-    estimate: Estimate
-
-
-@dataclass(frozen=True, slots=True)
-class Series:
-    """One line of a panel.
-
-    Attributes:
-        method: Gives the line its colour and marker.
-        points: Its places.
-        level: Draws it flat, as a reference without an x of its own.
-        label: What the legend says; "" for the method.
-        dashed: Tells it from the method's other line.
-    """
-
-    method: str
-    points: tuple[Point, ...]
-    level: Estimate | None = None
-    label: str = ""
-    dashed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Panel:
-    """One task's curves over one axis."""
-
-    title: str
-    xlabel: str
-    metric: str
-    series: tuple[Series, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """What stands on top of the document.
-
-    Attributes:
-        title: As the paper's caption names it.
-        tables: By file name.
-        panels: Curves, drawn side by side.
-        notes: How to read it, and where the published numbers contradict each other.
-    """
-
-    title: str
-    tables: Mapping[str, Table] = field(default_factory=dict)
-    panels: tuple[Panel, ...] = ()
-    notes: tuple[str, ...] = ()
-
-
-def make_layout(name: str, all_results: Sequence[Results]) -> Layout | None:
-    """The layout of that name; None for "plain"."""
-    maker = LAYOUTS.get(name)
-    return maker(all_results) if maker else None
-
-
-def _table1(all_results: Sequence[Results]) -> Layout:
+def table1_layout(all_results: Sequence[Results]) -> Layout:
+    """Table 1: every method by task, the paper's numbers below ours."""
     present = [column_of(arm) for results in all_results for arm in _plain_arms(results)]
     columns = list(dict.fromkeys((*paper_values.COLUMNS, *present)))
     rows: list[list[Cell | str]] = []
@@ -127,7 +67,8 @@ def _table1(all_results: Sequence[Results]) -> Layout:
     )
 
 
-def _table2(all_results: Sequence[Results]) -> Layout:
+def table2_layout(all_results: Sequence[Results]) -> Layout:
+    """Table 2: scores along the share ratio."""
     curves = [(results, curve) for results in all_results for curve in ratio_curves(results)]
     ratios = sorted({*paper_values.RATIOS, *(r for _, curve in curves for r in curve.ratios)})
     rows: list[list[Cell | str]] = []
@@ -175,7 +116,8 @@ def _table2(all_results: Sequence[Results]) -> Layout:
     )
 
 
-def _table3(all_results: Sequence[Results]) -> Layout:
+def table3_layout(all_results: Sequence[Results]) -> Layout:
+    """Table 3: ablations."""
     names = {results.task.name for results in all_results}
     present = [column_of(arm) for results in all_results for arm in _plain_arms(results)]
     columns = list(dict.fromkeys((*paper_values.ABLATIONS, *present)))
@@ -203,7 +145,8 @@ def _table3(all_results: Sequence[Results]) -> Layout:
     )
 
 
-def _figure2(all_results: Sequence[Results]) -> Layout:
+def figure2_layout(all_results: Sequence[Results]) -> Layout:
+    """Figure 2: scores along the number of samples per shared record."""
     return _over_arms(
         "Figure 2: number of samples k",
         "figure2",
@@ -214,7 +157,7 @@ def _figure2(all_results: Sequence[Results]) -> Layout:
     )
 
 
-def _thresholds(all_results: Sequence[Results]) -> Layout:
+def thresholds_layout(all_results: Sequence[Results]) -> Layout:
     """One table of all thresholds, and one panel for each threshold that was varied alone."""
     names = dict.fromkeys(
         arm.arm.thresholds[0][0]
@@ -250,7 +193,7 @@ def _thresholds(all_results: Sequence[Results]) -> Layout:
     )
 
 
-def _rank(all_results: Sequence[Results]) -> Layout:
+def rank_layout(all_results: Sequence[Results]) -> Layout:
     """One setting per rank; each has its own runs."""
     ordered = sorted(all_results, key=lambda each: (each.task.name, _rank_of(each)))
     rows: list[list[Cell | str]] = []
@@ -288,30 +231,6 @@ def _rank(all_results: Sequence[Results]) -> Layout:
         tuple(panels),
         ("alpha stays, so a larger rank scales each update less. M_base is tuned at each rank.",),
     )
-
-
-def _dac24(all_results: Sequence[Results]) -> Layout:
-    from sim.report.dac24_tables import stream_layout  # it builds on this module's records
-
-    return stream_layout(all_results)
-
-
-def _drift(all_results: Sequence[Results]) -> Layout:
-    from sim.report.drift import drift_layout  # it builds on this module's records
-
-    return drift_layout(all_results)
-
-
-LAYOUTS: dict[str, Callable[[Sequence[Results]], Layout]] = {
-    "table1": _table1,
-    "table2": _table2,
-    "table3": _table3,
-    "figure2": _figure2,
-    "thresholds": _thresholds,
-    "rank": _rank,
-    "dac24": _dac24,
-    "drift": _drift,
-}
 
 
 def _over_arms(

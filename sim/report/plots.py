@@ -23,7 +23,7 @@ from matplotlib.ticker import MaxNLocator
 from lamp import metrics
 from sim import statistics
 from sim.report.frames import effective_ratio, user_scores
-from sim.report.paper_tables import Layout, Panel
+from sim.report.layout import Layout, Panel
 from sim.report.pictures import STYLE, save
 from sim.report.pooling import ArmResult, Results
 from sim.report.run_records import ArmName, Run

@@ -16,7 +16,6 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from sim.leakage import report as leakage
 from sim.report import (
     caveats,
     combined,
@@ -29,11 +28,13 @@ from sim.report import (
     sharing,
     sharing_plot,
 )
+from sim.report import leakage_tables as leakage
 from sim.report.cases import case_page
 from sim.report.filter_tables import NOT_ASKED
 from sim.report.frames import users_frame
+from sim.report.layout import Layout
+from sim.report.layouts import make_layout
 from sim.report.page.page import PAGE, render_page
-from sim.report.paper_tables import Layout, make_layout
 from sim.report.pooling import Results, summarise, write_results
 from sim.report.run_records import Run, read_run
 from sim.report.tables import (

@@ -15,9 +15,9 @@ from conf.errors import ConfigError
 from conf.schema import CausalModelConfig, Config, NliModelConfig
 from lamp.dataset import LampData
 from sim import exit_status
-from sim.commands.ledger import note_head
 from sim.folders import RunFolder, locked, new_run_folder
 from sim.run.engine import set_environment, simulate
+from sim.run.ledger_check import note_head
 from sim.run.prepare import begin, check, server_inputs, set_up
 from sim.run.progress import TerminalProgress
 from sim.run.tracker import track_arms

@@ -21,10 +21,11 @@ from clients import folder, share_order
 from clients.folder import SECRET_BYTES, Device, Limits
 from clients.policy import NO_BUDGET, UNBOUNDED, Permit, Policy
 from conf.errors import ConfigError, DataError
-from conf.schema import Config, DeviceProfile, DevicesConfig, PrivacyConfig
+from conf.schema import Config, DeviceProfile, PrivacyConfig
 from conf.seeds import derive_seed
 from lamp.dates import date_key
 from lamp.records import UserHistory
+from sim.profiles import draw_profiles, largest_remainder
 from storage import atomic
 from storage.text_files import display_name, read_table, shown, unique_rows
 from strategy.methods import find_method
@@ -193,7 +194,7 @@ def _draw_mixed(
     user_ids: Sequence[str], privacy: PrivacyConfig, seed: int
 ) -> dict[str, Preference]:
     """Fill the groups to their exact shares (largest remainder), in a seeded order of the users."""
-    sizes = _largest_remainder([group.share for group in privacy.groups], len(user_ids))
+    sizes = largest_remainder([group.share for group in privacy.groups], len(user_ids))
     generator = np.random.default_rng(derive_seed(seed, "groups"))
     shuffled = [sorted(user_ids)[index] for index in generator.permutation(len(user_ids))]
     preferences: dict[str, Preference] = {}
@@ -207,31 +208,11 @@ def _draw_mixed(
     return preferences
 
 
-def draw_profiles(
-    user_ids: Sequence[str], devices: DevicesConfig, seed: int
-) -> dict[str, DeviceProfile]:
-    """Deal the device profiles to the users by their shares, in a seeded order of the users."""
-    sizes = _largest_remainder([each.share for each in devices.profiles], len(user_ids))
-    generator = np.random.default_rng(derive_seed(seed, "profiles"))
-    shuffled = [sorted(user_ids)[index] for index in generator.permutation(len(user_ids))]
-    dealt = [each for each, size in zip(devices.profiles, sizes, strict=True) for _ in range(size)]
-    return dict(zip(shuffled, dealt, strict=True))
-
-
 def _limits(profile: DeviceProfile) -> Limits:
     return Limits(
         memory_bytes=None if profile.memory_mib is None else profile.memory_mib * MIB,
         storage_bytes=None if profile.storage_mib is None else profile.storage_mib * MIB,
     )
-
-
-def _largest_remainder(shares: Sequence[float], total: int) -> list[int]:
-    exact = [share * total / sum(shares) for share in shares]
-    sizes = [int(value) for value in exact]
-    by_remainder = sorted(range(len(exact)), key=lambda index: sizes[index] - exact[index])
-    for index in by_remainder[: total - sum(sizes)]:
-        sizes[index] += 1
-    return sizes
 
 
 def _read_preferences(path: str | None, user_ids: Sequence[str]) -> dict[str, Preference]:

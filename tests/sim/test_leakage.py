@@ -15,8 +15,9 @@ from lamp import tasks
 from lamp.records import Pair, ProfileItem, Query, UserHistory
 from protocol.wire import serialise
 from sim.folders import RunFolder
-from sim.leakage import audit, measure, report
+from sim.leakage import audit, measure
 from sim.leakage.canaries import ALTERNATIVES, alternatives, canaries_of, is_canary, plant
+from sim.report import leakage_tables as report
 from sim.report.pooling import summarise
 from sim.report.run_records import read_run
 from sim.run.engine import client_run_config

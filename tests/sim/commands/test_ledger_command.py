@@ -16,9 +16,10 @@ from conf.errors import RunError
 from lamp.records import Pair, UserHistory
 from protocol.codec import encode
 from protocol.messages import ShareRequest
-from sim.commands.ledger import _answer, _sent_table, _tables, entries_of, note_head, verify
+from sim.commands.ledger import _answer, _sent_table, _tables, entries_of
 from sim.folders import RunFolder
 from sim.run.inline import InlineGrid
+from sim.run.ledger_check import note_head, verify
 from sim.terminal import PlainConsole
 from storage import atomic, chain
 from strategy.grid import AccountedGrid

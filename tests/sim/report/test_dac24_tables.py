@@ -11,7 +11,7 @@ from conf.compose import compose
 from sim.report import dac24_values as paper
 from sim.report import report
 from sim.report.dac24_tables import curve_of, selection_share
-from sim.report.paper_tables import make_layout
+from sim.report.layouts import make_layout
 from sim.report.pooling import summarise
 from sim.report.run_records import read_run
 from storage import jsonlines

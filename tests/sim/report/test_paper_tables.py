@@ -13,7 +13,7 @@ from rich.console import Console
 from conf.schema import ThresholdsConfig
 from sim.commands import report as report_command
 from sim.report import paper_values
-from sim.report.paper_tables import make_layout
+from sim.report.layouts import make_layout
 from sim.report.pooling import ratio_curves, summarise
 from sim.report.run_records import read_run
 from sim.report.tables import fitting
