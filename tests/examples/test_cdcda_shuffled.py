@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ from conf import plugins
 from conf.compose import compose
 from conf.errors import ConfigError
 from lamp.records import Pair
-from strategy.arms import check_methods
+from strategy.arms import Arm, check_methods
+from strategy.filters import Candidate, Scores
 from strategy.methods import METHODS
+from strategy.planning import ArmInputs, PlanSettings, plan_arm
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "cdcda_shuffled.py"
 
@@ -65,6 +68,26 @@ def test_a_deployment_refuses_it(method):
     deployed = ["engine=deployment", "engine.superlink=127.0.0.1:9093", "data=x"]
     with pytest.raises(ConfigError, match="pairs made from one user's records to another"):
         check_methods(compose([*named, *deployed]))
+
+
+def test_its_plan_is_cdcdas_with_the_pairs_of_another_user(method):
+    filters = compose([]).filters
+    good = Scores(1.0, 1.0, 0.5, 1.0, 1.0)
+    shares = {user: {1.0: (Pair(f"{user}0", "x", "y"),)} for user in ("ana", "ben")}
+    candidates = {
+        user: tuple(
+            Candidate(f"{user}0", Pair(f"{user}0/{index}", f"{user} says", "y"), None, good)
+            for index in range(2)
+        )
+        for user in shares
+    }
+    inputs, settings = ArmInputs(shares, candidates, k=2), PlanSettings(filters=filters)
+    (own,), (other,) = (
+        plan_arm(Arm(each), "base", inputs, settings).rounds for each in (METHODS["cdcda"], method)
+    )
+    assert own.kept["ana"] == other.kept["ben"] != other.kept["ana"] == own.kept["ben"]
+    assert replace(other, arm=own.arm, kept=own.kept) == own
+    assert own.training_key("ana", "") != other.training_key("ana", "")
 
 
 def test_the_words_of_its_page_compose(registries):

@@ -15,6 +15,7 @@ from lamp.records import Pair, ProfileItem, Query
 from lamp.tasks import TASKS, make_pair, query_text, task, training_prompt
 from protocol.wire import WIRE_TABLE
 from strategy.arms import make_arms
+from strategy.recipes import RecipeInputs
 
 PAGE = Path(__file__).parents[2] / "docs" / "own-data.md"
 
@@ -61,7 +62,7 @@ def test_the_pages_task_file_registers_a_task_that_makes_pairs_and_reads_queries
 def test_the_pages_methods_register_with_their_recipe_and_wire_row(load_block):
     load_block(1)
     long_ft, all_pairs = make_arms(["long_ft", "all_pairs"], None)
-    assert long_ft.recipe(compose([])).epochs == 4
+    assert long_ft.recipe(RecipeInputs()).epochs == 4
     assert WIRE_TABLE["long_ft"].up == frozenset()
     assert all_pairs.method.needs == WIRE_TABLE["all_pairs"]
 
