@@ -10,6 +10,7 @@ DEFAULT = "run"
 COMMANDS: Mapping[str, str] = {  # name, as the command line spells it: one line for --help
     "run": "Simulate one experiment and report it (the default).",
     "resume": "Go on with a run that was ended, at whatever moment.",
+    "runs": "List the runs there are, with what they found.",
     "report": "Rebuild table, report and plots of finished runs.",
     "ledger": "Show what crossed the wire, per user.",
     "withdraw": "Lower what one user shares, and forget the rest.",
