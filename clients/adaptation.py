@@ -41,7 +41,7 @@ from storage.hashing import hash_json
 
 
 @dataclass(frozen=True, slots=True)
-class Training:
+class PreparedTraining:
     """What one user's adapter is trained on, before any weight moves.
 
     Attributes:
@@ -80,7 +80,7 @@ def adapt(
 
 
 def _save_point(
-    device: Device, request: AdaptRequest, what: Training, settings: DeviceSettings
+    device: Device, request: AdaptRequest, what: PreparedTraining, settings: DeviceSettings
 ) -> SavePoint | None:
     """Where the training keeps its place; private ones, with arrays in the message, keep none."""
     qlora, job = settings.qlora, what.job
@@ -96,7 +96,7 @@ def _save_point(
 
 def prepare(
     device: Device, base: Base, request: AdaptRequest, settings: DeviceSettings
-) -> Training:
+) -> PreparedTraining:
     """Gather what the request and its recipe ask for.
 
     Raises:
@@ -123,10 +123,12 @@ def prepare(
     if recipe.epsilon is not None:
         return _private(device, request, recipe, job)
     private_budget.let_plain(device)
-    return Training(job)
+    return PreparedTraining(job)
 
 
-def _private(device: Device, request: AdaptRequest, recipe: Recipe, job: CohortJob) -> Training:
+def _private(
+    device: Device, request: AdaptRequest, recipe: Recipe, job: CohortJob
+) -> PreparedTraining:
     """The same job under DP-SGD; its draws are fresh and shared with no other training.
 
     As many steps as the records alone would take: a record's examples are drawn together.
@@ -139,7 +141,7 @@ def _private(device: Device, request: AdaptRequest, recipe: Recipe, job: CohortJ
     steps = training.steps_for(len(places), job.schedule.batch_size, 1) * _epochs(job)
     guarantee = Guarantee(recipe.epsilon or 0.0, recipe.delta, recipe.record_clip)
     private_budget.spend(device, guarantee, len(places), job.schedule.batch_size, steps)
-    return Training(
+    return PreparedTraining(
         replace(job, schedule=replace(job.schedule, steps=steps)),
         guarantee=guarantee,
         records=tuple(tuple(each) for each in places.values()),
@@ -161,7 +163,7 @@ def _epochs(job: CohortJob) -> int:
 
 
 def finish(
-    device: Device, base: Base, request: AdaptRequest, what: Training, result: CohortResult
+    device: Device, base: Base, request: AdaptRequest, what: PreparedTraining, result: CohortResult
 ) -> AdaptReply:
     """Store the trained adapter and tell what training took.
 
@@ -201,7 +203,7 @@ def shared_sources(request: AdaptRequest) -> list[str]:
     return sorted(written | set(request.logits))
 
 
-def train_alone(base: Base, what: Training, saved: SavePoint | None = None) -> CohortResult:
+def train_alone(base: Base, what: PreparedTraining, saved: SavePoint | None = None) -> CohortResult:
     """Train one user alone; a private training has a loop of its own, record by record."""
     job, pad_id = what.job, base.tokenizer.pad_token_id
     if what.guarantee is None or what.draws is None:

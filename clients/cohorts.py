@@ -152,7 +152,7 @@ def _train_together(
 
 def _work(
     device: Device, base: Base, name: str, settings: DeviceSettings
-) -> tuple[Device, QueueRequest, adaptation.Training] | None:
+) -> tuple[Device, QueueRequest, adaptation.PreparedTraining] | None:
     """What was queued on the device, ready to be trained; None where there is nothing to do."""
     job = jobs.queued(device, name)
     if job is None or jobs.is_done(device, name):

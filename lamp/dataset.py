@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 
 from conf.checks import MINIATURE
 from conf.errors import ConfigError, DataError
-from conf.schema import Config, WorldConfig
+from conf.schema import Config, DriftConfig, WorldConfig
 from lamp import drift, holdout
 from lamp.contamination import given_away, kept_apart, person_notes
 from lamp.dialogue.users import dialogue_users
+from lamp.holdout import Portion
 from lamp.official import read_official
 from lamp.oppu import read_oppu
 from lamp.records import Query, UserHistory
@@ -65,6 +66,25 @@ class LampData:
     lengths: Mapping[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """Who is adapted and scored, and on what.
+
+    Attributes:
+        users: How many: the longest histories.
+        skip: So many even longer ones are left out.
+        portion: What is taken of every user's records and queries.
+        exclude_contaminated: Leave out queries whose text stands in the user's own history.
+        max_words: Words of a field that training sees.
+    """
+
+    users: int
+    skip: int
+    portion: Portion
+    exclude_contaminated: bool
+    max_words: int
+
+
 def load(config: Config) -> LampData:
     """Read, check and group the configured data.
 
@@ -79,26 +99,43 @@ def load(config: Config) -> LampData:
         holdout.check_task(chosen, "drift.cut")
     if config.split == "holdout":
         holdout.check_task(chosen, "split=holdout")
+    max_words = config.task.max_field_words
+    targets = Targets(
+        users=config.users,
+        skip=config.skip_users,
+        portion=Portion(
+            holdout=config.holdout if config.split == "holdout" else None,
+            max_records=config.max_records,
+            max_queries=config.max_queries,
+            seed=config.split_seed,
+        ),
+        exclude_contaminated=config.evaluation.exclude_contaminated,
+        max_words=max_words,
+    )
     if chosen.dialogues:
-        _check_limits(config)
-        users, notes = dialogue_users(config)
-        return _assign(config, chosen, Split("dialogue", (), notes), users)
+        _check_limits(targets.portion)
+        users, notes = dialogue_users(config.data, config.dialogue, max_words)
+        return _assign(targets, chosen, Split("dialogue", (), notes), users)
     if config.files == "oppu":
         found = read_oppu(Path(config.data).expanduser(), chosen)
-        users = _histories(found.split, found.golds, chosen, config.task.max_field_words)
-        return _assign(config, chosen, found.split, users, found.targets)
-    official = read_official(_folder(config), chosen, config.part, config.split)
+        users = _histories(found.split, found.golds, chosen, max_words)
+        return _assign(targets, chosen, found.split, users, found.targets)
+    if config.data != MINIATURE:
+        folder = Path(config.data).expanduser()
+    else:
+        folder = _miniature(config.task.name, config.part, config.world, Path(config.paths.cache))
+    official = read_official(folder, chosen, config.part, config.split)
     split = split_questions(official.questions, config.split, official.where)
     split = replace(split, notes=(*official.notes, *split.notes))
-    users = _histories(split, official.golds, chosen, config.task.max_field_words)
+    users = _histories(split, official.golds, chosen, max_words)
     if config.drift.cut is not None:
-        return _assign_cut(config, chosen, split, users)
-    return _assign(config, chosen, split, users)
+        return _assign_cut(targets, config.drift, chosen, split, users)
+    return _assign(targets, chosen, split, users)
 
 
-def _check_limits(config: Config) -> None:
+def _check_limits(portion: Portion) -> None:
     for key in ("max_records", "max_queries"):
-        if getattr(config, key) is not None:
+        if getattr(portion, key) is not None:
             raise ConfigError(
                 f"{key} does not apply to dialogues; set dialogue.records and dialogue.queries"
             )
@@ -185,18 +222,16 @@ def as_dataset(user: UserHistory) -> Dataset:
     return Dataset.from_dict(columns, Features({name: Value("string") for name in _COLUMNS}))
 
 
-def _folder(config: Config) -> Path:
-    if config.data != MINIATURE:
-        return Path(config.data).expanduser()
-    if config.part != "dev":
-        raise ConfigError(f"part: the miniature world has part=dev only, got '{config.part}'")
-    return _miniature(config.task.name, config.world, Path(config.paths.cache))
+def _miniature(task: str, part: str, config: WorldConfig, cache: Path) -> Path:
+    """Write the miniature world unless it is there; its folder is named by what makes it.
 
-
-def _miniature(task: str, config: WorldConfig, cache: Path) -> Path:
-    """Write the miniature world unless it is there; its folder is named by what makes it."""
+    Raises:
+        ConfigError: If ``part`` is another one than the world has.
+    """
     from lamp import world
 
+    if part != "dev":
+        raise ConfigError(f"part: the miniature world has part=dev only, got '{part}'")
     # what is off shapes nothing, so that worlds from before the key stay where they are
     off = () if config.drift else ("drift",)
     shaping = {key: value for key, value in asdict(config).items() if key not in off}
@@ -224,28 +259,29 @@ def _rank(user: UserHistory, lengths: Mapping[str, int]) -> tuple[int, str]:
     return -lengths.get(user.user_id, len(user.profile)), user.user_id
 
 
-def _assign_cut(config: Config, task: Task, split: Split, users: Sequence[UserHistory]) -> LampData:
+def _assign_cut(
+    wanted: Targets, settings: DriftConfig, task: Task, split: Split, users: Sequence[UserHistory]
+) -> LampData:
     """Assign users whose histories are cut at a date.
 
     Who is a target user depends on the cut alone, never on ``drift.refresh``; public users stay as
     they were at the cut.
     """
-    settings = config.drift
     whole = {user.user_id: user for user in users}
     cut = [drift.cut_history(user, task, settings) for user in users]
     able = [each for each in cut if drift.is_scorable(each, settings.years)]
-    if len(able) < config.skip_users + config.users:
+    if len(able) < wanted.skip + wanted.users:
         raise DataError(
-            f"users: {config.users} target users are asked for, {len(able)} of the {len(users)} "
+            f"users: {wanted.users} target users are asked for, {len(able)} of the {len(users)} "
             f"users of {task.name} have records before drift.cut={settings.cut} and in each of the "
             f"{settings.years} years after it; lower `users` or `drift.years`, or cut elsewhere"
         )
-    data = _assign(config, task, Split(split.name, (), split.notes), [c.history for c in able])
+    data = _assign(wanted, task, Split(split.name, (), split.notes), [c.history for c in able])
     set_apart = {*(user.user_id for user in data.targets), *data.skipped}
     others = [each for each in cut if each.history.user_id not in set_apart]
     known = [drift.as_public(each, task) for each in others if each.history.pairs]
     private = [whole[name] for name in set_apart]
-    public = kept_apart(known, private, task, config.task.max_field_words)
+    public = kept_apart(known, private, task, wanted.max_words)
     targets = [
         drift.cut_history(whole[user.user_id], task, settings, settings.refresh)
         for user in data.targets
@@ -263,7 +299,7 @@ def _assign_cut(config: Config, task: Task, split: Split, users: Sequence[UserHi
 
 
 def _assign(
-    config: Config,
+    wanted: Targets,
     task: Task,
     split: Split,
     users: Sequence[UserHistory],
@@ -276,18 +312,19 @@ def _assign(
     ordered = sorted(users, key=lambda user: _rank(user, {}))
     eligible = [user for user in ordered if named is None or user.user_id in named]
     whole = [*eligible, *(user for user in ordered if named and user.user_id not in named)]
-    first, last = config.skip_users, config.skip_users + config.users
+    first, last = wanted.skip, wanted.skip + wanted.users
     if last > len(eligible):
         skipped = f" after skip_users={first}" if first else ""
         raise DataError(
-            f"users: {config.users} target users are asked for{skipped}, the data of {task.name} "
+            f"users: {wanted.users} target users are asked for{skipped}, the data of {task.name} "
             f"has {len(eligible)}; lower `users` or take more data"
         )
     set_apart = last if named is None else len(eligible)
-    ranked, parts = holdout.take_parts(whole, task, holdout.portion_of(config, whole))
-    exclude = config.evaluation.exclude_contaminated
-    targets, contaminated = _scored(ranked[first:last], task, exclude, config.max_queries)
-    public = kept_apart(ranked[set_apart:], whole[:last], task, config.task.max_field_words)
+    portion = replace(wanted.portion, by_date=holdout.all_dated(whole))
+    ranked, parts = holdout.take_parts(whole, task, portion)
+    exclude = wanted.exclude_contaminated
+    targets, contaminated = _scored(ranked[first:last], task, exclude, portion.max_queries)
+    public = kept_apart(ranked[set_apart:], whole[:last], task, wanted.max_words)
     notes = (
         *split.notes,
         *parts,
@@ -301,7 +338,7 @@ def _assign(
     return LampData(
         task=task,
         targets=_by_id(targets),
-        public=_by_id(holdout.first_queries(public.users, config.max_queries)),
+        public=_by_id(holdout.first_queries(public.users, portion.max_queries)),
         split=split.name,
         contaminated=contaminated,
         notes=notes,

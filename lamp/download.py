@@ -33,7 +33,7 @@ RETRY_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class DownloadProgress:
     """How far one file has come.
 
     Attributes:
@@ -70,7 +70,7 @@ def download(
     part: Literal["train", "dev", "test"],
     folder: Path,
     base_url: str = OFFICIAL_URL,
-    progress: Callable[[Progress], None] = lambda _: None,
+    progress: Callable[[DownloadProgress], None] = lambda _: None,
     retry: Retry | None = None,
 ) -> tuple[Path, Path]:
     """Fetch the question and the output file of one task.
@@ -166,10 +166,12 @@ class _Part:
         return note if isinstance(note, dict) else {}
 
 
-def _fetch(url: str, path: Path, progress: Callable[[Progress], None], retry: Retry) -> None:
+def _fetch(
+    url: str, path: Path, progress: Callable[[DownloadProgress], None], retry: Retry
+) -> None:
     if path.is_file():
         size = path.stat().st_size
-        progress(Progress(display_name(path), size, size))
+        progress(DownloadProgress(display_name(path), size, size))
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     part = _Part(path, url)
@@ -186,7 +188,9 @@ def _fetch(url: str, path: Path, progress: Callable[[Progress], None], retry: Re
     part.discard()
 
 
-def _complete(url: str, part: _Part, progress: Callable[[Progress], None], retry: Retry) -> None:
+def _complete(
+    url: str, part: _Part, progress: Callable[[DownloadProgress], None], retry: Retry
+) -> None:
     """Fetch ``part`` until it is whole; attempts that brought new bytes do not count as failed."""
     failures, most = 0, part.size
     with _client() as client:
@@ -215,7 +219,7 @@ def _client() -> httpx2.Client:
 
 
 def _attempt(
-    client: httpx2.Client, url: str, part: _Part, progress: Callable[[Progress], None]
+    client: httpx2.Client, url: str, part: _Part, progress: Callable[[DownloadProgress], None]
 ) -> None:
     # identity: a range counts the bytes as they are sent
     headers = {"Accept-Encoding": "identity", **part.range_headers()}
@@ -230,7 +234,7 @@ def _attempt(
         with part.path.open("ab") as file:
             for chunk in response.iter_raw():
                 done += file.write(chunk)
-                progress(Progress(part.name, done, total))
+                progress(DownloadProgress(part.name, done, total))
     if total is not None and done != total:
         raise _AgainError(f"{done} of {total} bytes have arrived")
 

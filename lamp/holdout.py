@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_UP, Decimal
 
 from conf.errors import ConfigError
-from conf.schema import Config
 from conf.seeds import derive_seed
 from lamp.contamination import normalised
 from lamp.dates import Key, date_key, overlaps
@@ -32,15 +31,15 @@ class Portion:
         holdout: Share of a user's records that become queries; None asks the files' own.
         max_records: Records of D_u at most; None for all.
         max_queries: Queries at most; None for all.
-        by_date: The order is that of the dates, else the permutation of ``seed``.
         seed: Seed of the permutations, the same for every run of the same data.
+        by_date: The order is that of the dates, else the permutation of ``seed``.
     """
 
     holdout: float | None
     max_records: int | None
     max_queries: int | None
-    by_date: bool
     seed: int
+    by_date: bool = False
 
 
 def check_task(task: Task, key: str) -> None:
@@ -66,19 +65,12 @@ def as_query(user_id: str, task: Task, pair: Pair) -> Query:
     return Query(f"{user_id}/{pair.id}", prompt, answer)
 
 
-def portion_of(config: Config, users: Iterable[UserHistory]) -> Portion:
-    """What the configuration takes of every user, in the order that the data allow."""
-    by_date = all(
+def all_dated(users: Iterable[UserHistory]) -> bool:
+    """Whether every record has a date that can be read, so that records can be taken by date."""
+    return all(
         item.date is not None and date_key(item.date) is not None
         for user in users
         for item in user.profile
-    )
-    return Portion(
-        holdout=config.holdout if config.split == "holdout" else None,
-        max_records=config.max_records,
-        max_queries=config.max_queries,
-        by_date=by_date,
-        seed=config.split_seed,
     )
 
 

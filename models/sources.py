@@ -14,7 +14,7 @@ Looking up touches no network. Only what set-up resolves is downloaded and conve
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.machinery import PathFinder
 from pathlib import Path, PurePosixPath
@@ -22,7 +22,7 @@ from typing import Any
 
 from conf.checks import WORLD
 from conf.errors import ModelError
-from conf.schema import CausalModelConfig, Config, NliModelConfig
+from conf.schema import CausalModelConfig, Config, ModelConfig, NliModelConfig
 from models.checkpoint import is_classifier
 from models.gguf_header import read_header
 from models.names import local_or_hub, unusable
@@ -86,30 +86,33 @@ def locate(model: CausalModelConfig | NliModelConfig, cache: Path) -> Found:
     return Found(place)
 
 
-def check(config: Config, *, judged: bool) -> None:
+def check(
+    models: ModelConfig, further: Sequence[CausalModelConfig], cache: Path, judge: str | None
+) -> None:
     """Refuse checkpoints that are not there or cannot be loaded; nothing is converted.
 
     Args:
-        config: Run.
-        judged: Whether the run judges synthetic texts.
+        models: The models of a run.
+        further: Models that write in turn with the cloud's.
+        cache: Where fetched models lie.
+        judge: How synthetic texts are judged (``filters.judge``); None where nothing is.
 
     Raises:
         ModelError: If a path names nothing, or a GGUF file that cannot be converted, or if the
             judge is asked and is no classifier.
         DataError: If the NLI pairs for a judge's head cannot be read.
     """
-    if config.model.build is not None:
+    if models.build is not None:
         return
-    cache = Path(config.paths.cache)
-    for model in _causal(config):
+    for model in (models.cloud, models.device, *further):
         place = locate(model, cache).place
         if isinstance(place, Path) and place.suffix == GGUF:
             header = read_header(place)
             from models.gguf import require_loadable  # seconds
 
             require_loadable(header)
-    if judged and config.model.nli.path != WORLD:
-        _check_judge(config, str(locate(config.model.nli, cache).place))
+    if judge is not None and models.nli.path != WORLD:
+        _check_judge(models.nli, judge, str(locate(models.nli, cache).place))
 
 
 def resolve(config: Config, progress: Progress) -> tuple[Config, dict[str, Any]]:
@@ -127,7 +130,8 @@ def resolve(config: Config, progress: Progress) -> tuple[Config, dict[str, Any]]
     """
     cache = Path(config.paths.cache)
     model = config.model
-    cloud, device, *further = (resolve_causal(each, cache, progress) for each in _causal(config))
+    asked = (model.cloud, model.device, *config.augmenter.models)
+    cloud, device, *further = (resolve_causal(each, cache, progress) for each in asked)
     nli = model.nli
     if nli.path != WORLD:
         nli = replace(nli, path=str(locate(nli, cache).place))
@@ -155,23 +159,18 @@ def resolve_causal(model: CausalModelConfig, cache: Path, progress: Progress) ->
     return replace(model, path=str(folder), revision=None, gguf_file=None, sha256=None)
 
 
-def _check_judge(config: Config, path: str) -> None:
-    nli = config.model.nli
+def _check_judge(nli: NliModelConfig, judge: str, path: str) -> None:
     if path.endswith(GGUF):
         raise unusable(nli.path, "a folder or hub name for the judge", "a GGUF file")
     if nli.nli_data is not None:
         read_nli(Path(nli.nli_data).expanduser())
-    elif config.filters.judge == "nli" and is_classifier(path) is False:
+    elif judge == "nli" and is_classifier(path) is False:
         raise unusable(
             nli.path,
             "an NLI classifier",
             "another network",
             "set model.nli.nli_data=<file> to train a head on it, or filters=embedding",
         )
-
-
-def _causal(config: Config) -> tuple[CausalModelConfig, ...]:
-    return (config.model.cloud, config.model.device, *config.augmenter.models)
 
 
 def _in_package(path: str, cache: Path) -> Path:

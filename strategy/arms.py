@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any
 
 from conf.errors import ConfigError
-from conf.schema import Config, FiltersConfig, ThresholdsConfig
+from conf.schema import Config, FiltersConfig, PrivacyConfig, ThresholdsConfig
 from lamp.tasks import Task, task
 from protocol.recipe import Recipe
 from strategy.method import Method
@@ -101,7 +101,8 @@ def check_methods(config: Config) -> None:
         ConfigError: If a method is unknown, or excluded; the message says why.
     """
     for method in map(find_method, config.methods):
-        for reason in _excluded(method, config):
+        deployed = config.engine.name == "deployment"
+        for reason in _excluded(method, config.filters, config.privacy, deployed=deployed):
             raise ConfigError(reason)
         if method.streaming and config.stream.synth_response == "generate":
             _check_rewritable(task(config.task))
@@ -115,18 +116,20 @@ def _check_rewritable(task: Task) -> None:
         )
 
 
-def _excluded(method: Method, config: Config) -> Iterator[str]:
-    if method.private and method.downloads and config.filters.adversarial is not None:
+def _excluded(
+    method: Method, filters: FiltersConfig, privacy: PrivacyConfig, *, deployed: bool
+) -> Iterator[str]:
+    if method.private and method.downloads and filters.adversarial is not None:
         yield (
             f"filters.adversarial and the method {method.name} exclude each other: its classifier "
             "learns from all shared records, so what is kept of one would depend on the others"
         )
-    if method.distils and config.privacy.redact:
+    if method.distils and privacy.redact:
         yield (
             f"privacy.redact and the method {method.name} exclude each other: the teacher's logits "
             "would belong to the redacted text, the device trains on its own"
         )
-    if config.engine.name != "deployment":
+    if not deployed:
         return
     if method.oracle:
         yield (

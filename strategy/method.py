@@ -13,7 +13,7 @@ from strategy import recipes
 from strategy.recipes import MakeRecipe, RecipeInputs
 
 Added = Literal["nothing", "kept", "logits"]
-Choice = Literal["filtered", "random", "all"]
+SelectionRule = Literal["filtered", "random", "all"]
 KeptPairs = Mapping[str, tuple[Pair, ...]]  # user -> pairs
 
 
@@ -69,7 +69,7 @@ class Method:
     adapts: bool = False
     recipe: MakeRecipe = recipes.plain
     added: Added = "nothing"
-    choice: Choice = "filtered"
+    choice: SelectionRule = "filtered"
     hand_out: Callable[[KeptPairs], KeptPairs] = own_pairs
     matches_steps: bool = False
     retrieves: bool = False

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from conf.errors import DataError
-from conf.schema import Config, DialogueConfig
+from conf.schema import DialogueConfig
 from conf.seeds import derive_seed
 from lamp.dialogue.dialogues import Dialogue, read_folder
 from lamp.records import Pair, ProfileItem, Query, UserHistory
@@ -21,8 +21,10 @@ from lamp.tasks import cut_words
 Pools = dict[str, list[Dialogue]]
 
 
-def dialogue_users(config: Config) -> tuple[tuple[UserHistory, ...], tuple[str, ...]]:
-    """Read ``config.data`` and split it over as many users as it makes.
+def dialogue_users(
+    data: str, config: DialogueConfig, max_words: int
+) -> tuple[tuple[UserHistory, ...], tuple[str, ...]]:
+    """Read the folder or file ``data`` and split it over as many users as it makes.
 
     Returns:
         The users, and what the log and the report should say about the data.
@@ -30,19 +32,19 @@ def dialogue_users(config: Config) -> tuple[tuple[UserHistory, ...], tuple[str, 
     Raises:
         DataError: If the data cannot be read, or are too few for one user.
     """
-    if config.data == "miniature":
+    if data == "miniature":
         raise DataError(
             "task=dialogue: the miniature world has no dialogues; give data=<folder of dialogues>"
         )
-    read = read_folder(Path(config.data).expanduser())
-    usable = _usable(read, config.dialogue.max_answer_words)
-    users = split(usable, config.dialogue, config.task.max_field_words)
+    read = read_folder(Path(data).expanduser())
+    usable = _usable(read, config.max_answer_words)
+    users = split(usable, config, max_words)
     domains = sorted({each.domain for each in usable})
     notes = (
         f"dialogues: {len(usable)} of {len(read)} are used; the others repeat a question or have "
-        f"an answer of more than {config.dialogue.max_answer_words} words",
-        f"domains: {', '.join(domains)}; {len(users)} users with {config.dialogue.records} "
-        f"dialogues and {config.dialogue.queries} held-out ones each",
+        f"an answer of more than {config.max_answer_words} words",
+        f"domains: {', '.join(domains)}; {len(users)} users with {config.records} "
+        f"dialogues and {config.queries} held-out ones each",
     )
     return users, notes
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from conf.errors import ConfigError
-from conf.schema import BuildConfig, Config
+from conf.schema import BuildConfig, ModelConfig
 from lamp import world
 from lamp.dataset import LampData, corpus_users
 from models.miniature.corpus import Corpus, make_corpus
@@ -24,37 +24,39 @@ VERSION = "5"  # a change that alters the weights gets a new version
 Progress = Callable[[str, int, int], None]
 
 
-def build(config: Config, data: LampData, cache: Path, progress: Progress) -> Config:
+def build(
+    models: ModelConfig, data: LampData, max_words: int, cache: Path, progress: Progress
+) -> ModelConfig:
     """Train the three miniatures, or find them in the cache.
 
     Args:
-        config: Run; ``model.build`` says how to train.
+        models: The models of a run; ``build`` says how to train.
         data: Loaded data. Only its corpus users' records are read.
+        max_words: Where fields are cut.
         cache: The folder ``models`` below it holds one folder per build.
         progress: Called with phase, steps done and steps in all.
 
     Returns:
-        ``config`` with the paths of the three built folders.
+        ``models`` with the paths of the three built folders.
 
     Raises:
         ConfigError: If there is nothing to build, too little data, or no source of NLI pairs.
         DataError: If the NLI file cannot be read.
     """
-    settings = config.model.build
+    settings = models.build
     if settings is None:
         raise ConfigError(
             "model.build: expected build settings, got none; use model=miniature, or give "
             "model.cloud.path, model.device.path and model.nli.path"
         )
-    corpus = make_corpus(
-        data.task, corpus_users(data, settings.holdout, config.task.max_field_words), settings
-    )
+    users = corpus_users(data, settings.holdout, max_words)
+    corpus = make_corpus(data.task, users, settings)
     folder = cache / "models" / _key(corpus, settings)
     if not is_whole(folder):
         from models.miniature.training import train_into  # heavy, and most runs find the folder
 
         train_into(folder, corpus, settings, progress)
-    return _with_paths(config, folder)
+    return _with_paths(models, folder)
 
 
 def _key(corpus: Corpus, settings: BuildConfig) -> str:
@@ -74,14 +76,10 @@ def _key(corpus: Corpus, settings: BuildConfig) -> str:
     return hash_json(shaping)
 
 
-def _with_paths(config: Config, folder: Path) -> Config:
-    model = config.model
+def _with_paths(models: ModelConfig, folder: Path) -> ModelConfig:
     return replace(
-        config,
-        model=replace(
-            model,
-            cloud=replace(model.cloud, path=str(folder / "cloud"), revision=None),
-            device=replace(model.device, path=str(folder / "device"), revision=None),
-            nli=replace(model.nli, path=str(folder / "nli"), revision=None),
-        ),
+        models,
+        cloud=replace(models.cloud, path=str(folder / "cloud"), revision=None),
+        device=replace(models.device, path=str(folder / "device"), revision=None),
+        nli=replace(models.nli, path=str(folder / "nli"), revision=None),
     )

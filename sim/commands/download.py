@@ -22,7 +22,7 @@ from conf.checks import MINIATURE
 from conf.compose import compose, expand
 from conf.errors import ConfigError
 from conf.schema import Config
-from lamp.download import OFFICIAL_URL, Progress, download
+from lamp.download import OFFICIAL_URL, DownloadProgress, download
 from lamp.tasks import task
 from sim.terminal import PlainConsole
 
@@ -95,7 +95,7 @@ def _split_address(argv: Sequence[str]) -> tuple[str, list[str]]:
 
 
 @contextmanager
-def _shown(console: Console) -> Iterator[Callable[[Progress], None]]:
+def _shown(console: Console) -> Iterator[Callable[[DownloadProgress], None]]:
     """Show one bar per file while the block runs; nothing without a terminal."""
     bars = Bars(
         TextColumn("  {task.description:<32}", markup=False),
@@ -109,7 +109,7 @@ def _shown(console: Console) -> Iterator[Callable[[Progress], None]]:
     )
     known: dict[str, TaskID] = {}
 
-    def show(progress: Progress) -> None:
+    def show(progress: DownloadProgress) -> None:
         if progress.file not in known:
             known[progress.file] = bars.add_task(progress.file, total=progress.total)
         bars.update(known[progress.file], completed=progress.done, total=progress.total)

@@ -69,7 +69,13 @@ def check(config: Config) -> LampData:
         runtime.binding()
     data = dataset.load(config)
     make_prompt(config.augmenter, data.task, data.public, config.seed)
-    sources.check(config, judged=any(arm.method.needs_augmentation for arm in arms))
+    judged = any(arm.method.needs_augmentation for arm in arms)
+    sources.check(
+        config.model,
+        config.augmenter.models,
+        Path(config.paths.cache),
+        config.filters.judge if judged else None,
+    )
     if config.engine.name == "deployment":
         return _all_public(data)
     provision.check_dates(data.targets, config.privacy)
@@ -212,7 +218,8 @@ def with_models(
     from models.miniature import build
 
     with StepProgress(progress) as steps:
-        built = build(config, data, Path(config.paths.cache), steps)
+        max_words, cache = config.task.max_field_words, Path(config.paths.cache)
+        built = replace(config, model=build(config.model, data, max_words, cache, steps))
     report = json.loads((Path(built.model.device.path).parent / "report.json").read_text())
     return built, _with_bytes(built, {"name": config.model.name, **report})
 

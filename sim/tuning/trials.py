@@ -43,7 +43,7 @@ from strategy.progress import LoggedProgress, Progress
 from strategy.public import PublicUsers
 
 if TYPE_CHECKING:  # these load torch
-    from clients.adaptation import Training
+    from clients.adaptation import PreparedTraining
     from clients.base import Base
     from models.multi_lora.cohort import CohortResult
 
@@ -318,7 +318,7 @@ def adapt_and_answer(
         yield reply, result.report.steps
 
 
-def _trained(base: Base, work: Sequence[Training]) -> Sequence[CohortResult]:
+def _trained(base: Base, work: Sequence[PreparedTraining]) -> Sequence[CohortResult]:
     from clients import adaptation
     from models.multi_lora.cohort import train_cohort
     from models.multi_lora.stacked import NotStackableError

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from conf.errors import DataError
-from lamp.download import Progress, Retry, download
+from lamp.download import DownloadProgress, Retry, download
 from lamp.official import find_files
 from lamp.tasks import TASKS
 
@@ -107,7 +107,7 @@ def ranges(site):
 
 
 def test_both_files_are_fetched_with_progress(fetch, tmp_path):
-    seen: list[Progress] = []
+    seen: list[DownloadProgress] = []
     questions, outputs = fetch(progress=seen.append)
     assert questions == tmp_path / PLACE
     assert questions.read_bytes() == QUESTIONS
@@ -149,10 +149,10 @@ def test_what_is_fetched_from_the_servers_layout_is_found(site, fetch, tmp_path)
 def test_what_is_there_is_not_fetched_again(site, fetch):
     fetch()
     site.requests.clear()
-    seen: list[Progress] = []
+    seen: list[DownloadProgress] = []
     fetch(progress=seen.append)
     assert site.requests == []
-    assert seen[0] == Progress(PLACE, len(QUESTIONS), len(QUESTIONS))
+    assert seen[0] == DownloadProgress(PLACE, len(QUESTIONS), len(QUESTIONS))
 
 
 def test_a_cut_connection_is_resumed_where_it_broke(site, fetch):
@@ -228,7 +228,7 @@ def test_a_part_from_another_address_is_not_continued(site, fetch):
 
 def test_a_server_that_does_not_tell_the_length_is_believed(site, fetch):
     site.lengths = False
-    seen: list[Progress] = []
+    seen: list[DownloadProgress] = []
     questions, _ = fetch(progress=seen.append)
     assert questions.read_bytes() == QUESTIONS
     assert seen[0].total is None

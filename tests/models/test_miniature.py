@@ -13,9 +13,9 @@ from conf.errors import ConfigError, DataError
 from conf.schema import NliModelConfig
 from lamp.dataset import load
 from lamp.records import Pair
+from models import miniature
 from models.chat import encode_prompt
 from models.loading import load_causal, load_tokenizer
-from models.miniature import build
 from models.miniature.batches import by_length
 from models.miniature.corpus import make_corpus
 from models.miniature.nli import LESSONS, nli_source
@@ -47,6 +47,11 @@ def tiny_config(cache, *overrides):
 
 def silent(phase, done, total):
     pass
+
+
+def build(config, data, cache, progress):
+    max_words = config.task.max_field_words
+    return replace(config, model=miniature.build(config.model, data, max_words, cache, progress))
 
 
 @pytest.fixture(scope="module")

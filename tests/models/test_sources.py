@@ -9,7 +9,7 @@ import pytest
 
 from conf.compose import compose
 from conf.errors import DataError, ModelError
-from conf.schema import CausalModelConfig, NliModelConfig
+from conf.schema import CausalModelConfig, Config, NliModelConfig
 from models import sources
 from models.pretrained import package_root
 from storage.bundle import digest_of
@@ -41,6 +41,11 @@ def configured(cache: Path, *words: str):
 
 def quiet(*_: object) -> None:
     pass
+
+
+def check(config: Config, *, judged: bool) -> None:
+    judge = config.filters.judge if judged else None
+    sources.check(config.model, config.augmenter.models, Path(config.paths.cache), judge)
 
 
 def test_a_folder_a_file_and_a_hub_name_are_told_apart(
@@ -185,35 +190,33 @@ def test_resolving_what_is_resolved_changes_nothing(tmp_path: Path, file: Path):
 
 
 def test_a_check_refuses_a_broken_file_and_converts_nothing(tmp_path: Path, file: Path):
-    sources.check(configured(tmp_path / "cache", f"model.cloud.path={file}"), judged=True)
+    check(configured(tmp_path / "cache", f"model.cloud.path={file}"), judged=True)
     assert not (tmp_path / "cache").exists()
     cut = tmp_path / "cut.gguf"
     cut.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(ModelError, match="cut off"):
-        sources.check(configured(tmp_path, f"model.device.path={cut}"), judged=True)
+        check(configured(tmp_path, f"model.device.path={cut}"), judged=True)
 
 
 def test_an_encoder_without_a_head_is_no_judge(tmp_path: Path):
     encoder = write_folder(tmp_path / "encoder")
     config = configured(tmp_path, f"model.nli.path={encoder}")
     with pytest.raises(ModelError, match=r"set model\.nli\.nli_data=.* or filters=embedding"):
-        sources.check(config, judged=True)
-    sources.check(config, judged=False)  # nothing is judged
-    sources.check(
-        configured(tmp_path, f"model.nli.path={encoder}", "filters=embedding"), judged=True
-    )
+        check(config, judged=True)
+    check(config, judged=False)  # nothing is judged
+    check(configured(tmp_path, f"model.nli.path={encoder}", "filters=embedding"), judged=True)
 
 
 def test_pairs_for_a_judge_are_read_before_anything_is_trained(tmp_path: Path):
     encoder, pairs = write_folder(tmp_path / "encoder"), tmp_path / "pairs.jsonl"
     words = (f"model.nli.path={encoder}", f"model.nli.nli_data={pairs}")
     with pytest.raises(DataError, match=r"pairs\.jsonl"):
-        sources.check(configured(tmp_path, *words), judged=True)
+        check(configured(tmp_path, *words), judged=True)
     pairs.write_text('{"premise": "a", "hypothesis": "b", "label": "perhaps"}\n')
     with pytest.raises(DataError, match="field 'label'"):
-        sources.check(configured(tmp_path, *words), judged=True)
+        check(configured(tmp_path, *words), judged=True)
 
 
 def test_built_models_need_no_checkpoint(tmp_path: Path):
     config = compose([f"paths.cache={tmp_path}"])
-    sources.check(replace(config, model=replace(config.model, cloud=causal("built"))), judged=True)
+    check(replace(config, model=replace(config.model, cloud=causal("built"))), judged=True)
