@@ -5,7 +5,7 @@
 The first three run once, for all arms together; an arm is a method at a share ratio, and the
 paper's baselines are arms that train on less or on other data. Then each arm takes one Flower
 round, a federated arm several: train.adapt to every user, evaluate.answer to those that adapted.
-There are no global arrays, adapters stay on their devices, and no other code sends a message.
+There are no global arrays; adapters stay on their devices.
 
 Reference: Zhong et al., arXiv 2508.21313 (CDCDA-PLM), Section 4 and Figure 1.
 """
