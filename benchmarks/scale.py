@@ -14,20 +14,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from matplotlib.figure import Figure
 
 from benchmarks.material import make
 from benchmarks.measure import RESULTS, Sheet, append
 from conf.compose import compose
 from conf.errors import RunError
 from conf.schema import TransformerSize
+from sim.report.charts import curves_figure
+from sim.report.layout import Panel, Point, Series
 from sim.report.pictures import save
 from sim.run.placement import actors
+from sim.statistics import Estimate
 from storage import jsonlines
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -117,7 +118,7 @@ def run(
             costs.append(simulated(users, [*words, *more], Path(name) / "runs" / f"users-{users}"))
             print(markdown_line(costs[-1]), flush=True)
     print(append("scale", [sheet(costs, records)], results), flush=True)
-    save(figure(costs), results.with_name("scale.png"))
+    save(chart(costs), results.with_name("scale.png"))
     return costs
 
 
@@ -189,22 +190,29 @@ def markdown_line(cost: Cost) -> str:
     )
 
 
-def figure(costs: Sequence[Cost]) -> Figure:
+def chart(costs: Sequence[Cost]) -> Mapping[str, Any]:
     """Time per user and memory of the driver against the number of users."""
-    drawn = Figure(figsize=(8, 3), layout="constrained")
     panels = {
         "seconds per user": [cost.per_user_s for cost in costs],
         "peak memory of the driver, MiB": [cost.driver_bytes / MIB for cost in costs],
     }
-    for axes, (title, values) in zip(drawn.subplots(1, len(panels)), panels.items(), strict=True):
-        axes.plot([cost.users for cost in costs], values, marker="o", color="#0072B2")
-        axes.set_xscale("log")
-        axes.set_xticks([cost.users for cost in costs], [str(cost.users) for cost in costs])
-        axes.minorticks_off()
-        axes.set_ylim(bottom=0)
-        axes.set_title(title)
-        axes.set_xlabel("users")
-    return drawn
+    drawn = curves_figure(
+        "scale",
+        "Cost of more users",
+        [
+            Panel(title, "users", title, (Series(MEASURED, _points(costs, values)),), log=True)
+            for title, values in panels.items()
+        ],
+    )
+    assert drawn is not None  # there are points
+    return drawn.spec
+
+
+def _points(costs: Sequence[Cost], values: Sequence[float]) -> tuple[Point, ...]:
+    return tuple(
+        Point(cost.users, Estimate(value, None, None, ()))
+        for cost, value in zip(costs, values, strict=True)
+    )
 
 
 def _words(users: int, records: int, model: Path, folder: Path) -> list[str]:

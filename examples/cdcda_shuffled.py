@@ -45,7 +45,6 @@ register(
         about="cdcda with the kept pairs of another user (control)",
         title="CDCDA\nshuffled",
         colour="#999933",
-        marker="X",
         reference="",
         studied=False,
         variant_of="cdcda",

@@ -31,7 +31,6 @@ class Method:
         about: One line for tables and help.
         title: Narrow head of a column, of two lines at most; "" takes the name.
         colour: Colour in plots, as "#rrggbb"; "" takes one by the name.
-        marker: Marker in plots, as matplotlib names them; "" takes one by the name.
         reference: Paper and year; "" for what is this project's own.
         studied: Whether it is the method that the project is about: case studies and pictures of
             what sharing brings show it.
@@ -57,7 +56,6 @@ class Method:
     about: str
     title: str = ""
     colour: str = ""
-    marker: str = ""
     reference: str = ""
     studied: bool = False
     compared: int = 0

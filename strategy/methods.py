@@ -120,7 +120,6 @@ def _with_rag(method: Method, title: str, **differing: Any) -> Method:
         about=f"{method.name} with records of the user's own profile in the prompt (BM25)",
         title=title,
         colour="",
-        marker="",
         reference=LAMP,
         studied=False,
         compared=0,
@@ -151,7 +150,6 @@ def _private(method: Method, about: str, without_sharing: str) -> Method:
         about=about,
         title="",
         colour="",
-        marker="",
         reference=DP_SGD,
         studied=False,
         compared=0,
@@ -174,7 +172,6 @@ _DEVICE = Method(
     about="M_base, the small model tuned on public users",
     title="M_dev.\ntuned",
     colour="#555555",
-    marker="s",
     compared=2,
 )
 _DIRECT_FT = Method(
@@ -182,21 +179,17 @@ _DIRECT_FT = Method(
     about="adapter on D_u only",
     title="Direct\n-FT",
     colour="#0072B2",
-    marker="o",
     reference=OPPU,
     compared=1,
     adapts=True,
 )
-_LOCAL = replace(
-    _DIRECT_FT, colour="", marker="", reference="", compared=0, without_sharing="direct_ft"
-)
+_LOCAL = replace(_DIRECT_FT, colour="", reference="", compared=0, without_sharing="direct_ft")
 _CDCDA = replace(
     _LOCAL,
     name="cdcda",
     about="adapter on D_u and the kept synthetic pairs",
     title="CDCDA\n-PLM",
     colour="#D55E00",
-    marker="D",
     reference=CDCDA,
     studied=True,
     added="kept",
@@ -222,7 +215,6 @@ register(
         about="the small model as it comes",
         title="M_dev.\n0-shot",
         colour="",
-        marker="",
         compared=0,
         tuned=False,
     ),
@@ -239,7 +231,6 @@ register(
         about="direct_ft with as many steps as cdcda",
         title="Direct\nmatch",
         colour="#56B4E9",
-        marker="v",
         compared=3,
         matches_steps=True,
     ),
@@ -291,7 +282,6 @@ register(
         about="cdcda with as many synthetic pairs as the filters keep, drawn at random (RS)",
         title="RS",
         colour="#882255",
-        marker="",
         studied=False,
         variant_of="cdcda",
         choice="random",
@@ -305,7 +295,6 @@ register(
         about="cdcda with every readable synthetic pair (-DS)",
         title="-DS",
         colour="#117733",
-        marker="",
         studied=False,
         variant_of="cdcda",
         choice="all",

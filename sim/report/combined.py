@@ -14,7 +14,8 @@ from typing import Any
 
 from conf.errors import RunError
 from lamp import metrics
-from sim.report import caveats, exercised, filter_tables, pictures, plots, score_tables
+from sim.report import caveats, exercised, filter_tables, pictures, score_tables
+from sim.report.charts import curves_figure, scores_figure
 from sim.report.layout import Layout
 from sim.report.layouts import make_layout
 from sim.report.pooling import Results, as_line, differing_keys, setting, summarise, value_of
@@ -73,9 +74,9 @@ def write(runs: Sequence[Run], out: Path, render: Render) -> Document:
         "effects": effects_table(all_results, titles),
     }
     write_tables(out.with_name(f"{out.stem}_tables"), tables)
-    curves = plots.curves_figure(layout.panels) if layout else None
+    curves = curves_figure("curves", layout.title, layout.panels) if layout else None
     if curves is not None:
-        pictures.save(curves, out.with_name(f"{out.stem}_curves.png"))
+        pictures.save(curves.spec, out.with_name(f"{out.stem}_curves.png"))
     parts = [
         {**_section(results, out), "title": title}
         for results, title in zip(all_results, titles, strict=True)
@@ -162,10 +163,10 @@ def _joined(values: Any) -> str:
 
 def _section(results: Results, out: Path) -> dict[str, Any]:
     run = results.runs[0]
-    figure = plots.scores_figure(results)
+    figure = scores_figure(results)
     picture = out.with_name(f"{out.stem}_{run.folder.name}.png")
     if figure is not None:
-        pictures.save(figure, picture)
+        pictures.save(figure.spec, picture)
     tables = {
         "scores": score_tables.scores_table(results),
         "differences": score_tables.differences_table(results),

@@ -27,6 +27,7 @@ class Series:
         level: Draws it flat, as a reference without an x of its own.
         label: What the legend says; "" for the method.
         dashed: Tells it from the method's other line.
+        colour: Of its own; "" for the method's.
     """
 
     method: str
@@ -34,16 +35,26 @@ class Series:
     level: Estimate | None = None
     label: str = ""
     dashed: bool = False
+    colour: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One task's curves over one axis."""
+    """One task's curves over one axis.
+
+    Attributes:
+        title: Of the panel.
+        xlabel: Of its axis.
+        metric: What is drawn, by its name or in words.
+        series: The curves.
+        log: Whether the axis is logarithmic.
+    """
 
     title: str
     xlabel: str
     metric: str
     series: tuple[Series, ...]
+    log: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,65 +1,64 @@
-"""How pictures look and are written: as PNG and SVG, the same numbers giving the same bytes.
+"""Charts as files: PNG and SVG through vl-convert, the same numbers giving the same bytes.
 
-Texts are shown as they are: no mathematics is read out of ``$``, control characters are escaped,
-and characters that the font lacks are boxes, of which a log line tells once.
+Texts are shown as they are, control characters escaped. The picture takes this machine's fonts; for
+scripts that they may lack a log line says so once.
 """
 
 from __future__ import annotations
 
-import io
 import logging
-import warnings
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from matplotlib import rc_context
-from matplotlib.figure import Figure
-from matplotlib.text import Text
+import vl_convert
 
+from lamp.scripts import is_latin
 from storage import atomic
 from storage.text_files import printable
 
-DPI = 150
-FORMATS: dict[str, Any] = {"png": {"Software": None}, "svg": {"Date": None}}
-STYLE: Any = {
-    "font.size": 10,
-    "axes.titlesize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#E4E4E4",
-    "legend.frameon": False,
-    "svg.hashsalt": "cdcda",  # else ids inside differ from file to file
-    "text.parse_math": False,
+SCALE = 2.0  # pixels per point of a PNG
+CONFIG: Mapping[str, Any] = {
+    "background": "white",
+    "padding": 12,
+    "view": {"stroke": None},
+    "axis": {"gridColor": "#E4E4E4", "labelLimit": 220},
+    "legend": {"orient": "bottom", "labelLimit": 220, "symbolOpacity": 1},
 }
-_GLYPH = "Glyph"  # how matplotlib's warning of a missing one begins
 
 logger = logging.getLogger(__name__)
 
 
-def save(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG and beside it as SVG, atomically and without a time stamp."""
-    for text in figure.findobj(Text):
-        text.set_parse_math(False)  # also where the figure was made without STYLE
-        text.set_text("\n".join(map(printable, text.get_text().split("\n"))))
-    for suffix, metadata in FORMATS.items():
-        buffer = io.BytesIO()
-        with rc_context(STYLE), warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            figure.savefig(buffer, format=suffix, dpi=DPI, metadata=metadata)
-        for each in caught:
-            if str(each.message).startswith(_GLYPH):
-                _tell_missing_glyphs()
-            else:
-                warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
-        atomic.write_bytes(path.with_suffix(f".{suffix}"), buffer.getvalue())
+def save(spec: Mapping[str, Any], path: Path) -> Path:
+    """Write a Vega-Lite chart as PNG and beside it as SVG, atomically."""
+    shown = {**_printable(spec), "config": CONFIG}
+    if not all(map(is_latin, _texts(shown))):
+        _tell_of_fonts()
+    atomic.write_bytes(path, vl_convert.vegalite_to_png(shown, scale=SCALE))
+    atomic.write_text(path.with_suffix(".svg"), vl_convert.vegalite_to_svg(shown))
     return path
 
 
+def _printable(value: Any) -> Any:
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, Mapping):
+        return {key: _printable(each) for key, each in value.items()}
+    return [_printable(each) for each in value] if isinstance(value, list) else value
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(each)
+
+
 @cache
-def _tell_missing_glyphs() -> None:
+def _tell_of_fonts() -> None:
     logger.warning(
-        "some characters are boxes in the pictures: the font lacks them; tables have them all"
+        "characters that this machine has no font for are boxes in the pictures; the page and the "
+        "tables have them all"
     )

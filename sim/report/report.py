@@ -22,14 +22,13 @@ from sim.report import (
     device_tables,
     filter_tables,
     pictures,
-    plots,
     run_tables,
     score_tables,
     sharing,
-    sharing_plot,
 )
 from sim.report import leakage_tables as leakage
 from sim.report.cases import case_page
+from sim.report.charts import figures
 from sim.report.filter_tables import NOT_ASKED
 from sim.report.frames import users_frame
 from sim.report.layout import Layout
@@ -109,10 +108,12 @@ def _write_one(folder: Path) -> Results:
     users = users_frame(run).to_csv(index=False, lineterminator="\n")
     atomic.write_text(folder / "users.csv", users)
     layout = make_layout(run.config.layout, (results,))
-    pictures = [*plots.draw_run(results, layout), *_draw_sharing(results, folder)]
+    drawn = figures(results, layout)
+    for figure in drawn:
+        pictures.save(figure.spec, folder / "plots" / f"{figure.name}.png")
     if page := case_page(run, title(run)):
         atomic.write_text(folder / CASES, page)
-    text = render_report(results, [path.stem for path in pictures], layout)
+    text = render_report(results, [figure.name for figure in drawn], layout)
     atomic.write_text(folder / REPORT, text)
     atomic.write_text(folder / PAGE, _page(results, layout))
     write_tables(folder / TABLES, {**report_tables(results), **(layout.tables if layout else {})})
@@ -130,6 +131,7 @@ def _page(results: Results, layout: Layout | None) -> str:
         facts=facts(run),
         warnings=caveats.warnings(results),
         headline=headline,
+        layout=layout,
         tables={name: (layout.title, table) for name, table in named.items() if layout} | shown,
     )
 
@@ -138,11 +140,6 @@ def _headline(results: Results) -> Table:
     """The scores without what fits no first screen; the whole table stands below."""
     _, table, _ = score_tables.narrower_tables(results)
     return table
-
-
-def _draw_sharing(results: Results, folder: Path) -> list[Path]:
-    figure = sharing_plot.sharing_figure(results)
-    return [pictures.save(figure, folder / "plots" / "sharing.png")] if figure else []
 
 
 def print_report(folders: Sequence[Path], console: Console) -> None:

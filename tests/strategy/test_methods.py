@@ -128,7 +128,6 @@ TOLD = (
     "conf/schema/run.py",  # the default of `methods`
     "sim/report/paper_values.py",  # rows of the tables that the papers print
     "sim/report/dac24_values.py",
-    "sim/report/pictures.py",  # the project's name
 )
 WORDS = {"cloud", "device", "dac24"}  # these name models, a setting and a layout as well
 

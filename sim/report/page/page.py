@@ -18,6 +18,7 @@ import vl_convert
 from markupsafe import Markup
 
 from lamp import metrics
+from sim.report.charts import BRUSH, figures
 from sim.report.contrasts import primary_pairs
 from sim.report.frames import (
     answers_frame,
@@ -26,7 +27,7 @@ from sim.report.frames import (
     training_frame,
     users_frame,
 )
-from sim.report.page.charts import BRUSH, figures
+from sim.report.layout import Layout
 from sim.report.pooling import Results
 from sim.report.run_records import Run
 from sim.report.tables import LOWER_IS_BETTER, Table, metric_title
@@ -45,6 +46,7 @@ def render_page(
     facts: Sequence[str],
     warnings: Sequence[str],
     headline: Table,
+    layout: Layout | None,
     tables: Mapping[str, tuple[str, Table]],
 ) -> str:
     """Write the page of one run, or of several seeds of one setting.
@@ -55,9 +57,10 @@ def render_page(
         facts: What one must know to make the run again.
         warnings: What to beware of.
         headline: The table on the first screen.
+        layout: The table of the paper, where the run asks for one.
         tables: Further tables by name, each with its title.
     """
-    drawn = figures(results)
+    drawn = figures(results, layout)
     return (
         _environment()
         .get_template("page.html")

@@ -6,14 +6,11 @@ import csv
 import io
 import json
 from functools import partial
-from pathlib import Path
 from random import Random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from matplotlib import rc_context
-from matplotlib.figure import Figure
 from rich.table import Table as RichTable
 
 from conf.errors import DataError
@@ -24,10 +21,9 @@ from lamp.files import read_outputs, read_questions
 from lamp.labels import normalise_label
 from lamp.tasks import TASKS
 from models.miniature.nli import read_nli
-from sim.report.pictures import STYLE, save
 from sim.report.tables import make_table, to_csv, to_latex, to_markdown, to_rich
 from sim.terminal import PlainConsole, words_table
-from storage.text_files import decode, parse_json, printable, read_table, unique_rows
+from storage.text_files import decode, parse_json, read_table, unique_rows
 
 pytestmark = pytest.mark.slow
 READER_EXAMPLES, SHOWN_EXAMPLES = 2000, 50
@@ -212,25 +208,3 @@ def test_escape_sequences_and_turned_text_do_not_reach_the_terminal():
 def test_markdown_shows_a_text_as_it_is(text, markdown):
     table = make_table(("h",), [[text]])
     assert to_markdown(table).splitlines()[2] == f"| {markdown} |"
-
-
-def test_every_picture_shows_every_text(tmp_path):
-    @settings(max_examples=SHOWN_EXAMPLES)
-    @given(texts=st.lists(TEXT, min_size=3, max_size=3))
-    def check(texts):
-        with rc_context(STYLE):
-            figure = Figure(figsize=(1, 1), dpi=20)
-            axis = figure.subplots()
-            axis.set_title(texts[0])
-            axis.set_xlabel(texts[1])
-            axis.text(0.5, 0.5, texts[2])
-            axis.set_xticks([0, 1], texts[:2])
-        assert save(figure, tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
-
-    check()
-
-
-@given(text=TEXT)
-def test_what_is_printable_stays_on_one_line(text):
-    assert printable(text).isprintable()
-    assert Path(printable(text).replace("/", "") or "x").name

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from sim.report.charts import figures
 from sim.report.page import page
-from sim.report.page.charts import figures
 from sim.report.pooling import summarise
 from sim.report.report import PAGE, write_report
 from sim.report.run_records import read_run
@@ -76,9 +76,9 @@ def test_every_chart_says_in_words_what_it_shows(make_run):
 
 
 def test_many_users_are_drawn_in_part_and_it_says_so(make_run, monkeypatch):
-    monkeypatch.setattr("sim.report.page.charts.MOST_POINTS", 5)
+    monkeypatch.setattr("sim.report.charts.MOST_POINTS", 5)
     drawn = {each.name: each for each in figures(summarise([read_run(make_run(users=9))]))}
-    assert drawn["gains"].note == "5 of 9 users are drawn."
+    assert drawn["gains"].note.endswith(" 5 of 9 users are drawn.")
 
 
 def test_a_run_without_contrasts_has_a_page_too(make_run):

@@ -56,7 +56,7 @@ def test_report_links_only_pictures_that_exist(make_run):
     folder = make_run(users=3, methods=("device",))
     report.write_report([folder])
     links = re.findall(r"\]\((plots/[^)]+)\)", (folder / "report.md").read_text())
-    assert links == ["plots/scores.png", "plots/share_ratio.png"]
+    assert links == ["plots/scores.png"]
     assert all((folder / link).is_file() for link in links)
 
 
@@ -244,7 +244,7 @@ def test_report_is_made_again_without_training(make_run, monkeypatch, capsys):
     assert report_command.main(["run=mine"]) == 0
     text = (folder / "report.md").read_text()
     assert text == report.render_report(
-        summarise([read_run(folder)]), ("scores", "share_ratio", "loss_curves")
+        summarise([read_run(folder)]), ("scores", "gains", "losses")
     )
     assert "LaMP-4" in capsys.readouterr().out
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 
 from conf.schema import BaselinesConfig, ThresholdsConfig
+from sim.report.charts import sharing_figure
 from sim.report.pictures import save
 from sim.report.pooling import summarise
 from sim.report.report import write_report
 from sim.report.run_records import read_run
 from sim.report.sharing import EVERYONE, groups, shares, sharing_table
-from sim.report.sharing_plot import sharing_figure
 
 RATIOS = (0.0, 0.5, 1.0)
 METHODS = ("direct_ft", "cdcda")
@@ -70,7 +70,7 @@ def test_a_run_of_one_group_has_no_line_for_everyone(make_run):
 def test_the_picture_needs_two_ratios(make_run, tmp_path):
     results = summarise([read_run(grouped(make_run))])
     figure = sharing_figure(results)
-    first = save(figure, tmp_path / "a.png").read_bytes()
+    first = save(figure.spec, tmp_path / "a.png").read_bytes()
     assert first.startswith(b"\x89PNG")
     single = summarise([read_run(make_run("single", users=4, methods=METHODS))])
     assert sharing_figure(single) is None
@@ -81,16 +81,21 @@ def test_nothing_is_shown_where_nobody_shares(make_run):
     assert sharing_table(summarise([read_run(make_run(users=4, methods=("direct_ft",)))])) is None
 
 
+def epsilons(results, method):
+    """Places of one method's line in the last panel, whose axis is epsilon."""
+    spec = sharing_figure(results).spec
+    line = spec["concat"][-1]["layer"][-1]
+    assert line["encoding"]["x"]["title"].startswith("epsilon")
+    rows = spec["datasets"][line["data"]["name"]]
+    return [row["x"] for row in rows if row["line"] == method]
+
+
 def test_adapters_under_dp_sgd_get_a_panel_of_their_own(make_run):
     folder = make_run(
         users=6, methods=(*METHODS, "direct_ft_dp"), ratios=RATIOS,
         baselines=BaselinesConfig(dp_epsilons=(1.0, 8.0)),
     )  # fmt: skip
-    figure = sharing_figure(summarise([read_run(folder)]))
-    panel = figure.axes[-1]
-    assert panel.get_xlabel().startswith("epsilon")
-    (line,) = [line for line in panel.lines if line.get_label() == "direct_ft_dp"]
-    assert list(line.get_xdata()) == [1.0, 8.0]
+    assert epsilons(summarise([read_run(folder)]), "direct_ft_dp") == [1.0, 8.0]
 
 
 def test_an_epsilon_beside_thresholds_of_an_arm_is_read_right(make_run):
@@ -99,9 +104,7 @@ def test_an_epsilon_beside_thresholds_of_an_arm_is_read_right(make_run):
         baselines=BaselinesConfig(dp_epsilons=(1.0, 8.0)),
         thresholds=(ThresholdsConfig(eps_scf=0.5), ThresholdsConfig(eps_scf=0.9)),
     )  # fmt: skip
-    figure = sharing_figure(summarise([read_run(folder)]))
-    (line,) = [line for line in figure.axes[-1].lines if line.get_label() == "cdcda_dp"]
-    assert set(line.get_xdata()) == {1.0, 8.0}
+    assert set(epsilons(summarise([read_run(folder)]), "cdcda_dp")) == {1.0, 8.0}
 
 
 def test_the_report_has_its_section(make_run):

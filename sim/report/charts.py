@@ -1,4 +1,4 @@
-"""The charts of the page, as Vega-Lite through Altair, each made from the frames of a run.
+"""The charts of a run, as Vega-Lite through Altair, each made from the frames of the run.
 
 A chart says what it shows in words (``alt``), so that nobody needs to see it. Colours are those of
 the methods everywhere; text and lines take the page's own colours, in light and in dark.
@@ -6,8 +6,9 @@ the methods everywhere; text and lines take the page's own colours, in light and
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import cycle
 from typing import Any
 
 import altair as alt
@@ -18,18 +19,25 @@ from lamp import metrics
 from sim.report.contrasts import primary_pairs
 from sim.report.filter_tables import waterfall
 from sim.report.frames import ledger_frame, phases_frame, training_frame, users_frame
-from sim.report.plots import look
+from sim.report.layout import Layout, Panel, Point, Series
 from sim.report.pooling import Results
 from sim.report.run_records import Run
-from sim.report.tables import metric_head, metric_title
+from sim.report.sharing import EVERYONE, Share, shares
+from sim.report.tables import METRIC_TITLES, metric_head, metric_title
+from sim.report.trend import ratio_trend
 from sim.report.verdict import user_gains
+from sim.statistics import Estimate
 from strategy.ledger import WITHDRAWAL
+from strategy.methods import METHODS, compared, studied
 
 MOST_POINTS = 400  # users of a scatter; beyond, a part is drawn, and said so
 MOST_STEPS = 80  # points of a loss curve
 BRUSH = "selected"
 WIDTH = 640
 GROUP = "privacy group"
+FEWEST_RATIOS = 2
+GROUP_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")
+OTHER_COLOURS = ("#000000", "#CC79A7", "#E69F00", "#009E73", "#0072B2", "#D55E00", "#56B4E9")
 DIRECTIONS = alt.Scale(range=["#0072B2", "#D55E00"])
 
 
@@ -52,12 +60,14 @@ class Figure:
     note: str = ""
 
 
-def figures(results: Results) -> tuple[Figure, ...]:
+def figures(results: Results, layout: Layout | None = None) -> tuple[Figure, ...]:
     """Every chart that the run has data for, in the order of the page."""
     run = results.runs[0]
     found = (
         scores_figure(results),
         gains_figure(results),
+        curves_figure("curves", layout.title, layout.panels) if layout else None,
+        sharing_figure(results),
         filters_figure(run),
         wire_figure(run),
         losses_figure(run),
@@ -75,7 +85,7 @@ def scores_figure(results: Results) -> Figure | None:
             "value": found.value,
             "low": found.value if found.low is None else found.low,
             "high": found.value if found.high is None else found.high,
-            "colour": look(result.arm.method)[0],
+            "colour": colour_of(result.arm.method),
         }
         for result in results.arms
         if (found := result.metrics.get(name))
@@ -134,15 +144,137 @@ def gains_figure(results: Results) -> Figure | None:
         .add_params(brush)
     )
     zero = alt.Chart(pd.DataFrame({"gain": [0.0]})).mark_rule(strokeDash=[4, 4]).encode(y="gain:Q")
+    trend = ratio_trend(list(users.ratio), list(users.gain), results.resampling)
+    places = pd.DataFrame({each.name: getattr(trend, each.name) for each in fields(trend)})
+    along = alt.Chart(places.round(5))
+    band = along.mark_area(opacity=0.15).encode(x="ratios:Q", y="low:Q", y2="high:Q")
+    line = along.mark_line().encode(x="ratios:Q", y="middle:Q")
     note = "" if shown is users else f"{MOST_POINTS} of {len(users)} users are drawn."
     return Figure(
         "gains",
         f"What sharing brings: {first} against {second}",
         f"One point for each of {len(shown)} users: share of the history against the gain; "
         f"{int((users.gain > 0).sum())} of {len(users)} users gain.",
-        _spec((zero + points).properties(width=WIDTH, height=340)),
-        note,
+        _spec((zero + band + line + points).properties(width=WIDTH, height=340)),
+        f"Line and band: trend over users, {results.resampling.level}. {note}".strip(),
     )
+
+
+def curves_figure(name: str, title: str, panels: Sequence[Panel]) -> Figure | None:
+    """Curves with intervals over users, one panel per task or axis; references lie flat."""
+    drawn = [panel for panel in panels if any(series.points for series in panel.series)]
+    if not drawn:
+        return None
+    every = {_label(series): series for panel in drawn for series in panel.series}
+    colours = alt.Scale(domain=[*every], range=[_colour(series) for series in every.values()])
+    dashes = alt.Scale(
+        domain=[*every], range=[[6, 4] if each.dashed else [1, 0] for each in every.values()]
+    )
+    width = WIDTH if len(drawn) == 1 else WIDTH // 2
+    charts = [_panel(panel, colours, dashes).properties(width=width, height=260) for panel in drawn]
+    words = "; ".join(
+        f"{panel.title}: {', '.join(map(_label, panel.series))} along {panel.xlabel}"
+        for panel in drawn
+    )
+    chart = charts[0] if len(charts) == 1 else alt.concat(*charts, columns=2)
+    return Figure(name, title, f"{words}.", _spec(chart))
+
+
+def _panel(panel: Panel, colours: alt.Scale, dashes: alt.Scale) -> Any:
+    rows = [
+        [_label(series), point.x, point.estimate.value, point.estimate.low, point.estimate.high]
+        for series in panel.series
+        for point in series.points
+    ]
+    frame = pd.DataFrame(rows, columns=["line", "x", "value", "low", "high"])
+    metric = metric_head(panel.metric) if panel.metric in METRIC_TITLES else panel.metric
+    scale = alt.Scale(type="log" if panel.log else "linear", zero=False, nice=not panel.log)
+    base = alt.Chart(frame).encode(
+        x=alt.X("x:Q", title=panel.xlabel, scale=scale),
+        color=alt.Color("line:N", title=None, scale=colours),
+        strokeDash=alt.StrokeDash("line:N", title=None, scale=dashes),
+    )
+    y = alt.Y("value:Q", title=metric, scale=alt.Scale(zero=False))
+    band = base.mark_area(opacity=0.13).encode(y="low:Q", y2="high:Q")
+    line = base.mark_line(point=True).encode(y=y)
+    flat = [
+        [_label(series), series.level.value] for series in panel.series if series.level is not None
+    ]
+    levels = (
+        alt.Chart(pd.DataFrame(flat, columns=["line", "level"]))
+        .mark_rule(strokeDash=[6, 4], strokeWidth=2)
+        .encode(y="level:Q", color=alt.Color("line:N", title=None, scale=colours))
+    )
+    layers = [*([levels] if flat else []), *([band, line] if rows else [])]
+    return alt.layer(*layers, title=panel.title)
+
+
+def sharing_figure(results: Results) -> Figure | None:
+    """What sharing brings by group: score along the ratio, gain along the records, epsilon.
+
+    None with fewer than two ratios.
+    """
+    run, name = results.runs[0], metrics.headline(results.task)[0]
+    own = [each for each in shares(run, results.resampling) if each.arm.method == studied()]
+    found = [each for each in own if each.arm.ratio is not None]
+    if len({share.arm.ratio for share in found}) < FEWEST_RATIOS:
+        return None
+    score = _by_group(found, lambda share: (share.arm.ratio or 0.0, share.score))
+    gain = _by_group(found, lambda share: (share.records, share.gain))
+    difference = f"{metric_title(name)} minus {compared()[0]}"
+    panels = [
+        Panel("score by group", "share ratio that the server asks for", name, score),
+        Panel("gain by group", "records shared per user, mean of the group", difference, gain),
+        Panel("adapters under DP-SGD", "epsilon per record", name, _private(results, name), True),
+    ]
+    return curves_figure("sharing", f"What sharing brings: {studied()}", panels)
+
+
+def _by_group(
+    found: Sequence[Share], place: Callable[[Share], tuple[float, Estimate | None]]
+) -> tuple[Series, ...]:
+    groups = dict.fromkeys(share.group for share in found)
+    colours = dict(zip(groups, cycle(GROUP_COLOURS), strict=False))
+    series = []
+    for group, colour in colours.items():
+        places = [place(share) for share in found if share.group == group]
+        points = tuple(Point(x, estimate) for x, estimate in places if estimate is not None)
+        colour = "#000000" if group == EVERYONE else colour
+        series.append(Series(group, points, label=group, colour=colour))
+    return tuple(series)
+
+
+def _private(results: Results, name: str) -> tuple[Series, ...]:
+    """Score along epsilon per method with DP-SGD; flat what the same method scores without."""
+    only, *_ = results.runs[0].config.baselines.dp_epsilons
+    found: dict[str, list[Point]] = {}
+    for result in results.arms:
+        method = METHODS.get(result.arm.method)
+        if method is not None and method.private and name in result.metrics:
+            epsilon = only if result.arm.epsilon is None else result.arm.epsilon
+            found.setdefault(method.name, []).append(Point(epsilon, result.metrics[name]))
+    series = []
+    for private, points in found.items():
+        series.append(Series(private, tuple(sorted(points, key=lambda point: point.x))))
+        plain = [arm for arm in results.arms if arm.arm.method == METHODS[private].variant_of]
+        if plain and name in plain[-1].metrics:
+            name_of, level = plain[-1].arm.method, plain[-1].metrics[name]
+            series.append(Series(name_of, (), level, label=f"{name_of}, no DP"))
+    return tuple(series)
+
+
+def _label(series: Series) -> str:
+    return series.label or series.method
+
+
+def _colour(series: Series) -> str:
+    return series.colour or colour_of(series.method)
+
+
+def colour_of(method: str) -> str:
+    """Colour of a method: its own, else one by its name."""
+    known = METHODS.get(method)
+    return known.colour if known and known.colour else OTHER_COLOURS[sum(method.encode()) % 7]
 
 
 def filters_figure(run: Run) -> Figure | None:
@@ -208,7 +340,7 @@ def losses_figure(run: Run) -> Figure | None:
         if not curves:
             continue
         frame = pd.DataFrame(curves)
-        colour = look(str(method))[0]
+        colour = colour_of(str(method))
         for place in frame:
             low, mean, high = (
                 frame[place].quantile(0.1),
