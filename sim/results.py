@@ -57,6 +57,11 @@ class RunFrames:
         return frames.augmentation_frame(self.run)
 
     @cached_property
+    def candidates(self) -> pd.DataFrame:
+        """One row per synthetic candidate."""
+        return frames.candidates_frame(self.run)
+
+    @cached_property
     def ledger(self) -> pd.DataFrame:
         """One row per message that crossed the wire."""
         return frames.ledger_frame(self.run)

@@ -9,6 +9,7 @@ adaptations.jsonl   what each adapter's training took
 answers.jsonl       numbers per query (or per user, with disclose=sums)
 shares.jsonl        per user: records sent, spans redacted in them
 augmentation.jsonl  per user and arm: shared, generated, kept, rejected by reason
+filter_scores.jsonl per candidate: what the filters judge it by, without texts
 candidates.jsonl    what the cloud wrote, with all scores; only with ``augmenter.save``
 diagnosis.jsonl     per arm: variety and truth of what was kept and rejected
 failures.jsonl      messages without a good reply, of the last process that worked on the run
@@ -17,8 +18,10 @@ ledger.jsonl        everything that crossed the wire
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,7 @@ from storage import atomic, jsonlines
 from storage.hashing import hash_json
 from strategy.augmenter import Augmented
 from strategy.diagnosis import UserChoice
+from strategy.filters import Candidate
 from strategy.grid import MessageFailure
 from strategy.planning import AdapterRound, PlannedArm
 
@@ -111,7 +115,13 @@ class RunLog:
         self._append("shares", rows)
 
     def augmented(self, augmented: Augmented) -> None:
-        """Note what the augmentation computed, and who goes on without it."""
+        """Note what the augmentation computed, its scores, and who goes on without it."""
+        scored = [
+            json.dumps(_score_row(user, each)) + "\n"
+            for user, candidates in augmented.candidates.items()
+            for each in candidates
+        ]
+        atomic.write_text(self.folder / "filter_scores.jsonl", "".join(scored))
         counters = augmented.counters
         self.failures(
             MessageFailure("", user, "augment", "Unaugmented", f"{WITHOUT}: {reason}")
@@ -154,6 +164,13 @@ class RunLog:
 
     def _append(self, name: str, rows: list[dict[str, Any]]) -> None:
         jsonlines.append(self.folder / f"{name}.jsonl", rows)
+
+
+def _score_row(user: str, candidate: Candidate) -> dict[str, Any]:
+    """One candidate's scores, without its texts; a score that is no finite number is null."""
+    scores = asdict(candidate.scores) if candidate.scores else {}
+    finite = {name: value if isfinite(value) else None for name, value in scores.items()}
+    return {"user": user, "unreadable": candidate.unreadable, **finite}
 
 
 def _augmentation_row(arm: str, user: str, choice: UserChoice) -> dict[str, Any]:

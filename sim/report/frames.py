@@ -63,6 +63,13 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "kept": "candidates that passed the filters",
         "rejected_<reason>": "candidates whose first failing gate this was",
     },
+    "candidates": {
+        "user": "whose record it was made from",
+        "unreadable": "why the reply held no pair; missing for one that can be scored",
+        "consistency": "the smaller entailment probability of the two ways, or the cosine",
+        "rouge_l": "ROUGE-L F1 to the shared record's input",
+        "length_ratio": "length over the shared record's, in the unit of filters.length_unit",
+    },
     "ledger": {
         "user": "user id",
         "direction": "up (device to server), down, or what else the ledger notes",
@@ -108,7 +115,7 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
     "config": {"key": "dotted configuration key", "value": "its value"},
 }
 
-_WORDS = "arm method user query text gold_text direction kind group phase reason key"
+_WORDS = "arm method user query text gold_text direction kind group phase reason key unreadable"
 _COUNTS = (
     "queries gold prediction unparsed records synthetic steps tokens peak_memory_bytes "
     "adapter_bytes shortened history shared generated kept bytes shortened_examples "
@@ -166,6 +173,24 @@ def augmentation_frame(run: Run) -> pd.DataFrame:
         for line in run.augmentations.values()
     ]
     return _frame("augmentation", rows)
+
+
+def candidates_frame(run: Run) -> pd.DataFrame:
+    """One row per synthetic candidate: what the filters judge it by."""
+    unit = f"length_ratio_{run.config.filters.length_unit}"
+    rows = [
+        {
+            "user": each.user,
+            "unreadable": each.unreadable,
+            "consistency": None
+            if each.entails is None
+            else min(each.entails, each.entailed or 0.0),
+            "rouge_l": each.rouge_l,
+            "length_ratio": getattr(each, unit),
+        }
+        for each in run.candidates
+    ]
+    return _frame("candidates", rows)
 
 
 def ledger_frame(run: Run) -> pd.DataFrame:

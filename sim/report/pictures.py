@@ -14,10 +14,10 @@ from typing import Any
 
 import vl_convert
 
-from lamp.scripts import is_latin
 from storage import atomic
 from storage.text_files import printable
 
+LAST_COMMON = 0x24FF  # Latin, Greek, Cyrillic, arrows and signs: every font has most of these
 SCALE = 2.0  # pixels per point of a PNG
 CONFIG: Mapping[str, Any] = {
     "background": "white",
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 def save(spec: Mapping[str, Any], path: Path) -> Path:
     """Write a Vega-Lite chart as PNG and beside it as SVG, atomically."""
     shown = {**_printable(spec), "config": CONFIG}
-    if not all(map(is_latin, _texts(shown))):
+    if any(ord(char) > LAST_COMMON for text in _texts(shown) for char in text):
         _tell_of_fonts()
     atomic.write_bytes(path, vl_convert.vegalite_to_png(shown, scale=SCALE))
     atomic.write_text(path.with_suffix(".svg"), vl_convert.vegalite_to_svg(shown))

@@ -123,6 +123,19 @@ class Augmentation:
 
 
 @checked(frozen=True, slots=True, kw_only=True, config=LINE)
+class CandidateScores:
+    """One line of filter_scores.jsonl: what the filters judge one candidate by."""
+
+    user: str
+    unreadable: str | None = None
+    entails: float | None = None
+    entailed: float | None = None
+    rouge_l: float | None = None
+    length_ratio_characters: float | None = None
+    length_ratio_words: float | None = None
+
+
+@checked(frozen=True, slots=True, kw_only=True, config=LINE)
 class LossGap:
     """One line of loss_gaps.jsonl: mean loss per scored token of one user's adapter."""
 
@@ -214,6 +227,7 @@ class Run:
         answers: Per arm, in gold order.
         adaptations: Per (arm, user).
         augmentations: Per (arm, user).
+        candidates: Scores of every candidate, for all arms.
         failures: Messages without a good reply.
         phases: Time per arm and phase, in the order they ran.
         crossings: Everything that crossed the wire.
@@ -237,6 +251,7 @@ class Run:
     preferences: Mapping[str, Preference]
     diagnoses: tuple[Diagnosis, ...] = ()
     loss_gaps: tuple[LossGap, ...] = ()
+    candidates: tuple[CandidateScores, ...] = ()
 
     @property
     def world(self) -> str:
@@ -276,6 +291,7 @@ def read_run(folder: Path) -> Run:
                 _lines(Diagnosis, folder / "diagnosis.jsonl"), lambda d: (d.arm, d.group)
             ).values()
         ),
+        candidates=tuple(_lines(CandidateScores, folder / "filter_scores.jsonl")),
         loss_gaps=tuple(_last(_lines(LossGap, folder / LOSS_GAPS), _arm_and_user).values()),
     )
 

@@ -215,6 +215,38 @@
       link.href = await views.get(button.dataset.save).toImageURL("svg");
       link.click();
     });
+  // The filters in their order (Eq. 2 to 4), over scores that were stored: a recount as one moves.
+  const thresholds = () => {
+    const { scores, generated, of, thresholds: given } = data.candidates;
+    const names = ["consistency at least", "ROUGE-L at most", "length at least", "length at most"];
+    const inputs = names.map((name, place) => {
+      const label = make("label", `${name} `);
+      const shown = make("output", String(given[place]));
+      const input = make("input", null, { type: "range", min: 0, max: place < 2 ? 1 : 3, step: 0.01 });
+      input.value = given[place];
+      input.addEventListener("input", () => { shown.textContent = input.value; recount(); });
+      label.append(shown, input);
+      byId("sliders").append(label);
+      return input;
+    });
+    const kept = (limits) => {
+      const gates = [(s) => s[0] >= limits[0], (s) => s[1] <= limits[1], (s) => s[2] >= limits[2] && s[2] <= limits[3]];
+      let left = scores;
+      return gates.map((gate) => { left = left.filter(gate); return left.length; });
+    };
+    const percent = (count) => `${((100 * count) / generated).toFixed(1)} %`;
+    const before = kept(given)[2];
+    const recount = () => {
+      const [scf, tdf, lsf] = kept(inputs.map((input) => Number(input.value)));
+      const part = generated < of ? ` (drawn from ${of.toLocaleString("en")})` : "";
+      byId("recount").textContent =
+        `Of ${generated.toLocaleString("en")} candidates${part} ${scores.length} can be read, ${scf} are consistent, ${tdf} of these ` +
+        `diverse, ${lsf} of these of a fitting length: ${percent(lsf)} kept; ${percent(before)} by the run's thresholds.`;
+    };
+    byId("thresholds").hidden = false;
+    recount();
+  };
+  if (data.candidates) thresholds();
   dark.addEventListener("change", draw);
   draw();
   fill();

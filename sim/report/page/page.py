@@ -23,6 +23,7 @@ from sim.report.contrasts import primary_pairs
 from sim.report.frames import (
     answers_frame,
     augmentation_frame,
+    candidates_frame,
     ledger_frame,
     training_frame,
     users_frame,
@@ -36,6 +37,7 @@ from sim.report.verdict import user_gains, verdict
 FOLDER = Path(__file__).resolve().parent
 PAGE = "report.html"
 MOST_LOSSES = 40  # points of one user's loss curve
+MOST_CANDIDATES = 20_000  # whose scores travel in the page
 MOST_TEXTS = 4000  # answers whose texts travel in the page
 
 
@@ -94,6 +96,26 @@ def _data(results: Results) -> dict[str, Any]:
         "contrast": pairs[0] if pairs else None,
         "arms": [result.arm.name for result in results.arms],
         "users": _users(run, name, gains),
+        "candidates": _candidates(run),
+    }
+
+
+def _candidates(run: Run) -> dict[str, Any] | None:
+    """Scores of the candidates and the thresholds in force, for the sliders."""
+    frame = candidates_frame(run)
+    if frame.empty:
+        return None
+    shown = frame.sample(min(len(frame), MOST_CANDIDATES), random_state=0)
+    filters = run.config.filters
+    least = filters.eps_embedding if filters.judge == "embedding" else filters.eps_scf
+    return {
+        "generated": len(shown),
+        "of": len(frame),
+        "thresholds": [least, filters.eps_tdf, filters.eps_min_len, filters.eps_max_len],
+        "scores": [
+            [round(float(score), 3) for score in row]
+            for row in shown[["consistency", "rouge_l", "length_ratio"]].dropna().values
+        ],
     }
 
 

@@ -15,6 +15,7 @@ from sim.report.page import page
 from sim.report.pooling import summarise
 from sim.report.report import PAGE, write_report
 from sim.report.run_records import read_run
+from sim.results import load_run
 from storage import jsonlines
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
@@ -89,6 +90,32 @@ def test_a_run_without_contrasts_has_a_page_too(make_run):
     assert data_of(text)["contrast"] is None
 
 
+def add_scores(folder: Path) -> None:
+    """Ten candidates: one cannot be read, three are no copy and no drift, one of these too long."""
+    scored = (
+        [(0.9, 0.5, 1.0)] * 2 + [(0.9, 0.5, 2.9)] + [(0.9, 0.99, 1.0)] * 4 + [(0.2, 0.1, 1.0)] * 2
+    )
+    rows = [
+        {"user": "user-000", "entails": 1.0, "entailed": a, "rouge_l": b}
+        | dict.fromkeys(("length_ratio_characters", "length_ratio_words"), c)
+        for a, b, c in scored
+    ]
+    rows.append({"user": "user-001", "unreadable": "no_input"})
+    jsonlines.append(folder / "filter_scores.jsonl", rows)
+
+
+def test_the_scores_of_candidates_travel_with_the_thresholds(make_run):
+    folder = make_run(users=2)
+    add_scores(folder)
+    write_report([folder])
+    found = data_of((folder / PAGE).read_text(encoding="utf-8"))["candidates"]
+    assert (found["generated"], len(found["scores"])) == (10, 9)
+    assert found["thresholds"] == [0.75, 0.75, 0.8, 1.5]
+    frame = load_run(folder).candidates
+    assert frame.consistency.max() == 0.9
+    assert list(frame.unreadable.dropna()) == ["no_input"]
+
+
 @pytest.fixture(scope="module")
 def chromium():
     """A browser; in continuous integration one must be there."""
@@ -112,6 +139,7 @@ def test_a_browser_draws_selects_sorts_and_finds_nothing_inaccessible(make_run, 
 
     folder = make_run(users=30)
     _deal_groups(folder)
+    add_scores(folder)
     write_report([folder])
     errors: list[str] = []
     requested: list[str] = []
@@ -136,6 +164,10 @@ def test_a_browser_draws_selects_sorts_and_finds_nothing_inaccessible(make_run, 
         assert rows.first.inner_text().startswith("user-000")
         view.click("#user-table tbody button >> nth=0")
         assert view.inner_text("#user h3") == "User user-000"
+        assert "20.0 % kept; 20.0 % by the run" in view.inner_text("#recount")
+        view.locator("#sliders input").nth(3).fill("3")
+        view.locator("#sliders input").nth(1).fill("1")
+        assert "70.0 % kept; 20.0 % by the run" in view.inner_text("#recount")
         found = Axe().run(view).response["violations"]
         serious = [
             (each["id"], [node["html"][:200] for node in each["nodes"]])
