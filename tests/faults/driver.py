@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from sim import __main__
-from sim.run import engine
-from strategy import experiment
+from sim.run import engine, server
 
 if __name__ == "__main__":
     engine.CLIENT_APP = "tests.faults.app:app"
-    experiment.STALL_GRACE_S = 5.0  # a stopped process is ended sooner than in earnest
+    server.STALL_GRACE_S = 5.0  # a stopped process is ended sooner than in earnest
     __main__.run()
