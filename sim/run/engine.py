@@ -12,9 +12,9 @@ import logging
 import os
 import signal
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ ENVIRONMENT = {
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ADDRESS": "local",  # else Ray joins any cluster that runs on this host
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a device that books no GPU sees none
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # transformers' own bars would cut through ours
@@ -47,6 +47,7 @@ ENVIRONMENT = {
 }
 
 
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 LOCAL = ("127.0.0.1", "localhost")
 
 
@@ -55,7 +56,8 @@ def set_environment() -> None:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     _never_ask_a_proxy_for(*LOCAL)
-    warnings.filterwarnings("ignore", message="`torch.jit.script_method` is deprecated")
+    for message in ("`torch.jit.script_method` is deprecated", "Tip: In future versions of Ray"):
+        warnings.filterwarnings("ignore", message=message)
 
 
 def _never_ask_a_proxy_for(*hosts: str) -> None:
@@ -86,9 +88,24 @@ def simulate(
     elif inputs.config.resources.backend == "inline":
         from sim.run.inline import run_inline
 
-        run_inline(run_config, inputs, progress, on_arm)
+        with _gpus_of(inputs.config.resources):
+            run_inline(run_config, inputs, progress, on_arm)
     else:
         _run_ray(run_config, inputs, progress, on_arm)
+
+
+@contextmanager
+def _gpus_of(resources: ResourcesConfig) -> Iterator[None]:
+    """Hide all GPUs from this process while a run works in it that is to use none."""
+    before = os.environ.get(VISIBLE)
+    if not resources.client_gpus and resources.cloud_device == "cpu":
+        os.environ[VISIBLE] = ""
+    try:
+        yield
+    finally:
+        os.environ.pop(VISIBLE, None)
+        if before is not None:
+            os.environ[VISIBLE] = before
 
 
 def client_run_config(config: Config, folder: RunFolder) -> dict[str, Any]:
