@@ -89,6 +89,10 @@ def write_combined(folders: Sequence[Path], out: Path, console: Console) -> None
     """
     document = combined.write([read_run(folder) for folder in folders], out, render)
     show_document(document, console)
+    if len(document.results) == 1:  # seeds of one setting: one page over all of them
+        page = out.with_suffix(".html")
+        atomic.write_text(page, _page(document.results[0], document.layout))
+        console.print(f"Page     {page}", soft_wrap=True)
     console.print(f"Report   {out}", soft_wrap=True)
 
 
@@ -128,7 +132,7 @@ def _page(results: Results, layout: Layout | None) -> str:
     return render_page(
         results,
         title=title(run),
-        facts=facts(run),
+        facts=facts(results.runs),
         warnings=caveats.warnings(results),
         headline=headline,
         layout=layout,
@@ -195,7 +199,7 @@ def render_report(results: Results, pictures: Sequence[str], layout: Layout | No
             else [],
             **{name: markdown(table) for name, table in report_tables(results).items()},
             "title": markdown_text(title(run)),
-            "facts": [markdown_text(fact) for fact in facts(run)],
+            "facts": [markdown_text(fact) for fact in facts(results.runs)],
             "warnings": caveats.warnings(results),
             "not_exercised": not all(arm.exercised for arm in results.arms),
             "power": score_tables.power_notes(results),
@@ -221,18 +225,18 @@ def title(run: Run) -> str:
     return f"{run.task.title}, {run.world}"
 
 
-def facts(run: Run) -> list[str]:
-    """What one must know to make the table again."""
-    config = run.config
+def facts(runs: Sequence[Run]) -> list[str]:
+    """What one must know to make the table again; several runs are seeds of one setting."""
+    config, many = runs[0].config, "s" if len(runs) > 1 else ""
     found = [
-        f"run {run.folder.name}",
+        f"run{many} {', '.join(run.folder.name for run in runs)}",
         plural(config.users, "target user"),
         f"privacy {config.privacy.kind}",
         f"models {config.model.name}",
-        f"seed {config.seed}",
+        f"seed{many} {', '.join(str(run.config.seed) for run in runs)}",
     ]
-    commit = run.manifest.get("commit")
-    return [*found, f"commit {commit}"] if commit else found
+    commits = dict.fromkeys(str(run.manifest["commit"]) for run in runs if "commit" in run.manifest)
+    return [*found, *(f"commit {commit}" for commit in commits)]
 
 
 def markdown(table: Table | None) -> str:

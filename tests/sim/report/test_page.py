@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from sim.commands import report as report_command
 from sim.report.charts import figures
 from sim.report.page import page
 from sim.report.pooling import summarise
@@ -88,6 +89,15 @@ def test_a_run_without_contrasts_has_a_page_too(make_run):
     text = (folder / PAGE).read_text(encoding="utf-8")
     assert "None of the declared contrasts" in text
     assert data_of(text)["contrast"] is None
+
+
+def test_seeds_of_one_setting_have_one_page_with_the_rate_of_chance(make_run, capsys):
+    folders = [make_run(f"seed-{seed}", users=6, seed=seed) for seed in (0, 1)]
+    out = folders[0].parent / "both.md"
+    assert report_command.main([f"runs=[{','.join(map(str, folders))}]", f"out={out}"]) == 0
+    text = out.with_suffix(".html").read_text(encoding="utf-8")
+    assert "By chance: between two seeds of direct_ft itself" in text
+    assert "both.html" in capsys.readouterr().out
 
 
 def add_scores(folder: Path) -> None:
