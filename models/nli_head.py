@@ -23,10 +23,10 @@ from conf.seeds import derive_seed
 from lamp.world import LABELS
 from models.checkpoint import model_identity
 from models.loading import attempt, load_tokenizer, no_progress_bars, origin
-from models.miniature.build import Progress
 from models.miniature.nli import HELD_OUT_EVERY, HELD_OUT_PAIRS
 from models.names import local_or_hub
 from models.nli_pairs import NliPair, read_nli
+from models.progress import ProgressCallback
 from storage import atomic
 from storage.hashing import hash_bytes, hash_json
 
@@ -36,7 +36,7 @@ CLIP = 1.0
 POOL = 32  # batches whose pairs are put in order of length, so that little is padding
 
 
-def ensure(config: NliModelConfig, file: Path, cache: Path, progress: Progress) -> Path:
+def ensure(config: NliModelConfig, file: Path, cache: Path, progress: ProgressCallback) -> Path:
     """Train a classification head on an encoder, and the encoder with it, or find it in the cache.
 
     Args:
@@ -69,7 +69,7 @@ def ensure(config: NliModelConfig, file: Path, cache: Path, progress: Progress) 
 
 
 def _train(
-    folder: Path, config: NliModelConfig, pairs: Sequence[NliPair], progress: Progress
+    folder: Path, config: NliModelConfig, pairs: Sequence[NliPair], progress: ProgressCallback
 ) -> dict[str, Any]:
     """Train and save; return what the marker tells."""
     shuffled = random.Random(derive_seed(config.head.seed, "held out")).sample(pairs, len(pairs))
@@ -106,7 +106,7 @@ def _fit(
     tokenizer: PreTrainedTokenizerBase,
     config: NliModelConfig,
     pairs: Sequence[NliPair],
-    progress: Progress,
+    progress: ProgressCallback,
 ) -> None:
     head = config.head
     steps = head.epochs * -(-len(pairs) // head.batch_size)

@@ -14,7 +14,7 @@ Looking up touches no network. Only what set-up resolves is downloaded and conve
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.machinery import PathFinder
 from pathlib import Path, PurePosixPath
@@ -28,6 +28,7 @@ from models.gguf_header import read_header
 from models.names import local_or_hub, unusable
 from models.nli_pairs import read_nli
 from models.pretrained import package_root
+from models.progress import ProgressCallback
 from storage import atomic
 from storage.bundle import digest_of
 from storage.hashing import hash_json
@@ -35,8 +36,6 @@ from storage.hashing import hash_json
 VERSION = 1  # of the conversion; part of the folder's name
 PACKAGE = "package:"
 GGUF = ".gguf"
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +114,7 @@ def check(
         _check_judge(models.nli, judge, str(locate(models.nli, cache).place))
 
 
-def resolve(config: Config, progress: Progress) -> tuple[Config, dict[str, Any]]:
+def resolve(config: Config, progress: ProgressCallback) -> tuple[Config, dict[str, Any]]:
     """Turn every model's path into a plain folder, or leave the name on the hub.
 
     Args:
@@ -145,7 +144,9 @@ def resolve(config: Config, progress: Progress) -> tuple[Config, dict[str, Any]]
     return resolved, {**facts, "nli": _facts(model.nli, nli)}
 
 
-def resolve_causal(model: CausalModelConfig, cache: Path, progress: Progress) -> CausalModelConfig:
+def resolve_causal(
+    model: CausalModelConfig, cache: Path, progress: ProgressCallback
+) -> CausalModelConfig:
     """Resolve one causal model's path; a GGUF file is converted where the cache has no folder.
 
     Raises:
@@ -209,7 +210,9 @@ def _local_file(found: Found, revision: str | None) -> Path:
     return Path(fetched)
 
 
-def _converted(file: Path, model: CausalModelConfig, cache: Path, progress: Progress) -> Path:
+def _converted(
+    file: Path, model: CausalModelConfig, cache: Path, progress: ProgressCallback
+) -> Path:
     """The folder of a GGUF file's content in the model's type."""
     sha256 = digest_of(file)
     if model.sha256 is not None and sha256 != model.sha256:

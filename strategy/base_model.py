@@ -29,7 +29,7 @@ from strategy.device_memory import free_unused
 from strategy.progress import Progress
 from strategy.tuning import PublicTuning, tune
 
-VERSION = 3  # of this stage's code; part of the cache key
+VERSION = 4  # of this stage's code; part of the cache key
 CLOUD_SETTINGS = ("learning_rate", "epochs", "batch_size")  # that M_cloud may have apart
 _SHAPES_BASE = (  # prefixes of the QLoRA keys that M_base depends on
     "base_", "rank", "alpha", "dropout", "warmup", "clip", "weight_decay", "max_seq_len",

@@ -7,7 +7,6 @@ who is no corpus user, so runs with other target users among the held-out ones s
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -16,16 +15,15 @@ from conf.schema import BuildConfig, ModelConfig
 from lamp import world
 from lamp.dataset import LampData, corpus_users
 from models.miniature.corpus import Corpus, make_corpus
+from models.progress import ProgressCallback
 from storage.atomic import is_whole
 from storage.hashing import hash_bytes, hash_json
 
 VERSION = "5"  # a change that alters the weights gets a new version
 
-Progress = Callable[[str, int, int], None]
-
 
 def build(
-    models: ModelConfig, data: LampData, max_words: int, cache: Path, progress: Progress
+    models: ModelConfig, data: LampData, max_words: int, cache: Path, progress: ProgressCallback
 ) -> ModelConfig:
     """Train the three miniatures, or find them in the cache.
 

@@ -15,7 +15,7 @@ from models.chat import IGNORED, Encoded, pad_id
 from models.losses import weighted_loss
 from models.miniature.batches import by_length
 from models.miniature.corpus import Draw
-from models.miniature.optimise import OnStep, fit
+from models.miniature.optimise import StepDone, fit
 from models.miniature.tokenizer import MAX_LENGTH
 
 # Wider than the customary .02, which is made for networks ten times as wide.
@@ -71,7 +71,7 @@ def train_causal(
     steps: int,
     config: BuildConfig,
     seed: int,
-    on_step: OnStep,
+    on_step: StepDone,
 ) -> tuple[float, ...]:
     """Train ``model`` in float32 on examples of ``draw``. Returns one loss per step."""
     done = [0]

@@ -18,7 +18,7 @@ from lamp import world
 from lamp.world.grammar import Label
 from models.miniature.batches import by_length
 from models.miniature.causal import INITIAL_SPREAD, check_heads
-from models.miniature.optimise import OnStep, fit
+from models.miniature.optimise import StepDone, fit
 from models.miniature.tokenizer import END_OF_TEXT, TURN_END, TURN_START
 from models.nli_pairs import NliPair, read_nli
 
@@ -153,7 +153,7 @@ def train_nli(
     tokenizer: PreTrainedTokenizerFast,
     source: Source,
     config: BuildConfig,
-    on_step: OnStep,
+    on_step: StepDone,
 ) -> tuple[float, ...]:
     """Train ``model`` in float32. Returns one loss per step."""
     done = [0]

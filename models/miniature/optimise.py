@@ -22,7 +22,7 @@ MUON_PER_ADAM = 3.0
 BETAS = (0.9, 0.98)
 OUTER = ("embed", "lm_head", "classifier")
 
-OnStep = Callable[[int], None]
+StepDone = Callable[[int], None]
 
 
 def fit(
@@ -30,7 +30,7 @@ def fit(
     next_loss: Callable[[], Tensor],
     steps: int,
     learning_rate: float,
-    on_step: OnStep,
+    on_step: StepDone,
     muon_per_adam: float = MUON_PER_ADAM,
 ) -> tuple[float, ...]:
     """Train ``model`` for ``steps`` steps: linear warm-up, then linear decay to 0.

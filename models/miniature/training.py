@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 from conf.schema import BuildConfig
 from conf.seeds import derive_seed
-from models.miniature.build import Progress
 from models.miniature.causal import new_causal, train_causal
 from models.miniature.corpus import Corpus, Draw, cloud_draw, device_draw
 from models.miniature.nli import (
@@ -24,19 +25,37 @@ from models.miniature.nli import (
     nli_tokenizer,
     train_nli,
 )
-from models.miniature.optimise import OnStep, one_thread
+from models.miniature.optimise import StepDone, one_thread
 from models.miniature.report import cloud_figures
 from models.miniature.tokenizer import train_tokenizer
 from models.nli_pairs import NliPair
+from models.progress import ProgressCallback
 from storage.atomic import new_folder, write_json
 
 NLI_VOCABULARY_PAIRS = 2000
 LAST_LOSSES = 20
 
-Train = Callable[[OnStep], tuple[float, ...]]  # returns one loss per step
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """The training of one network.
+
+    Attributes:
+        phase: What the progress calls it.
+        model: The network.
+        steps: Optimizer steps.
+        train: Trains it; returns one loss per step.
+    """
+
+    phase: str
+    model: Any
+    steps: int
+    train: Callable[[StepDone], tuple[float, ...]]
 
 
-def train_into(folder: Path, corpus: Corpus, settings: BuildConfig, progress: Progress) -> None:
+def train_into(
+    folder: Path, corpus: Corpus, settings: BuildConfig, progress: ProgressCallback
+) -> None:
     """Train the three networks, measure them on held-out users and store them with a report.
 
     Args:
@@ -64,13 +83,9 @@ def _train(
     settings: BuildConfig,
     source: Source,
     tested: tuple[NliPair, ...],
-    progress: Progress,
+    progress: ProgressCallback,
 ) -> dict[str, Any]:
-    """Train all three on two threads: the cloud on one, device and NLI on the other.
-
-    Two networks at a time use two cores better than one network on two threads, and take no harm
-    when a core is busy. Weights are drawn before the threads start.
-    """
+    """Train all three and store them; returns the report. Weights are drawn before any thread."""
     start = time.perf_counter()
     tokenizer = train_tokenizer(_vocabulary_texts(corpus, settings, source), settings.vocabulary)
     # a tokenizer keeps settings of its last call, so each thread has its own
@@ -81,48 +96,29 @@ def _train(
         new_nli(settings.nli, pair_tokenizer, derive_seed(settings.seed, "nli")),
     )
 
-    given_up = Event()
-
-    def trained(phase: str, model: Any, steps: int, train: Train) -> dict[str, Any]:
-        with one_thread(), stopwatch() as seconds:
-            losses = train(_reporter(progress, phase, steps, given_up))
-        return _summary(model, losses, seconds())
-
-    def train_language_model(
-        which: str, model: Any, tokenizer: Any, draw: Draw, steps: int
-    ) -> dict[str, Any]:
+    def language_model(which: str, model: Any, tokenizer: Any, draw: Draw, steps: int) -> Job:
         seed = derive_seed(settings.seed, which, "batches")
-        return trained(
-            f"{which} model",
-            model,
-            steps,
-            lambda on_step: train_causal(model, tokenizer, draw, steps, settings, seed, on_step),
-        )
+        train = partial(train_causal, model, tokenizer, draw, steps, settings, seed)
+        return Job(f"{which} model", model, steps, train)
 
-    def train_cloud() -> dict[str, Any]:
-        draw = cloud_draw(corpus, tokenizer)
-        return train_language_model("cloud", cloud, tokenizer, draw, settings.cloud_steps)
-
-    def train_device() -> dict[str, Any]:
-        draw = device_draw(corpus, device_tokenizer, settings.self_synthesis)
-        return train_language_model("device", device, device_tokenizer, draw, settings.device_steps)
-
-    def train_classifier() -> dict[str, Any]:
-        return trained(
-            "NLI model",
-            nli,
-            settings.nli_steps,
-            lambda on_step: train_nli(nli, pair_tokenizer, source, settings, on_step),
-        )
-
-    with ThreadPoolExecutor(max_workers=1) as beside:
-        others = [beside.submit(train_device), beside.submit(train_classifier)]
-        try:
-            report: dict[str, Any] = {"cloud": train_cloud()}
-            report["device"], report["nli"] = (other.result() for other in others)
-        except BaseException:  # an interrupt too: the other thread would go on for minutes
-            given_up.set()
-            raise
+    draw = device_draw(corpus, device_tokenizer, settings.self_synthesis)
+    report: dict[str, Any] = _on_two_threads(
+        {
+            "cloud": language_model(
+                "cloud", cloud, tokenizer, cloud_draw(corpus, tokenizer), settings.cloud_steps
+            ),
+            "device": language_model(
+                "device", device, device_tokenizer, draw, settings.device_steps
+            ),
+            "nli": Job(
+                "NLI model",
+                nli,
+                settings.nli_steps,
+                partial(train_nli, nli, pair_tokenizer, source, settings),
+            ),
+        },
+        progress,
+    )
     _save(target / "cloud", cloud, tokenizer)
     _save(target / "device", device, tokenizer)
     _save(target / "nli", nli, pair_tokenizer)
@@ -130,6 +126,29 @@ def _train(
     report["nli"] |= accuracy(nli, pair_tokenizer, tested, settings)
     report |= {"target": corpus.target, "users": len(corpus.users), "vocabulary": len(tokenizer)}
     return report | {"seconds": round(time.perf_counter() - start, 1)}
+
+
+def _on_two_threads(jobs: Mapping[str, Job], progress: ProgressCallback) -> dict[str, Any]:
+    """Run the first job on this thread and the others one after the other beside it.
+
+    Two networks at a time use two cores better than one network on two threads, and take no harm
+    when a core is busy.
+    """
+    given_up = Event()
+
+    def run(job: Job) -> dict[str, Any]:
+        with one_thread(), stopwatch() as seconds:
+            losses = job.train(_reporter(progress, job.phase, job.steps, given_up))
+        return _summary(job.model, losses, seconds())
+
+    (first, here), *rest = jobs.items()
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        others = {name: beside.submit(run, job) for name, job in rest}
+        try:
+            return {first: run(here), **{name: other.result() for name, other in others.items()}}
+        except BaseException:  # an interrupt too: the other thread would go on for minutes
+            given_up.set()
+            raise
 
 
 @contextmanager
@@ -144,7 +163,7 @@ def _vocabulary_texts(corpus: Corpus, settings: BuildConfig, source: Source) -> 
     return [*corpus.texts(), *(f"{premise}\n{hypothesis}" for premise, hypothesis, _ in pairs)]
 
 
-def _reporter(progress: Progress, phase: str, steps: int, given_up: Event) -> OnStep:
+def _reporter(progress: ProgressCallback, phase: str, steps: int, given_up: Event) -> StepDone:
     def on_step(step: int) -> None:
         if given_up.is_set():
             raise CancelledError(f"{phase}: given up at step {step} of {steps}")

@@ -13,9 +13,9 @@ from conf.schema import BuildConfig
 from conf.seeds import derive_seed
 from lamp import world
 from lamp.dataset import LampData, corpus_users
-from models.miniature.build import Progress
 from models.miniature.nli import accuracy, new_nli, nli_source, nli_tokenizer, train_nli
 from models.miniature.tokenizer import train_tokenizer
+from models.progress import ProgressCallback
 from storage import atomic
 from storage.hashing import hash_json
 
@@ -24,7 +24,7 @@ VOCABULARY_PAIRS = 2000
 
 
 def ensure(
-    data: LampData, max_words: int, settings: BuildConfig, cache: Path, progress: Progress
+    data: LampData, max_words: int, settings: BuildConfig, cache: Path, progress: ProgressCallback
 ) -> Path:
     """Train the world's judge, or find it in the cache.
 
@@ -68,7 +68,7 @@ def _train(
     texts: list[str],
     held_out: list[str],
     settings: BuildConfig,
-    progress: Progress,
+    progress: ProgressCallback,
 ) -> dict[str, Any]:
     """Train and save; return what the marker tells."""
     source, tested = nli_source(settings, texts, held_out)

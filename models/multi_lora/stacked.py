@@ -2,11 +2,12 @@
 
 The adapters lie in one float32 matrix, a row per user. While a stack is installed, the slot's
 layers are replaced by stacked ones: layers that read the same input (query, key and value; gate and
-up) multiply it with their A matrices in one grouped product and share one dropout mask. Gradients
-go straight into a matrix of the same shape; the base gets none.
+up) multiply it with their A matrices in one grouped product where there is no dropout; with dropout
+each layer leaves out inputs of its own, as PEFT's layers do. Gradients go straight into a matrix of
+the same shape; the base gets none.
 
-Tokens stand user by user. A user's masks come from that user's own generator, for that user's
-tokens alone: who else is in the stack changes nothing.
+Tokens stand user by user. What dropout leaves out comes from the user's own generator, for that
+user's tokens alone: who else is in the stack changes nothing.
 """
 
 from __future__ import annotations
@@ -25,14 +26,11 @@ from torch.nn.functional import grouped_mm, linear
 
 from conf.errors import ModelError
 from models.lora import SLOT
+from models.multi_lora.dropout import draw_places, without
 
 
 class NotStackableError(ModelError):
     """The model's layers or its attention are of a kind that cannot serve several adapters."""
-
-
-_LEVELS = 1 << 16  # a mask compares 16 random bits with the dropout rate
-_WORD = 64 // 16  # masks from one random word
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +83,7 @@ class Scope:
         tokens: Of all layers but those that see only scored tokens.
         scored: Of those; None where every layer sees every token.
         scored_at: (S,) int64, where the scored tokens stand.
-        generators: Each user's generator of dropout masks; none without dropout.
+        generators: Each user's generator of dropout; none without dropout.
     """
 
     tokens: Owners
@@ -221,7 +219,7 @@ class _Group:
     def __init__(self, stack: Stack, layers: list[Layer]) -> None:
         self.stack, self.layers = stack, layers
         self.rank, self.scaling = layers[0].rank, layers[0].scaling
-        self.threshold = round(layers[0].dropout * _LEVELS)
+        self.rate = layers[0].dropout
         self.only_scored = False
         self.a = self.a_gradient = torch.empty(0)  # (U, k r, d_in) of k layers
         self.b: list[torch.Tensor] = []  # (U, d_out, r) each
@@ -265,15 +263,12 @@ class _Group:
             )
         return output
 
-    def mask(self, tokens: torch.Tensor) -> tuple[torch.Tensor | None, float]:
-        """Return the mask, 1 where an input is kept, and the factor of the update."""
-        generators = self.stack.scope.generators
-        if not generators or not self.threshold:
-            return None, self.scaling
-        mask = torch.empty_like(tokens)
-        for part, generator in zip(mask.split(list(self.owners.sizes)), generators, strict=True):
-            _draw(part, self.threshold, generator)
-        return mask, self.scaling / (1 - self.threshold / _LEVELS)
+    def dropped(self) -> list[torch.Tensor]:
+        """Return what each layer leaves out of its next inputs; nothing without dropout."""
+        generators, sizes = self.stack.scope.generators, self.owners.sizes
+        if not generators or not self.rate:
+            return []
+        return [draw_places(sizes, each.in_features, self.rate, generators) for each in self.layers]
 
 
 class _StackedLayer(nn.Module):
@@ -288,7 +283,7 @@ class _StackedLayer(nn.Module):
 
 
 class _StackedProduct(torch.autograd.Function):
-    """y_j = W_j x + scaling B_j A_j (mask x) for the layers j of a group, token by token.
+    """y_j = W_j x + scaling B_j A_j dropout_j(x) for the layers j of a group, token by token.
 
     A and B are no inputs of the function: their gradients are written into the stack's rows.
     """
@@ -301,10 +296,13 @@ class _StackedProduct(torch.autograd.Function):
         group: _Group,
     ) -> tuple[torch.Tensor, ...]:
         tokens = inputs.reshape(-1, inputs.shape[-1])  # (N, d_in)
-        sizes, ends = list(group.owners.sizes), group.owners.ends
-        mask, factor = group.mask(tokens)
-        kept = tokens if mask is None else tokens * mask
-        low = grouped_mm(kept, group.a.mT, offs=ends).mul_(factor)  # (N, k r)
+        sizes, ends, dropped = list(group.owners.sizes), group.owners.ends, group.dropped()
+        factor = group.scaling / (1 - group.rate) if dropped else group.scaling
+        parts = [
+            grouped_mm(kept, a.mT, offs=ends).mul_(factor)  # (N, r), or (N, k r) of all at once
+            for kept, a in zip(_kept(tokens, dropped), _parts(group.a, dropped), strict=True)
+        ]
+        low = torch.cat(parts, dim=1) if dropped else parts[0]  # (N, k r)
         outputs = []
         for layer, part, b in zip(group.layers, low.split(group.rank, dim=1), group.b, strict=True):
             output = linear(tokens, frozen_weight(layer.base), _bias(layer.base, tokens.dtype))
@@ -313,14 +311,14 @@ class _StackedProduct(torch.autograd.Function):
                 own.addmm_(own_part, own_b.mT)
             outputs.append(output)
         ctx.group, ctx.factor, ctx.ends = group, factor, ends
-        ctx.save_for_backward(kept, low, mask)
+        ctx.save_for_backward(tokens, low, *dropped)
         return tuple(output.view(*inputs.shape[:-1], -1) for output in outputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, None, None]:
         group: _Group = ctx.group
-        kept, low, mask = ctx.saved_tensors
-        flat = [gradient.reshape(len(kept), -1) for gradient in gradients]
+        tokens, low, *dropped = ctx.saved_tensors
+        flat = [gradient.reshape(len(tokens), -1) for gradient in gradients]
         low_gradient = torch.empty_like(low)
         parts = zip(
             flat,
@@ -333,14 +331,49 @@ class _StackedProduct(torch.autograd.Function):
         for gradient, part, part_gradient, b, b_gradient in parts:
             torch.mul(grouped_mm(gradient, b, offs=ctx.ends), ctx.factor, out=part_gradient)
             b_gradient.copy_(grouped_mm(gradient.mT, part, offs=ctx.ends))
-        group.a_gradient.copy_(grouped_mm(low_gradient.mT, kept, offs=ctx.ends))
-        if not ctx.needs_input_grad[0]:
+        result = _through_a(ctx, tokens, low_gradient, dropped)
+        if result is None:
             return None, None, None
-        update = grouped_mm(low_gradient, group.a, offs=ctx.ends)  # (N, d_in)
-        result = update if mask is None else update.mul_(mask)
         for layer, gradient in zip(group.layers, flat, strict=True):
             result.addmm_(gradient, frozen_weight(layer.base).to(gradient.dtype))
         return result.view(*gradients[0].shape[:-1], -1), None, None
+
+
+def _through_a(
+    ctx: Any, tokens: torch.Tensor, low_gradient: torch.Tensor, dropped: list[torch.Tensor]
+) -> torch.Tensor | None:
+    """Bring the gradients of the A matrices; returns the (N, d_in) gradient of their inputs."""
+    group: _Group = ctx.group
+    ranks = low_gradient.split(group.rank, dim=1) if dropped else (low_gradient,)
+    result: torch.Tensor | None = None
+    for place, (rank, kept, a, a_gradient) in enumerate(
+        zip(
+            ranks,
+            _kept(tokens, dropped),
+            _parts(group.a, dropped),
+            _parts(group.a_gradient, dropped),
+            strict=True,
+        )
+    ):
+        a_gradient.copy_(grouped_mm(rank.mT, kept, offs=ctx.ends))
+        if ctx.needs_input_grad[0]:
+            update = grouped_mm(rank, a, offs=ctx.ends)
+            update = without(update, dropped[place]) if dropped else update
+            result = update if result is None else result.add_(update)
+    return result
+
+
+def _kept(tokens: torch.Tensor, dropped: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """Yield what each layer reads of ``tokens``; without dropout once for all of them."""
+    if not dropped:
+        yield tokens
+    for places in dropped:
+        yield without(tokens, places)
+
+
+def _parts(a: torch.Tensor, dropped: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """Return the (U, r, d_in) part of each layer; without dropout all of them as one."""
+    return a.chunk(len(dropped), dim=1) if dropped else (a,)
 
 
 def frozen_weight(layer: nn.Module) -> torch.Tensor:
@@ -404,13 +437,3 @@ def _views(
         end = start + height * width
         yield tuple(row[:, start:end].unflatten(1, (height, width)) for row in rows)
         start = end
-
-
-def _draw(mask: torch.Tensor, threshold: int, generator: torch.Generator) -> None:
-    """Fill ``mask`` with 1, and with 0 at a rate of ``threshold`` in 65,536."""
-    words = torch.randint(
-        -(1 << 63), (1 << 63) - 1, (-(-mask.numel() // _WORD),), generator=generator,
-        device=mask.device,
-    )  # fmt: skip
-    bits = words.view(torch.int16)[: mask.numel()].view_as(mask)
-    torch.ge(bits, threshold - _LEVELS // 2, out=mask)
