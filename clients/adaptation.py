@@ -8,14 +8,14 @@ so cdcda with nothing shared is direct_ft to the last byte, and paired compariso
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import torch
 
 from clients import adapters, outbound, private_budget
 from clients.base import Base
-from clients.capacity import require_capacity, training_memory_bytes
+from clients.capacity import activation_budget, require_capacity, training_memory_bytes
 from clients.dac24.stream import adapt_to_stream
 from clients.folder import Device
 from clients.local_data import added_pairs
@@ -24,7 +24,7 @@ from lamp import tasks
 from models import lora, training
 from models.chat import Encoded, encode_pairs
 from models.distillation import taught
-from models.multi_lora.cohort import CohortJob, CohortResult, train_one
+from models.multi_lora.cohort import ACTIVATION_BYTES, CohortJob, CohortResult, train_one
 from models.private_training import (
     Draws,
     Guarantee,
@@ -49,12 +49,14 @@ class PreparedTraining:
         guarantee: What DP-SGD is to keep; None trains without.
         records: Per record of D_u the places of its examples, for DP-SGD.
         draws: Where DP-SGD's draws and noise come from.
+        activation_bytes: What the activations of a forward pass may take on the device.
     """
 
     job: CohortJob
     guarantee: Guarantee | None = None
     records: tuple[tuple[int, ...], ...] = ()
     draws: Draws | None = None
+    activation_bytes: int = ACTIVATION_BYTES
 
 
 def adapt(
@@ -103,10 +105,11 @@ def prepare(
         ModelError: If the device has no room for it.
         DataError: If EDA needs WordNet and it is not on the device.
     """
-    require_capacity(device, base, training=True)
     recipe, user = recipe_from_json(request.recipe), device.user_id
     outbound.check_recipe(device, recipe)
     examples = _with_teacher(device, base, request, _examples(device, base, request, settings))
+    longest = _longest(examples)
+    require_capacity(device, base, longest)
     own = () if recipe.federated else (user,)  # a federated adapter starts alike on all devices
     later = (recipe.round,) if recipe.round else ()
     epochs = recipe.epochs or settings.qlora.epochs
@@ -123,7 +126,8 @@ def prepare(
     if recipe.epsilon is not None:
         return _private(device, request, recipe, job)
     private_budget.let_plain(device)
-    return PreparedTraining(job)
+    budget = activation_budget(device, base, longest)
+    return PreparedTraining(job, activation_bytes=budget)
 
 
 def _private(
@@ -190,7 +194,7 @@ def finish(
         losses=() if what.guarantee else report.losses,  # these carry no noise
         tokens=0 if what.guarantee else report.tokens,
         seconds=report.seconds,
-        peak_memory_bytes=training_memory_bytes(base),
+        peak_memory_bytes=training_memory_bytes(base, _longest(what.job.examples)),
         adapter_bytes=stored,
         weights=_numpy(result.state) if federated else {},
         shortened=sum(example.shortened for example in what.job.examples),
@@ -207,7 +211,8 @@ def train_alone(base: Base, what: PreparedTraining, saved: SavePoint | None = No
     """Train one user alone; a private training has a loop of its own, record by record."""
     job, pad_id = what.job, base.tokenizer.pad_token_id
     if what.guarantee is None or what.draws is None:
-        report = train_one(base.model, pad_id, job, saved=saved)
+        budget = what.activation_bytes
+        report = train_one(base.model, pad_id, job, saved=saved, activation_bytes=budget)
         return CohortResult(report, lora.snapshot(base.model))
     if job.start:
         lora.fill(base.model, job.start, "of the message")
@@ -246,6 +251,10 @@ def _with_teacher(
         if pair.id in request.logits
     }
     return taught(examples, teacher, base.model.config.vocab_size) if teacher else examples
+
+
+def _longest(examples: Sequence[Encoded]) -> int:
+    return max((len(example.input_ids) for example in examples), default=1)
 
 
 def _numpy(weights: Mapping[str, torch.Tensor]) -> Arrays:

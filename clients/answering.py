@@ -29,7 +29,7 @@ def answer(
     device: Device, base: Base, request: AnswerRequest, settings: DeviceSettings
 ) -> AnswerReply:
     """Answer all scored queries of the user and measure the answers against the gold ones."""
-    require_capacity(device, base, training=False)
+    require_capacity(device, base)
     if request.weights:
         _keep(device, base, request)
     (reply,) = answer_together([device], base, request, settings)

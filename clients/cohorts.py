@@ -142,7 +142,8 @@ def _train_together(
     size = fitting_size(base.model, longest * settings.qlora.batch_size, settings.gpu_share)
     for start in range(0, len(ready), size):
         part = ready[start : start + size]
-        results = train_cohort(base.model, [what.job for *_, what in part])
+        budget = min(what.activation_bytes for *_, what in part)
+        results = train_cohort(base.model, [what.job for *_, what in part], activation_bytes=budget)
         for (device, job, what), result in zip(part, results, strict=True):
             try:
                 jobs.put_reply(device, name, adaptation.finish(device, base, job, what, result))
@@ -180,7 +181,7 @@ def _answer_together(
 def _can_answer(device: Device, base: Base, request: AnswerRequest) -> bool:
     """Whether the device's own message would be answered; if not, that message says why."""
     try:
-        require_capacity(device, base, training=False)
+        require_capacity(device, base)
     except ModelError:
         return False
     adapter = request.adapter_name

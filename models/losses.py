@@ -282,8 +282,12 @@ def _chosen(states: torch.Tensor, scored: torch.Tensor) -> torch.Tensor:
 
 def chunk_rows(states: torch.Tensor, head: nn.Module) -> int:
     """Return how many tokens' logits exist at once."""
-    width = int(getattr(head, "out_features", states.shape[-1]))
-    return max(_MULTIPLE, CHUNK_NUMBERS // width // _MULTIPLE * _MULTIPLE)
+    return chunk_tokens(int(getattr(head, "out_features", states.shape[-1])))
+
+
+def chunk_tokens(vocabulary: int) -> int:
+    """Return how many tokens' logits exist at once, of a vocabulary."""
+    return max(_MULTIPLE, CHUNK_NUMBERS // vocabulary // _MULTIPLE * _MULTIPLE)
 
 
 class _InChunks(torch.autograd.Function):

@@ -249,7 +249,8 @@ def adapt_to_stream(
     Raises:
         ModelError: If the device has no room for it, or a loss is not finite.
     """
-    require_capacity(device, base, training=True)
+    longest = settings.qlora.max_seq_len
+    require_capacity(device, base, longest)
     on_the_way = StreamingDevice(device, base, stream, settings, request.seed)
     on_the_way.run()
     diary = on_the_way.diary
@@ -264,7 +265,7 @@ def adapt_to_stream(
         losses=tuple(loss for report in diary.reports for loss in report.losses),
         tokens=sum(report.tokens for report in diary.reports),
         seconds=sum(report.seconds for report in diary.reports),
-        peak_memory_bytes=training_memory_bytes(base),
+        peak_memory_bytes=training_memory_bytes(base, longest),
         adapter_bytes=adapters.store(device, request.adapter_name, base.model, facts),
         curve_seen=tuple(diary.seen),
         curve=tuple(diary.curve),

@@ -31,7 +31,7 @@ from torch import nn
 
 from conf.errors import ModelError
 from conf.seeds import derive_seed
-from models import lora
+from models import lora, memory
 from models.chat import IGNORED, Encoded, num_scored
 from models.losses import TokenLosses, before_head, lesson_of, num_taught, weighted_loss
 from models.multi_lora import packing
@@ -41,7 +41,6 @@ from models.multi_lora.stacked import (
     Owners,
     Scope,
     Stack,
-    adapted_layers,
     installed,
 )
 from models.save_point import SavePoint
@@ -138,6 +137,7 @@ def train_one(
     job: CohortJob,
     on_step: OnStep | None = None,
     saved: SavePoint | None = None,
+    activation_bytes: int = ACTIVATION_BYTES,
 ) -> TrainReport:
     """Train one adapter and leave it in the slot.
 
@@ -149,12 +149,13 @@ def train_one(
         job: What to train on.
         on_step: Called after each step with the steps done and their total.
         saved: Where the training keeps its place; the plain loop begins at the start.
+        activation_bytes: As of :func:`train_cohort`; the plain loop takes what it needs.
 
     Raises:
         ModelError: If there are steps to take but no examples, or a loss or weight is not finite.
     """
     try:
-        (result,) = train_cohort(model, [job], on_step, saved=saved)
+        (result,) = train_cohort(model, [job], on_step, activation_bytes, saved)
     except NotStackableError:
         lora.fill(model, job.start or lora.fresh(model, job.adapter_seed), "to start from")
         seed, weight = job.batch_seed, job.distillation
@@ -183,9 +184,8 @@ def fitting_size(model: PeftModel, tokens: int, share: float = 1.0) -> int:
 
 
 def token_bytes(model: PeftModel) -> int:
-    """Return about how many bytes of activations a token leaves for the backward pass."""
-    widths = sum(layer.in_features + layer.out_features for layer in adapted_layers(model))
-    return int(2 * widths * model.dtype.itemsize)
+    """Return how many bytes of activations a token leaves for the backward pass, as planned."""
+    return memory.token_bytes(memory.shape_of_network(model.config), model.dtype.itemsize)
 
 
 class _Run:

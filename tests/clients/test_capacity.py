@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from clients.base import Base
-from clients.capacity import require_capacity
+from clients.capacity import activation_budget, require_capacity, training_memory_bytes
 from clients.folder import Device, Limits, Policy
 from conf.compose import compose
 from conf.errors import ModelError
 from lamp.records import UserHistory
-from models import loading, lora
+from models import loading, lora, memory
+from models.multi_lora.cohort import ACTIVATION_BYTES
 from models.quantisation import device_memory_bytes
 
 DEVICE = Device(Path("ana"), UserHistory("ana", (), (), ()), Policy(0.5), b"")
@@ -32,23 +33,45 @@ def limited(**limits: float) -> Device:
     return replace(DEVICE, limits=Limits(**limits))
 
 
+ROW = 200  # tokens
+
+
+def numbers(base) -> int:
+    return sum(weight.numel() for weight in lora.lora_parameters(base.model).values())
+
+
+def activations(base, tokens: int = ROW) -> int:
+    shape = memory.shape_of_network(base.model.config)
+    return tokens * memory.token_bytes(shape, 4, tokens) + memory.logit_bytes(shape, 4, tokens)
+
+
 def test_without_limits_everything_fits(base):
-    require_capacity(DEVICE, base, training=True)
+    require_capacity(DEVICE, base, ROW)
+    assert activation_budget(DEVICE, base, ROW) == ACTIVATION_BYTES
 
 
-def test_training_needs_gradient_and_two_moments_in_float32_beside_the_weights(base):
+def test_training_needs_gradient_two_moments_and_a_rows_activations_beside_the_weights(base):
     held = device_memory_bytes(base.model)
-    numbers = sum(weight.numel() for weight in lora.lora_parameters(base.model).values())
-    enough = held + 12 * numbers
-    require_capacity(limited(memory_bytes=enough), base, training=True)
+    enough = held + 12 * numbers(base) + activations(base)
+    assert training_memory_bytes(base, ROW) == enough
+    require_capacity(limited(memory_bytes=enough), base, ROW)
     tight = limited(memory_bytes=enough - 1)
-    require_capacity(tight, base, training=False)
+    require_capacity(tight, base)
+    require_capacity(tight, base, ROW - 1)
     with pytest.raises(ModelError, match=r"user ana: does not fit: memory of .* MiB needed"):
-        require_capacity(tight, base, training=True)
+        require_capacity(tight, base, ROW)
+
+
+def test_a_tight_device_trains_in_micro_batches_that_fit(base):
+    enough = training_memory_bytes(base, ROW)
+    row = activations(base) - memory.logit_bytes(memory.shape_of_network(base.model.config), 4, ROW)
+    assert activation_budget(limited(memory_bytes=enough), base, ROW) == row
+    assert activation_budget(limited(memory_bytes=enough + 1000), base, ROW) == row + 1000
+    assert activation_budget(limited(memory_bytes=1 << 40), base, ROW) == ACTIVATION_BYTES
 
 
 def test_the_base_must_fit_into_the_storage(base):
     held = device_memory_bytes(base.model)
-    require_capacity(limited(storage_bytes=held), base, training=True)
+    require_capacity(limited(storage_bytes=held), base, ROW)
     with pytest.raises(ModelError, match="does not fit: storage"):
-        require_capacity(limited(storage_bytes=held - 1), base, training=False)
+        require_capacity(limited(storage_bytes=held - 1), base)

@@ -149,7 +149,7 @@ def test_a_device_without_room_takes_no_stream_and_one_with_room_tells_what_it_t
 ):
     request = AdaptRequest(arm="dac24", base_id="b", settings="", seed=1, kept=(), extra_records=0)
     stream = Stream(settings=SETTINGS, lexicons=LEXICONS)
-    needed = training_memory_bytes(base)
+    needed = training_memory_bytes(base, settings.qlora.max_seq_len)
     small = replace(device(tmp_path), limits=Limits(memory_bytes=needed - 1))
     with pytest.raises(ModelError, match="user ana: does not fit: memory"):
         adapt_to_stream(small, base, request, settings, stream)

@@ -256,10 +256,9 @@ def strong_adapter(model, seed: int) -> dict[str, torch.Tensor]:
     ("free_gib", "share", "users"), [(80, 1.0, 40), (60, 1.0, 30), (80, 0.25, 10), (8, 0.25, 4)]
 )
 def test_a_gpu_holds_half_of_what_is_free_or_of_its_share(monkeypatch, free_gib, share, users):
-    """One layer of 1,024 to 1,024 in bfloat16 takes 8 KiB a token, so 128 Ki tokens take 1 GiB."""
-    layer = SimpleNamespace(in_features=1024, out_features=1024)
-    model = SimpleNamespace(device=torch.device("cuda"), dtype=torch.bfloat16)
-    monkeypatch.setattr("models.multi_lora.cohort.adapted_layers", lambda _: [layer])
+    """At 8 KiB a token 128 Ki tokens take 1 GiB."""
+    model = SimpleNamespace(device=torch.device("cuda"))
+    monkeypatch.setattr("models.multi_lora.cohort.token_bytes", lambda _: 8 << 10)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free_gib << 30, 80 << 30))
     assert fitting_size(model, 1 << 17, share) == users
 
