@@ -11,11 +11,11 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from models.losses import chunk_tokens
-from models.multi_lora.packing import SMALL
 from models.shape import Shape
 
 Form = Literal["nf4", "twin", "plain"]  # of the linear layers
-NOMINAL_WIDTH = SMALL  # tokens of a row, where none is known
+WRITTEN_WIDTH = 256  # up to rows of so many tokens the engine writes attention's weights out
+NOMINAL_WIDTH = WRITTEN_WIDTH  # tokens of a row, where none is known
 _NF4_BYTES = 0.5 + 4 / 64  # of a weight: its code, and a float32 constant for each 64
 _NF4_DOUBLE_BYTES = 0.5 + (1 + 4 / 256) / 64  # the constants quantised again
 _FLOAT = 4
@@ -60,7 +60,7 @@ def training(
     width: int = NOMINAL_WIDTH,
     users: int = 1,
     form: Form = "twin",
-    double_quant: bool = True,
+    double_quant: bool = False,
 ) -> Plan:
     """Plan the training of adapters.
 
@@ -95,7 +95,7 @@ def answering(
     prompt_tokens: int,
     new_tokens: int,
     form: Form = "twin",
-    double_quant: bool = True,
+    double_quant: bool = False,
 ) -> Plan:
     """Plan the answering of a batch of prompts.
 
@@ -121,7 +121,7 @@ def answering(
     )
 
 
-def weight_bytes(shape: Shape, itemsize: int, form: Form, *, double_quant: bool = True) -> int:
+def weight_bytes(shape: Shape, itemsize: int, form: Form, *, double_quant: bool = False) -> int:
     """Return the bytes of the frozen weights; norms and biases are left out."""
     tables = shape.vocabulary * shape.width * (1 if shape.tied else 2)
     each: float = itemsize
@@ -170,7 +170,7 @@ def _block_bytes(shape: Shape, itemsize: int, width: int) -> tuple[int, int]:
     gate, its activation and up.
     """
     queries, wide = shape.heads * shape.head_width, shape.feed_forward
-    written = shape.heads * width * (_FLOAT + _other(itemsize)) if width <= SMALL else 0
+    written = shape.heads * width * (_FLOAT + _other(itemsize)) if width <= WRITTEN_WIDTH else 0
     places = [int(8 * _DROPOUT * inputs) for inputs, _ in shape.linear_widths]
     norm = shape.width * _FLOAT
     attention = (shape.width + 4 * queries) * itemsize + norm + written + sum(places[:4])

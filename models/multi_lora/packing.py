@@ -18,10 +18,10 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from models.chat import IGNORED, Encoded
+from models.memory import WRITTEN_WIDTH
 from models.multi_lora.stacked import NotStackableError
 
 ATTENTION = "packed_rows"
-SMALL = 256  # up to this width plain matrix products beat the CPU's fused attention
 _NO_SUPPORT = ("softcap", "s_aux", "position_bias")
 
 
@@ -330,7 +330,7 @@ def _attend(rows: tuple[torch.Tensor, ...], scaling: float, window: int | None) 
     query, key, value = rows
     width = query.shape[2]
     banded = window is not None and window < width
-    if query.device.type == "cpu" and width <= SMALL:
+    if query.device.type == "cpu" and width <= WRITTEN_WIDTH:  # beats the CPU's fused attention
         mask = _mask(width, window, query.dtype, query.device)
         flat = [states.flatten(0, 1) for states in (query, key, value)]  # (H R, T, D)
         scores = torch.baddbmm(mask, flat[0], flat[1].transpose(1, 2), alpha=scaling)

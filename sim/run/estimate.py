@@ -114,6 +114,7 @@ def print_estimate(config: Config, data: LampData, console: Console) -> None:
         f"generated at most: {made.replies:,} replies, about {made.tokens:,} tokens "
         "(0 where the cache has them)\n"
         f"adapters on disk: {made.disk_bytes / MIB:,.1f} MiB in {Path(config.paths.runs)}\n"
+        f"{_memory(config, data)}\n"
         f"time, to a factor of two or three: {duration(made.seconds)}"
         + (" (170 s less once the miniature models are built)" if config.model.build else ""),
     )
@@ -144,6 +145,24 @@ def product_rate(config: Config) -> float:
         return 2.0 * PROBE_TOKENS * width * inner / best
     finally:
         torch.set_num_threads(threads)
+
+
+def _memory(config: Config, data: LampData) -> str:
+    """What a device process and the cloud's model hold; a process's own start comes on top."""
+    from sim.run import memory_estimate as planned  # with PyTorch
+
+    tokens = record_tokens(config, data.targets)
+    device, cloud = _shape(config, "device"), _shape(config, "cloud")
+    lines = [
+        planned.memory_line(
+            "a device process that trains",
+            planned.device_plan(config, device, tokens) if device else None,
+        )
+    ]
+    if any(arm.method.needs_augmentation for arm in configured_arms(config)):
+        plan = planned.cloud_plan(config, cloud, tokens) if cloud else None
+        lines.append(planned.memory_line("the cloud model that writes", plan))
+    return "\n".join(lines)
 
 
 def _covered_by_arm(config: Config, data: LampData) -> dict[str, dict[str, int]]:

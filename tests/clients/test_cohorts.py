@@ -95,9 +95,9 @@ def counted(monkeypatch):
     """How many users each training took in."""
     sizes = []
 
-    def train(model, jobs):
+    def train(model, jobs, **others):
         sizes.append(len(jobs))
-        return together.train_cohort(model, jobs)
+        return together.train_cohort(model, jobs, **others)
 
     def alone(model, pad_id, job, **others):
         sizes.append(1)
@@ -145,10 +145,10 @@ def test_after_a_process_died_at_work_everyone_works_alone(devices, base, settin
 
 
 def test_without_memory_for_all_everyone_works_alone(devices, base, settings, monkeypatch):
-    def train(model, jobs):
+    def train(model, jobs, **others):
         if len(jobs) > 1:
             raise RuntimeError("out of memory")
-        return together.train_cohort(model, jobs)
+        return together.train_cohort(model, jobs, **others)
 
     monkeypatch.setattr(cohorts, "train_cohort", train)
     queue(devices, settings)

@@ -78,10 +78,10 @@ def test_the_vocabularys_part_is_bounded_by_the_chunk():
     assert memory.logit_bytes(QWEN_HALF, 2, 96) < 256 << 20
 
 
-def test_codes_take_a_quarter_of_the_twin():
+def test_codes_take_somewhat_more_than_a_quarter_of_the_twin():
     linear = replace(QWEN_HALF, vocabulary=0)
     nf4, twin = (memory.weight_bytes(linear, 2, form) for form in ("nf4", "twin"))
-    assert twin / nf4 == pytest.approx(2 / (0.5 + 1 / 64), rel=0.01)
+    assert twin / nf4 == pytest.approx(2 / (0.5 + 4 / 64), rel=0.001)
 
 
 def test_a_cache_grows_with_prompts_and_tokens():
