@@ -36,6 +36,8 @@ BRUSH = "selected"
 WIDTH = 640
 GROUP = "privacy group"
 FEWEST_RATIOS = 2
+FEWEST_IN_TREND = 3  # users
+UNFILTERED = 2  # gates of an arm that only reads replies
 GROUP_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")
 OTHER_COLOURS = ("#000000", "#CC79A7", "#E69F00", "#009E73", "#0072B2", "#D55E00", "#56B4E9")
 DIRECTIONS = alt.Scale(range=["#0072B2", "#D55E00"])
@@ -102,14 +104,13 @@ def scores_figure(results: Results) -> Figure | None:
         x=alt.X("low:Q", title=metric_head(name), scale=scale), x2="high:Q"
     )
     points = base.mark_point(filled=True, size=90, opacity=1).encode(x="value:Q")
-    best = max(
-        rows, key=lambda row: row["value"] * (1 if metrics.headline(results.task)[1] else -1)
-    )
+    best = (max if metrics.headline(results.task)[1] else min)(row["value"] for row in rows)
+    leading = ", ".join(row["arm"] for row in rows if row["value"] == best)
     return Figure(
         "scores",
         "Scores",
         f"{metric_title(name)} of {len(rows)} methods with {results.resampling.level} intervals; "
-        f"the best value is that of {best['arm']}.",
+        f"the best value is that of {leading}.",
         _spec((ends + points).properties(width=WIDTH, height=alt.Step(26))),
     )
 
@@ -134,7 +135,11 @@ def gains_figure(results: Results) -> Figure | None:
         alt.Chart(shown[columns])
         .mark_point(filled=True, size=80)
         .encode(
-            x=alt.X("ratio:Q", title="share of the history that the user lets go"),
+            x=alt.X(
+                "ratio:Q",
+                title="share of the history that the user lets go",
+                scale=alt.Scale(domain=[0, 1]),
+            ),
             y=alt.Y("gain:Q", title=f"{metric_title(name)}, {first} better than {second} by"),
             color=alt.condition(brush, alt.Color("group:N", title=GROUP), alt.value("#999")),
             shape=alt.Shape("group:N", title=GROUP),
@@ -144,20 +149,27 @@ def gains_figure(results: Results) -> Figure | None:
         .add_params(brush)
     )
     zero = alt.Chart(pd.DataFrame({"gain": [0.0]})).mark_rule(strokeDash=[4, 4]).encode(y="gain:Q")
-    trend = ratio_trend(list(users.ratio), list(users.gain), results.resampling)
-    places = pd.DataFrame({each.name: getattr(trend, each.name) for each in fields(trend)})
-    along = alt.Chart(places.round(5))
-    band = along.mark_area(opacity=0.15).encode(x="ratios:Q", y="low:Q", y2="high:Q")
-    line = along.mark_line().encode(x="ratios:Q", y="middle:Q")
-    note = "" if shown is users else f"{MOST_POINTS} of {len(users)} users are drawn."
+    trend = _trend(users, results) if len(users) >= FEWEST_IN_TREND else []
+    notes = [f"Line and band: trend over users, {results.resampling.level}."] if trend else []
+    if shown is not users:
+        notes.append(f"{MOST_POINTS} of {len(users)} users are drawn.")
     return Figure(
         "gains",
         f"What sharing brings: {first} against {second}",
         f"One point for each of {len(shown)} users: share of the history against the gain; "
         f"{int((users.gain > 0).sum())} of {len(users)} users gain.",
-        _spec((zero + band + line + points).properties(width=WIDTH, height=340)),
-        f"Line and band: trend over users, {results.resampling.level}. {note}".strip(),
+        _spec(alt.layer(zero, *trend, points).properties(width=WIDTH, height=340)),
+        " ".join(notes),
     )
+
+
+def _trend(users: pd.DataFrame, results: Results) -> list[Any]:
+    """Band and line of the gain along the ratio."""
+    trend = ratio_trend(list(users.ratio), list(users.gain), results.resampling)
+    places = pd.DataFrame({each.name: getattr(trend, each.name) for each in fields(trend)})
+    along = alt.Chart(places.round(5))
+    band = along.mark_area(opacity=0.15).encode(x="ratios:Q", y="low:Q", y2="high:Q")
+    return [band, along.mark_line().encode(x="ratios:Q", y="middle:Q")]
 
 
 def curves_figure(name: str, title: str, panels: Sequence[Panel]) -> Figure | None:
@@ -192,11 +204,11 @@ def _panel(panel: Panel, colours: alt.Scale, dashes: alt.Scale) -> Any:
     base = alt.Chart(frame).encode(
         x=alt.X("x:Q", title=panel.xlabel, scale=scale),
         color=alt.Color("line:N", title=None, scale=colours),
-        strokeDash=alt.StrokeDash("line:N", title=None, scale=dashes),
     )
     y = alt.Y("value:Q", title=metric, scale=alt.Scale(zero=False))
     band = base.mark_area(opacity=0.13).encode(y="low:Q", y2="high:Q")
-    line = base.mark_line(point=True).encode(y=y)
+    dash = alt.StrokeDash("line:N", title=None, scale=dashes)
+    line = base.mark_line(point=True).encode(y=y, strokeDash=dash)
     flat = [
         [_label(series), series.level.value] for series in panel.series if series.level is not None
     ]
@@ -278,11 +290,14 @@ def colour_of(method: str) -> str:
 
 
 def filters_figure(run: Run) -> Figure | None:
-    """How many candidates are left behind each gate, per arm."""
+    """How many candidates are left behind each gate, per arm that filters."""
     rows = waterfall(run)
     if not rows:
         return None
     frame = pd.DataFrame(rows, columns=["arm", "gate", "left"])
+    asked = frame.groupby("arm").gate.transform("size")
+    if (asked > UNFILTERED).any():
+        frame = frame[asked > UNFILTERED]
     header = alt.Header(labelAngle=0, labelAlign="left", labelOrient="top")
     chart = (
         alt.Chart(frame)
@@ -336,19 +351,14 @@ def losses_figure(run: Run) -> Figure | None:
     rows = []
     training = training_frame(run)
     for (arm, method), own in training.groupby(["arm", "method"], sort=False):
-        curves = [_along(losses) for losses in own.losses if losses is not None and len(losses) > 1]
+        known = [losses for losses in own.losses if losses is not None and len(losses) > 1]
+        curves = [_along(losses) for losses in known if np.isfinite(losses).all()]
         if not curves:
             continue
-        frame = pd.DataFrame(curves)
+        lows, highs = np.quantile(curves, (0.1, 0.9), axis=0)
+        middle, parts = np.mean(curves, axis=0), np.linspace(0, 1, MOST_STEPS)
         colour = colour_of(str(method))
-        for place in frame:
-            low, mean, high = (
-                frame[place].quantile(0.1),
-                frame[place].mean(),
-                frame[place].quantile(0.9),
-            )
-            part = place / (MOST_STEPS - 1)
-            rows.append([arm, colour, part, low, mean, high])
+        rows += [[arm, colour, *along] for along in zip(parts, lows, middle, highs, strict=True)]
     if not rows:
         return None
     frame = pd.DataFrame(rows, columns=["arm", "colour", "part", "low", "mean", "high"]).round(4)

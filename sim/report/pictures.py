@@ -23,7 +23,7 @@ CONFIG: Mapping[str, Any] = {
     "background": "white",
     "padding": 12,
     "view": {"stroke": None},
-    "axis": {"gridColor": "#E4E4E4", "labelLimit": 220},
+    "axis": {"gridColor": "#E4E4E4", "labelLimit": 220, "labelFlush": False},
     "legend": {"orient": "bottom", "labelLimit": 220, "symbolOpacity": 1},
 }
 

@@ -28,7 +28,7 @@ from sim.report import (
 )
 from sim.report import leakage_tables as leakage
 from sim.report.cases import case_page
-from sim.report.charts import figures
+from sim.report.charts import Figure, figures
 from sim.report.filter_tables import NOT_ASKED
 from sim.report.frames import users_frame
 from sim.report.layout import Layout
@@ -78,6 +78,7 @@ TITLES = {
     "models": "Models",
     "time": "Time",
 }
+Tables = dict[str, Table | None]  # by name; None where there is nothing to show
 SHOWN_FAILURES = 5  # in the terminal; the report has all
 
 
@@ -91,7 +92,9 @@ def write_combined(folders: Sequence[Path], out: Path, console: Console) -> None
     show_document(document, console)
     if len(document.results) == 1:  # seeds of one setting: one page over all of them
         page = out.with_suffix(".html")
-        atomic.write_text(page, _page(document.results[0], document.layout))
+        (results,), layout = document.results, document.layout
+        drawn = figures(results, layout)
+        atomic.write_text(page, _page(results, report_tables(results), drawn, layout))
         console.print(f"Page     {page}", soft_wrap=True)
     console.print(f"Report   {out}", soft_wrap=True)
 
@@ -117,16 +120,16 @@ def _write_one(folder: Path) -> Results:
         pictures.save(figure.spec, folder / "plots" / f"{figure.name}.png")
     if page := case_page(run, title(run)):
         atomic.write_text(folder / CASES, page)
-    text = render_report(results, [figure.name for figure in drawn], layout)
+    tables = report_tables(results)
+    text = render_report(results, tables, [figure.name for figure in drawn], layout)
     atomic.write_text(folder / REPORT, text)
-    atomic.write_text(folder / PAGE, _page(results, layout))
-    write_tables(folder / TABLES, {**report_tables(results), **(layout.tables if layout else {})})
+    atomic.write_text(folder / PAGE, _page(results, tables, drawn, layout))
+    write_tables(folder / TABLES, {**tables, **(layout.tables if layout else {})})
     return results
 
 
-def _page(results: Results, layout: Layout | None) -> str:
-    run, tables = results.runs[0], report_tables(results)
-    tables["scores"], headline = score_tables.scores_table(results), _headline(results)
+def _page(results: Results, tables: Tables, drawn: Sequence[Figure], layout: Layout | None) -> str:
+    run = results.runs[0]
     named = layout.tables if layout else {}
     shown = {name: (TITLES[name], table) for name, table in tables.items() if table is not None}
     return render_page(
@@ -134,8 +137,8 @@ def _page(results: Results, layout: Layout | None) -> str:
         title=title(run),
         facts=facts(results.runs),
         warnings=caveats.warnings(results),
-        headline=headline,
-        layout=layout,
+        headline=_headline(results),
+        drawn=drawn,
         tables={name: (layout.title, table) for name, table in named.items() if layout} | shown,
     )
 
@@ -152,7 +155,7 @@ def print_report(folders: Sequence[Path], console: Console) -> None:
         show(summarise([read_run(folder)]), console)
 
 
-def report_tables(results: Results) -> dict[str, Table | None]:
+def report_tables(results: Results) -> Tables:
     """Every table of a run's report by its name; None where there is nothing to show."""
     run = results.runs[0]
     return {
@@ -181,11 +184,14 @@ def report_tables(results: Results) -> dict[str, Table | None]:
     }
 
 
-def render_report(results: Results, pictures: Sequence[str], layout: Layout | None = None) -> str:
+def render_report(
+    results: Results, tables: Tables, pictures: Sequence[str], layout: Layout | None = None
+) -> str:
     """Fill the template of one run.
 
     Args:
         results: The run's results.
+        tables: Of :func:`report_tables`.
         pictures: Names of those that were drawn.
         layout: The table of the paper on top, where the run asks for one.
     """
@@ -197,9 +203,10 @@ def render_report(results: Results, pictures: Sequence[str], layout: Layout | No
             "layout_tables": [to_markdown(table) for table in layout.tables.values()]
             if layout
             else [],
-            **{name: markdown(table) for name, table in report_tables(results).items()},
+            **{name: markdown(table) for name, table in tables.items()},
             "title": markdown_text(title(run)),
             "facts": [markdown_text(fact) for fact in facts(results.runs)],
+            "verdict": verdict(results),
             "warnings": caveats.warnings(results),
             "not_exercised": not all(arm.exercised for arm in results.arms),
             "power": score_tables.power_notes(results),
@@ -236,6 +243,8 @@ def facts(runs: Sequence[Run]) -> list[str]:
         f"seed{many} {', '.join(str(run.config.seed) for run in runs)}",
     ]
     commits = dict.fromkeys(str(run.manifest["commit"]) for run in runs if "commit" in run.manifest)
+    if many:
+        found.append(f"users, filters, wire, training and time are those of seed {config.seed}")
     return [*found, *(f"commit {commit}" for commit in commits)]
 
 

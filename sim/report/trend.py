@@ -11,6 +11,7 @@ from sim import statistics
 from sim.statistics import Floats, Resampling
 
 FEW_RATIOS = 8  # up to so many distinct ratios get means, more get a straight line
+LEAST_PER_RATIO = 2  # users per ratio, on average, that make a mean
 RESAMPLES = 1000
 GRID = 50
 
@@ -26,7 +27,7 @@ class Trend:
 
 
 def ratio_trend(ratios: Sequence[float], values: Sequence[float], resampling: Resampling) -> Trend:
-    """Means per ratio where there are few ratios, a least-squares line where there are many.
+    """Means per ratio where many users have few ratios, else a least-squares line.
 
     Args:
         ratios: Of each user, in their order.
@@ -37,7 +38,7 @@ def ratio_trend(ratios: Sequence[float], values: Sequence[float], resampling: Re
     few = Resampling(RESAMPLES, resampling.confidence, resampling.seed)
     weights = np.vstack([np.ones((1, len(x))), statistics.draw_weights(len(x), few)])
     grid = np.unique(x)
-    if grid.size <= FEW_RATIOS:
+    if grid.size == 1 or (grid.size <= FEW_RATIOS and x.size >= LEAST_PER_RATIO * grid.size):
         fitted = _weighted_means(x, y, weights, grid)
     else:
         grid = np.linspace(grid[0], grid[-1], GRID)

@@ -40,18 +40,24 @@ class Verdict:
         effects: One per declared contrast that the run has.
         users: Who scores better and worse, per contrast, and how many do by chance.
         privacy: What left the devices.
+        untested: Why no contrast was tested, where none was.
     """
 
     effects: tuple[str, ...]
     users: tuple[str, ...]
     privacy: str
+    untested: str
 
     @property
     def headline(self) -> str:
         """The first sentence, for the terminal."""
-        return self.effects[0] if self.effects else NO_CONTRAST
+        return self.effects[0] if self.effects else self.untested
 
 
+NO_ANSWERS = (
+    "Nothing was tested: no declared contrast (`contrasts`) has a query yet that both its methods "
+    "answered."
+)
 NO_CONTRAST = (
     "None of the declared contrasts has both its methods in this run (`contrasts`), so nothing was "
     "tested; the table shows scores."
@@ -74,7 +80,8 @@ def verdict(results: Results) -> Verdict:
             users.append(_helped(results, first, second, name))
     if users and (chance := _by_chance(results, pairs[0][1], name)):
         users.append(chance)
-    return Verdict(tuple(effects), tuple(users), _privacy(results.runs))
+    untested = NO_ANSWERS if pairs else NO_CONTRAST
+    return Verdict(tuple(effects), tuple(users), _privacy(results.runs), untested)
 
 
 def _effect(result: ArmResult, reference: str, name: str, found: Difference) -> str:
@@ -93,6 +100,9 @@ def _effect(result: ArmResult, reference: str, name: str, found: Difference) -> 
     judged = tone(name, found)
     if judged != "plain":
         return f"{head}{judged}. {numbers}, {plural(found.users, 'user')}."
+    if found.low > 0 or found.high < 0:
+        doubt = "its interval leaves out zero, but the test does not confirm it"
+        return f"{head}no difference shown: {doubt}. {numbers}, {plural(found.users, 'user')}."
     limit = found.minimum_detectable_effect
     power = "" if limit is None else f"; a true difference of {number(limit)} would be found"
     needed = found.required_sample_size
@@ -148,7 +158,7 @@ def _sign(gain: float) -> int:
 
 
 def _privacy(runs: tuple[Run, ...]) -> str:
-    run = runs[-1]
+    run = runs[0]  # as the tables and charts of users and messages
     sent = ledger_frame(run)
     up = sent[sent.direction == "up"]
     records = up[~up.redelivery.astype(bool)].groupby("user").records.max().sum()

@@ -4,7 +4,7 @@
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const byId = (id) => document.getElementById(id);
   const state = { box: null, groups: null, sort: "gain", up: false, all: false };
-  const MOST_ROWS = 200;
+  const MOST_ROWS = 200, LABELS = 240;
   const views = new Map();
 
   const make = (tag, text, attributes = {}) => {
@@ -24,7 +24,7 @@
     const words = { labelColor: text, titleColor: text };
     return {
       background: "transparent", font: "system-ui, sans-serif", view: { stroke: null },
-      axis: { ...words, gridColor: line, domainColor: line, tickColor: line, labelFontSize: 12, titleFontSize: 12, labelLimit: 220 },
+      axis: { ...words, labelFlush: false, gridColor: line, domainColor: line, tickColor: line, labelFontSize: 12, titleFontSize: 12, labelLimit: 220 },
       legend: { ...words, labelFontSize: 12, labelLimit: 220, orient: "bottom", symbolOpacity: 1 }, header: words, rule: { color: text },
     };
   };
@@ -32,7 +32,9 @@
   const fitted = (spec, width) => {
     const copy = JSON.parse(JSON.stringify(spec));
     const shrink = (part) => { if (part && typeof part.width === "number") part.width = Math.min(part.width, width - 110); };
-    shrink(copy); shrink(copy.spec);
+    if (typeof copy.width === "number" && width < copy.width + LABELS) Object.assign(copy, { width, autosize: { type: "fit-x", contains: "padding" } });
+    else if (copy.concat && width < copy.concat[0].width * 2) copy.columns = 1;
+    shrink(copy.spec); (copy.concat ?? []).forEach(shrink);
     return copy;
   };
   const draw = () => {
@@ -127,7 +129,8 @@
     return part;
   };
 
-  const sparkline = (losses) => {
+  const sparkline = (curve) => {
+    const losses = curve.filter((loss) => loss !== null);
     const [low, high] = [Math.min(...losses), Math.max(...losses)];
     const points = losses.map((loss, place) =>
       `${(place / Math.max(1, losses.length - 1)) * 118 + 1},${23 - ((loss - low) / (high - low || 1)) * 22}`);
@@ -156,7 +159,7 @@
       const losses = make("div");
       losses.append(make("h4", "Training loss"));
       for (const [arm, curve] of Object.entries(user.losses)) {
-        const line = make("p", `${arm}: ${curve[0]} → ${curve[curve.length - 1]} `);
+        const line = make("p", `${arm}: ${number(curve[0])} → ${number(curve[curve.length - 1])} `);
         line.append(sparkline(curve));
         losses.append(line);
       }
@@ -193,7 +196,7 @@
       label.append(box, ` ${group}`);
       byId("groups").append(label);
     }
-  } else byId("groups").remove();
+  } else { byId("groups").remove(); byId("by-group")?.remove(); }
   byId("clear").addEventListener("click", () => {
     state.groups = state.box = null;
     for (const box of document.querySelectorAll("#groups input")) box.checked = true;
@@ -247,7 +250,7 @@
     recount();
   };
   if (data.candidates) thresholds();
-  dark.addEventListener("change", draw);
+  dark.addEventListener("change", () => { state.box = null; draw(); fill(); });
   draw();
   fill();
 })();

@@ -7,6 +7,7 @@ template or travel as JSON and are shown as text. The charting code is vl-conver
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -18,7 +19,7 @@ import vl_convert
 from markupsafe import Markup
 
 from lamp import metrics
-from sim.report.charts import BRUSH, figures
+from sim.report.charts import BRUSH, Figure
 from sim.report.contrasts import primary_pairs
 from sim.report.frames import (
     answers_frame,
@@ -28,7 +29,6 @@ from sim.report.frames import (
     training_frame,
     users_frame,
 )
-from sim.report.layout import Layout
 from sim.report.pooling import Results
 from sim.report.run_records import Run
 from sim.report.tables import LOWER_IS_BETTER, Table, metric_title
@@ -38,6 +38,7 @@ FOLDER = Path(__file__).resolve().parent
 PAGE = "report.html"
 MOST_LOSSES = 40  # points of one user's loss curve
 MOST_CANDIDATES = 20_000  # whose scores travel in the page
+LONGEST = 1e6  # length ratio to an empty text, which is infinite
 MOST_TEXTS = 4000  # answers whose texts travel in the page
 
 
@@ -48,7 +49,7 @@ def render_page(
     facts: Sequence[str],
     warnings: Sequence[str],
     headline: Table,
-    layout: Layout | None,
+    drawn: Sequence[Figure],
     tables: Mapping[str, tuple[str, Table]],
 ) -> str:
     """Write the page of one run, or of several seeds of one setting.
@@ -59,10 +60,9 @@ def render_page(
         facts: What one must know to make the run again.
         warnings: What to beware of.
         headline: The table on the first screen.
-        layout: The table of the paper, where the run asks for one.
+        drawn: The charts.
         tables: Further tables by name, each with its title.
     """
-    drawn = figures(results, layout)
     return (
         _environment()
         .get_template("page.html")
@@ -101,9 +101,9 @@ def _data(results: Results) -> dict[str, Any]:
 
 
 def _candidates(run: Run) -> dict[str, Any] | None:
-    """Scores of the candidates and the thresholds in force, for the sliders."""
+    """Scores of the candidates and the thresholds, for the sliders; None where others decide."""
     frame = candidates_frame(run)
-    if frame.empty:
+    if frame.empty or run.config.filters.keep_share is not None:
         return None
     shown = frame.sample(min(len(frame), MOST_CANDIDATES), random_state=0)
     filters = run.config.filters
@@ -113,7 +113,7 @@ def _candidates(run: Run) -> dict[str, Any] | None:
         "of": len(frame),
         "thresholds": [least, filters.eps_tdf, filters.eps_min_len, filters.eps_max_len],
         "scores": [
-            [round(float(score), 3) for score in row]
+            [round(min(float(score), LONGEST), 5) for score in row]
             for row in shown[["consistency", "rouge_l", "length_ratio"]].dropna().values
         ],
     }
@@ -208,9 +208,18 @@ def _known(value: Any) -> Any:
     return int(number) if number.is_integer() else round(number, 4)
 
 
+def _finite(value: Any) -> Any:
+    """``value`` with null for every NaN and infinity, which JSON has no words for."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
+
+
 def _json(value: Any) -> Markup:
     """JSON that nothing in it can end: no ``<`` stands in a script of the page."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_known)
+    text = json.dumps(_finite(value), ensure_ascii=False, separators=(",", ":"), default=_known)
     for char in "<>&\u2028\u2029":
         text = text.replace(char, f"\\u{ord(char):04x}")
     return Markup(text)

@@ -60,7 +60,7 @@ def test_curves_have_bands_levels_and_dashes():
     assert (first["title"], second["title"]) == ("t", "second")
     marks = [layer["mark"]["type"] for layer in first["layer"]]
     assert marks == ["rule", "area", "line"]
-    scale = first["layer"][1]["encoding"]["strokeDash"]["scale"]
+    scale = first["layer"][2]["encoding"]["strokeDash"]["scale"]
     assert dict(zip(scale["domain"], scale["range"], strict=True)) == {
         "one": [6, 4], "device": [1, 0], "two": [6, 4],
     }  # fmt: skip
@@ -84,6 +84,28 @@ def test_trend_of_many_ratios_is_the_least_squares_line():
     assert found.middle[-1] == pytest.approx(start + slope)
     assert (found.low < found.middle).all()
     assert (found.middle < found.high).all()
+
+
+def test_trend_of_few_users_joins_no_dots():
+    found = ratio_trend([0.1, 0.4, 0.6, 1.0], [0.1, 0.9, 0.1, 0.9], DRAW)
+    assert len(found.ratios) > 4
+    assert np.ptp(np.diff(found.middle)) == pytest.approx(0)
+    assert list(ratio_trend([0.5], [0.1], DRAW).middle) == [0.1]
+
+
+def test_only_arms_that_filter_are_drawn_with_filters(make_run):
+    run = read_run(make_run(users=4, methods=("cdcda", "cdcda_unfiltered")))
+    (drawn,) = [figure for figure in figures(summarise([run])) if figure.name == "filters"]
+    assert {row["arm"] for row in next(iter(drawn.spec["datasets"].values()))} == {"cdcda"}
+
+
+def test_the_best_scores_are_all_named(make_run):
+    folder = make_run(users=4, methods=("device", "direct_ft"))
+    lines = (folder / "answers.jsonl").read_text().splitlines()
+    same = [line for line in lines if '"device"' in line]
+    twins = [line.replace('"device"', '"direct_ft"') for line in same]
+    (folder / "answers.jsonl").write_text("\n".join(same + twins) + "\n")
+    assert "that of device, direct_ft." in figures(summarise([read_run(folder)]))[0].alt
 
 
 def test_loss_curves_keep_their_ends(make_run):

@@ -16,6 +16,7 @@ from sim.report.page import page
 from sim.report.pooling import summarise
 from sim.report.report import PAGE, write_report
 from sim.report.run_records import read_run
+from sim.report.verdict import verdict
 from sim.results import load_run
 from storage import jsonlines
 
@@ -124,6 +125,40 @@ def test_the_scores_of_candidates_travel_with_the_thresholds(make_run):
     frame = load_run(folder).candidates
     assert frame.consistency.max() == 0.9
     assert list(frame.unreadable.dropna()) == ["no_input"]
+
+
+def test_numbers_that_json_has_no_words_for_are_null(make_run):
+    folder = make_run(users=2)
+    lines = list(jsonlines.read(folder / "adaptations.jsonl"))
+    (folder / "adaptations.jsonl").unlink()
+    broken = [{**line, "losses": [1.0, float("nan"), float("inf")]} for line in lines]
+    (folder / "adaptations.jsonl").write_text("".join(json.dumps(x) + "\n" for x in broken))
+    add_scores(folder)
+    with (folder / "filter_scores.jsonl").open("a") as file:
+        ratios = {f"length_ratio_{unit}": float("inf") for unit in ("characters", "words")}
+        near = {"entails": 1.0, "entailed": 1.0, "rouge_l": 0.0}
+        file.write(json.dumps({"user": "user-000", **near, **ratios}) + "\n")
+    write_report([folder])
+    text = (folder / PAGE).read_text(encoding="utf-8")
+    assert not re.search(r"[:,\[](NaN|-?Infinity)\b", text)
+    data = data_of(text)
+    assert data["users"][0]["losses"]["cdcda"] == [1.0, None, None]
+    assert max(row[2] for row in data["candidates"]["scores"]) == page.LONGEST
+
+
+def test_a_run_that_has_no_answers_yet_is_not_said_to_lack_methods(make_run):
+    folder = make_run(users=2)
+    (folder / "answers.jsonl").unlink()
+    write_report([folder])
+    text = (folder / PAGE).read_text(encoding="utf-8")
+    assert "Nothing was tested: no declared contrast" in text
+    assert "Nothing was tested: no declared contrast" in (folder / "report.md").read_text()
+
+
+def test_interval_and_test_that_disagree_say_so(make_run):
+    found = verdict(summarise([read_run(make_run(users=5))])).effects[0]
+    assert "its interval leaves out zero, but the test does not confirm it" in found
+    assert "would be found" not in found
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,8 @@ def printed(folder, width: int) -> str:
 
 def written(folder) -> str:
     """The report's text, without drawing."""
-    return report.render_report(summarise([read_run(folder)]), ())
+    results = summarise([read_run(folder)])
+    return report.render_report(results, report.report_tables(results), ())
 
 
 @pytest.mark.parametrize("task", ["lamp_1", "lamp_3", "lamp_5", "lamp_7"])
@@ -243,8 +244,9 @@ def test_report_is_made_again_without_training(make_run, monkeypatch, capsys):
     monkeypatch.chdir(folder.parents[1])
     assert report_command.main(["run=mine"]) == 0
     text = (folder / "report.md").read_text()
+    results = summarise([read_run(folder)])
     assert text == report.render_report(
-        summarise([read_run(folder)]), ("scores", "gains", "losses")
+        results, report.report_tables(results), ("scores", "gains", "losses")
     )
     assert "LaMP-4" in capsys.readouterr().out
 
