@@ -12,7 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO
 
-from conf.errors import RunError
+from conf.compose import from_json
+from conf.errors import CdcdaError, RunError
 from conf.schema import Config
 from storage.writing import writing
 
@@ -56,6 +57,34 @@ class RunFolder:
     def finished(self) -> Path:
         """Who failed; there once every user was tried in every arm."""
         return self.path / "finished.json"
+
+    def read_config(self) -> Config:
+        """The resolved configuration.
+
+        Raises:
+            RunError: If it was not written, or this version cannot read it.
+        """
+        if not self.config.is_file():
+            remedy = f"go on with it: python -m sim resume run={self.path}"
+            raise RunError(f"{self.path.name}: set-up of this run did not end; {remedy}")
+        return self._read(self.config)
+
+    def read_requested(self) -> Config:
+        """The resolved configuration, or what was asked for where set-up did not end.
+
+        Raises:
+            RunError: If this version cannot read it.
+        """
+        return self._read(self.config if self.config.is_file() else self.requested)
+
+    def _read(self, path: Path) -> Config:
+        try:
+            return from_json(path.read_text(encoding="utf-8"))
+        except CdcdaError as error:
+            raise RunError(
+                f"{self.path.name}/{path.name}: {error}; the file was changed by hand or the run "
+                "was made by another version"
+            ) from error
 
     @property
     def is_run(self) -> bool:
@@ -105,7 +134,8 @@ def find_run(run: str, runs: Path) -> RunFolder:
         if RunFolder(path).is_run:
             return RunFolder(path.resolve())
     raise RunError(
-        f"run={run}: no such run; expected a folder with config.json, or a name in {runs}"
+        f"run={run}: no such run; expected a folder with config.json, or a name in {runs} "
+        "(python -m sim runs lists them)"
     )
 
 

@@ -95,11 +95,14 @@ class Arm:
 
 
 def check_methods(config: Config) -> None:
-    """Refuse methods that the other settings exclude.
+    """Refuse methods that the other settings exclude, and contrasts of unknown methods.
 
     Raises:
         ConfigError: If a method is unknown, or excluded; the message says why.
     """
+    for contrast in config.contrasts:
+        for name in contrast.split(" - "):
+            find_method(name, "contrasts")
     for method in map(find_method, config.methods):
         deployed = config.engine.name == "deployment"
         for reason in _excluded(method, config.filters, config.privacy, deployed=deployed):

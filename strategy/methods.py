@@ -62,15 +62,15 @@ def known(name: str) -> str:
     return suggestion(name, METHODS)
 
 
-def find_method(name: str) -> Method:
-    """Look a method up.
+def find_method(name: str, key: str = "methods") -> Method:
+    """Look up a method that the configuration names under ``key``.
 
     Raises:
         ConfigError: If there is none of that name; the message names the nearest.
     """
     if name not in METHODS:
         raise ConfigError(
-            f"methods: unknown '{name}'. {known(name)}; one of your own needs "
+            f"{key}: unknown '{name}'. {known(name)}; one of your own needs "
             "plugins=[<file that registers it>]"
         )
     return METHODS[name]

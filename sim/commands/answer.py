@@ -10,7 +10,6 @@ from typing import get_args
 from clients import folder as device_folder
 from clients.folder import Device
 from clients.offline_query import BASE_ALONE, answer_with, newest_adapter
-from conf.compose import from_json
 from conf.errors import ConfigError, RunError
 from conf.names import one_of
 from conf.schema import AnswerRuntime, EvaluationConfig, GgufWeights
@@ -65,7 +64,7 @@ def answer(
         query: A whole prompt, or just the text.
         through: Runtime and weights; None takes the run's.
     """
-    config = from_json(run.config.read_text(encoding="utf-8"))
+    config = run.read_config()
     settings = settings_of(config)
     if through is not None:
         chosen = replace(settings.evaluation, runtime=through.runtime, weights=through.weights)
@@ -95,7 +94,7 @@ def _base_of(run: RunFolder, device: Device) -> Path:
 
 
 def _bases(run: RunFolder) -> Path:
-    config = from_json(run.config.read_text(encoding="utf-8"))
+    config = run.read_config()
     return bases_root(Path(config.paths.cache))
 
 

@@ -21,7 +21,6 @@ from clients import answering, base
 from clients import folder as device_folder
 from clients.export import Target, target_of
 from clients.folder import Device
-from conf.compose import from_json
 from conf.errors import RunError
 from lamp import tasks
 from models.chat import encode_prompt, stop_ids
@@ -112,7 +111,7 @@ def newest_run(runs: Path) -> RunFolder:
 def show(run: RunFolder, target: Target, console: Console) -> list[Row]:
     """Do all of it for the first users of ``run`` and print the table."""
     devices = _with_adapters(run)[:USERS]
-    config = from_json(run.config.read_text(encoding="utf-8"))
+    config = run.read_config()
     settings = _beside_transformers(settings_of(config))
     exported = [_exported(run, device, target) for device in devices]
     base_file = next(target.out.glob(f"base-*/{target.weights}.gguf"))

@@ -13,7 +13,7 @@ from typing import Any
 
 from clients import folder as device_folder
 from clients.folder import Device
-from conf.compose import compose, from_json
+from conf.compose import compose
 from conf.errors import RunError
 from lamp import tasks
 from protocol.settings import DeviceSettings, settings_of
@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
 
 def loss_gaps(run: RunFolder) -> Iterator[dict[str, Any]]:
     """Yield the losses of every stored adapter on its user's records and queries."""
-    config = from_json(run.config.read_text(encoding="utf-8"))
+    config = run.read_config()
     settings = settings_of(config)
     bases = bases_root(Path(config.paths.cache))
     for path in device_folder.device_folders(run.devices):

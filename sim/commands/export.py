@@ -12,7 +12,6 @@ from pathlib import Path
 from clients import folder as device_folder
 from clients.export import Target, export, target_of
 from clients.folder import Device
-from conf.compose import from_json
 from protocol.settings import settings_of
 from sim.commands.answer import adapter_of, find_device
 from sim.commands.cli_args import read_words, required
@@ -66,7 +65,7 @@ def export_users(
         RunError: If a device has no adapter.
         ConfigError: If it has none of that arm.
     """
-    settings = settings_of(from_json(run.config.read_text(encoding="utf-8")))
+    settings = settings_of(run.read_config())
     folders = []
     for device in devices:
         chosen, base_folder = adapter_of(run, device, arm)

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from conf.compose import compose, from_json
+from conf.compose import compose
 from sim.commands.cli_args import read_words, required
-from sim.folders import RunFolder, find_run
+from sim.folders import find_run
 from sim.run import lifecycle
 from sim.terminal import PlainConsole
 
@@ -32,9 +32,5 @@ def main(argv: Sequence[str]) -> int:
     values, _ = read_words("resume", argv, ("run", "runs"))
     runs = Path(values.get("runs") or compose(()).paths.runs)
     folder = find_run(required("resume", values, "run", "demo"), runs)
-    config = from_json(_asked(folder).read_text(encoding="utf-8"))
+    config = folder.read_requested()
     return lifecycle.go_on(config, folder, console)
-
-
-def _asked(folder: RunFolder) -> Path:
-    return folder.config if folder.config.is_file() else folder.requested

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from conf.compose import compose, from_json
+from conf.compose import compose
 from conf.errors import CdcdaError
 from conf.schema import Config
 from lamp import metrics, tasks
@@ -94,9 +94,8 @@ def _listed(folder: RunFolder, name: str, now: float) -> Listed:
 
 
 def _config(folder: RunFolder) -> Config | None:
-    path = folder.config if folder.config.is_file() else folder.requested
     try:
-        return from_json(path.read_text(encoding="utf-8"))
+        return folder.read_requested()
     except CdcdaError:
         return None  # of another version
 

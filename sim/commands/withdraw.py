@@ -12,7 +12,7 @@ from pathlib import Path
 
 from clients import folder as device_folder
 from clients.withdrawal import Withdrawal, withdraw
-from conf.compose import compose, from_json
+from conf.compose import compose
 from conf.errors import ConfigError, RunError
 from sim.commands.cli_args import read_words, required
 from sim.folders import RunFolder, find_run, locked
@@ -66,7 +66,7 @@ def withdraw_user(folder: RunFolder, user: str, ratio: float) -> tuple[Withdrawa
 
 def _forget(folder: RunFolder, withdrawal: Withdrawal) -> int:
     """The cloud's part; the tombstone comes last, when nothing is left to delete."""
-    config = from_json(folder.config.read_text(encoding="utf-8"))
+    config = folder.read_config()
     records = withdrawal.hashes
     cache = Cache(Path(config.paths.cache) / "augmentation.sqlite")
     deleted = cache.release(withdrawal.user_id, records)

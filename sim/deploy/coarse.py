@@ -15,7 +15,7 @@ from typing import Any
 from clients import folder as device_folder
 from clients import policy as policy_file
 from clients.policy import Bounds, Budget
-from conf.compose import from_json, to_json
+from conf.compose import to_json
 from conf.schema import Config
 from sim.deploy.compare import Check
 from sim.folders import RunFolder
@@ -42,7 +42,7 @@ def make_coarse(devices: Iterable[Path]) -> None:
 
 def coarse_run(deployed: RunFolder, users: int, arm: str) -> RunFolder:
     """A second run of the server's, of one arm, with the devices that are left."""
-    config: Config = from_json(deployed.config.read_text(encoding="utf-8"))
+    config: Config = deployed.read_config()
     method, _, ratio = arm.partition("@")
     changed = replace(config, users=users, methods=(method,), ratios=(float(ratio),), name=NAME)
     folder = RunFolder(deployed.path.with_name(NAME))

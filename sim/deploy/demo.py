@@ -26,7 +26,7 @@ from rich.console import Console
 from clients import folder as device_folder
 from clients import policy as policy_file
 from clients import private_socket
-from conf.compose import from_json, to_json
+from conf.compose import to_json
 from conf.errors import RunError
 from conf.schema import Config, EngineConfig
 from sim import exit_status
@@ -233,7 +233,7 @@ def _write_config(
     bound: Mapping[int, str],
 ) -> None:
     """The simulation's configuration, with another engine and the server's own folders."""
-    config: Config = from_json(simulated.config.read_text(encoding="utf-8"))
+    config: Config = simulated.read_config()
     server = deployed.path.parent.parent
     nodes = server / "nodes.csv"
     rows = "".join(f"{node},{user}\n" for node, user in sorted(bound.items()))

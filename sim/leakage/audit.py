@@ -24,7 +24,6 @@ from typing import Any
 from clients import folder as device_folder
 from clients import outbound
 from clients.folder import Device
-from conf.compose import from_json
 from conf.schema import Config
 from lamp import tasks
 from lamp.records import Pair
@@ -71,7 +70,7 @@ class Audited:
 
 def audit(folder: RunFolder, progress: Progress) -> Path:
     """Attack every adapter and the cloud's texts; write leakage.jsonl and return its path."""
-    config = from_json(folder.config.read_text(encoding="utf-8"))
+    config = folder.read_config()
     task = tasks.task(config.task)
     devices = [device_folder.read(path) for path in device_folder.device_folders(folder.devices)]
     users = [_audited(device, devices, task, config) for device in devices]

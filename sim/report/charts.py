@@ -139,6 +139,7 @@ def gains_figure(results: Results) -> Figure | None:
                 "ratio:Q",
                 title="share of the history that the user lets go",
                 scale=alt.Scale(domain=[0, 1]),
+                axis=alt.Axis(tickCount=10),
             ),
             y=alt.Y("gain:Q", title=f"{metric_title(name)}, {first} better than {second} by"),
             color=alt.condition(brush, alt.Color("group:N", title=GROUP), alt.value("#999")),

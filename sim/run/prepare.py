@@ -14,7 +14,7 @@ from typing import Any
 from clients import folder as device_folder
 from clients.folder import Device
 from conf.checks import WORLD
-from conf.compose import compose, from_json, to_json
+from conf.compose import compose, to_json
 from conf.errors import RunError
 from conf.schema import Config
 from lamp import dataset, eda, world
@@ -175,7 +175,7 @@ def server_inputs(folder: RunFolder) -> ServerInputs:
         RunError: If the run was not set up.
     """
     try:
-        config = from_json(folder.config.read_text(encoding="utf-8"))
+        config = folder.read_config()
         server = json.loads(folder.server.read_text(encoding="utf-8"))
     except OSError as error:
         raise RunError(f"{folder.path.name}: {error.strerror}; the run was not set up") from error

@@ -9,6 +9,7 @@ from sim.report.contrasts import holm, primary_pairs
 from sim.report.pooling import summarise
 from sim.report.run_records import ArmName, read_run
 from sim.report.score_tables import differences_table, power_notes
+from strategy.arms import check_methods
 
 
 def test_holm_is_the_step_down_procedure():
@@ -58,3 +59,8 @@ def test_primary_contrasts_are_adjusted_and_the_rest_is_exploratory(make_run):
 def test_a_contrast_names_two_methods(said):
     with pytest.raises(ConfigError, match="expected 'method - method'"):
         compose([f"contrasts=['{said}']"])
+
+
+def test_a_contrast_of_an_unknown_method_is_refused_before_the_run():
+    with pytest.raises(ConfigError, match=r"contrasts: unknown 'cdcd'.*cdcda"):
+        check_methods(compose(['contrasts=["cdcd - direct_ft"]']))
