@@ -100,7 +100,7 @@ def line_of_rows(window: int | None):
 @pytest.mark.parametrize("small", [True, False])
 def test_attention_and_its_gradient_equal_those_of_the_rows(window, small, monkeypatch):
     if not small:
-        monkeypatch.setattr("models.multi_lora.packing._SMALL", 0)
+        monkeypatch.setattr("models.multi_lora.packing.WRITTEN_WIDTH", 0)
     states, out, expected = line_of_rows(window)
     torch.testing.assert_close(out, expected)
     weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
