@@ -83,7 +83,8 @@ class Oracle:
         if arm.method.adapts:
             log.phase(arm.name, "adapt", trained - started, users=len(users))
         for reply in replies:
-            log.answered(reply.user_id, reply, ORACLE)
+            if not log.has_answered(arm.name, reply.user_id, ORACLE):  # before a crash
+                log.answered(reply.user_id, reply, ORACLE)
         log.phase(arm.name, "answer", time.perf_counter() - trained, users=len(users))
 
     def _model(

@@ -201,6 +201,18 @@ def test_a_half_written_last_line_and_a_users_missing_lines_are_done_again(make,
     assert without_times(rows(made, "answers")) == without_times(rows(undisturbed, "answers"))
 
 
+def test_an_oracle_that_was_killed_while_it_noted_answers_notes_the_others_alone(make):
+    inputs, made = make("oracle")
+    inputs = replace(inputs, config=replace(inputs.config, methods=("unified",)))
+    simulate(inputs, made)
+    answers = made.path / "answers.jsonl"
+    whole = answers.read_bytes().splitlines(keepends=True)
+    answers.write_bytes(b"".join(whole[:-1]))
+    simulate(inputs, made)
+    assert answers.read_bytes().splitlines(keepends=True)[:-1] == whole[:-1]
+    assert [row["user"] for row in rows(made, "answers")] == list(USERS)
+
+
 def test_answers_count_as_done_only_when_every_query_is_there(tmp_path):
     from strategy.run_log import RunLog
 
