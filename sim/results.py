@@ -12,10 +12,11 @@ for, and the run folder is only read.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -29,6 +30,9 @@ from sim.report.run_records import Run, read_run
 
 __all__ = ["RunFrames", "compare", "load_run", "scores"]
 
+_ENDS = ("value", "low", "high")
+_TESTED = ("p", "adjusted_p", "minimum_detectable_effect", "required_sample_size")
+
 
 class RunFrames:
     """One run; each property is a frame, made at its first use.
@@ -40,6 +44,10 @@ class RunFrames:
     def __init__(self, run: Run) -> None:
         """Wrap what :func:`sim.report.run_records.read_run` read."""
         self.run = run
+
+    def __repr__(self) -> str:
+        """Tell which run it is."""
+        return f"RunFrames({self.run.folder.name}, {self.run.task.name}, {', '.join(self.arms)})"
 
     @cached_property
     def answers(self) -> pd.DataFrame:
@@ -105,7 +113,7 @@ def load_run(path: str | Path) -> RunFrames:
     return RunFrames(read_run(folder))
 
 
-def scores(runs: Sequence[RunFrames]) -> pd.DataFrame:
+def scores(runs: RunFrames | Sequence[RunFrames]) -> pd.DataFrame:
     """Every arm's pooled metrics with intervals over users; several runs are seeds of one setting.
 
     Returns:
@@ -114,7 +122,7 @@ def scores(runs: Sequence[RunFrames]) -> pd.DataFrame:
     Raises:
         RunError: If the runs differ in more than their seeds.
     """
-    pooled = summarise([each.run for each in runs])
+    pooled = summarise(_records(runs))
     rows = [
         {
             "arm": result.arm.name,
@@ -129,32 +137,45 @@ def scores(runs: Sequence[RunFrames]) -> pd.DataFrame:
         for result in pooled.arms
         for metric, found in result.metrics.items()
     ]
-    return pd.DataFrame(rows)
+    return _frame(rows, ("arm", "metric", *_ENDS, "std", "users", "queries"))
 
 
-def compare(runs: Sequence[RunFrames], a: str, b: str) -> pd.DataFrame:
+def compare(runs: RunFrames | Sequence[RunFrames], a: str, b: str) -> pd.DataFrame:
     """Arm ``a`` minus arm ``b``, users paired, over the queries that both answered.
 
     Args:
-        runs: One run, or one per seed of the same setting.
+        runs: A run, or one per seed of the same setting.
         a: Name of an arm.
         b: Name of another.
 
     Returns:
         Columns metric, value, low, high (bootstrap over users), p (users' scores swapped),
-        minimum_detectable_effect and required_sample_size (at 80 % power), users, queries.
+        adjusted_p (Holm's, of a declared contrast's headline metric), minimum_detectable_effect
+        and required_sample_size (at 80 % power), users, queries.
 
     Raises:
-        ConfigError: If an arm is unknown, or the two have no query in common.
+        ConfigError: If an arm is unknown, both are the same, or no query is common to them.
         RunError: If the runs differ in more than their seeds.
     """
-    pooled = summarise([each.run for each in runs])
+    pooled = summarise(_records(runs))
     known = [result.arm.name for result in pooled.arms]
     for name in (a, b):
         if name not in known:
             raise ConfigError(f"{name}: no such arm. {suggestion(name, known)}")
+    if a == b:
+        raise ConfigError(f"{a}: expected two different arms")
     (first,) = (result for result in pooled.arms if result.arm.name == a)
     if not (differences := first.differences.get(b)):
         raise ConfigError(f"{a} and {b}: no user has a query that both arms answered")
     rows = [{"metric": metric, **asdict(found)} for metric, found in differences.items()]
-    return pd.DataFrame(rows).drop(columns="per_seed")
+    return _frame(rows, ("metric", *_ENDS, *_TESTED, "users", "queries"))
+
+
+def _records(runs: RunFrames | Sequence[RunFrames]) -> list[Run]:
+    return [each.run for each in ([runs] if isinstance(runs, RunFrames) else runs)]
+
+
+def _frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
+    """A frame with these columns, be there rows or not; what is undefined is NaN."""
+    numbers = dict.fromkeys({*_ENDS, *_TESTED, "std"} & {*columns}, "float64")
+    return pd.DataFrame(rows, columns=[*columns]).astype(numbers)

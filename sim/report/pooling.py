@@ -123,18 +123,18 @@ def check_same_setting(runs: Sequence[Run]) -> None:
         raise RunError("runs: expected at least one run folder, got none")
     seen: dict[int, str] = {}
     for run in runs:
-        if run.config.seed in seen:
-            raise RunError(
-                f"runs: '{run.folder.name}' and '{seen[run.config.seed]}' are one setting and both "
-                f"have seed {run.config.seed}; give each seed once"
-            )
-        seen[run.config.seed] = run.folder.name
         if keys := differing_keys(runs[0], run):
             raise RunError(
                 f"runs: expected the same setting under several seeds, but "
                 f"'{runs[0].folder.name}' and '{run.folder.name}' differ in {', '.join(keys)}; "
                 "report them one by one"
             )
+        if run.config.seed in seen:
+            raise RunError(
+                f"runs: '{run.folder.name}' and '{seen[run.config.seed]}' are one setting and both "
+                f"have seed {run.config.seed}; give each seed once"
+            )
+        seen[run.config.seed] = run.folder.name
 
 
 def setting(run: Run) -> dict[str, Any]:

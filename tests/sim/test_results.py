@@ -74,3 +74,25 @@ def test_what_cannot_be_compared_is_refused(run, tmp_path):
 def test_nothing_is_read_twice(run, monkeypatch):
     assert run.users is run.users
     assert read_run(run.run.folder).registry == run.run.registry
+
+
+def test_a_run_without_answers_has_frames_with_columns(make_run):
+    folder = make_run(users=2)
+    (folder / "answers.jsonl").unlink()
+    assert list(scores(load_run(folder)).arm) == []
+
+
+def test_one_run_needs_no_list_and_one_user_gives_numbers_alone(make_run):
+    run = load_run(make_run(users=1))
+    found = compare(run, "cdcda", "direct_ft")
+    assert found.low.isna().all()
+    assert found[["low", "p", "adjusted_p", "required_sample_size"]].dtypes.eq("float64").all()
+    assert repr(run).startswith("RunFrames(a-run, lamp_4, device")
+
+
+def test_wrong_pairs_of_arms_and_runs_are_named(make_run):
+    run = load_run(make_run(users=2))
+    with pytest.raises(ConfigError, match="expected two different arms"):
+        compare(run, "cdcda", "cdcda")
+    with pytest.raises(RunError, match="differ in task"):
+        scores([run, load_run(make_run("b", task="lamp_2", users=2))])
