@@ -250,6 +250,11 @@
     recount();
   };
   if (data.candidates) thresholds();
+  addEventListener("beforeprint", () => { // paper opens nothing
+    for (const table of document.querySelectorAll("#tables details")) table.open = true;
+    state.all = true;
+    fill();
+  });
   dark.addEventListener("change", () => { state.box = null; draw(); fill(); });
   draw();
   fill();

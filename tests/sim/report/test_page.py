@@ -220,6 +220,10 @@ def test_a_browser_draws_selects_sorts_and_finds_nothing_inaccessible(make_run, 
             if each["impact"] in ("serious", "critical")
         ]
         assert serious == []
+        view.evaluate("dispatchEvent(new Event('beforeprint'))")
+        view.emulate_media(media="print")
+        assert view.locator("#user-table tbody button").first.is_visible(), "names are printed"
+        assert view.locator("#tables table").last.is_visible(), "closed tables are printed"
         view.close()
     assert errors == []
     assert all(url.startswith(("file:", "data:", "blob:")) for url in requested)
