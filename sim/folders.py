@@ -81,10 +81,10 @@ class RunFolder:
         try:
             return from_json(path.read_text(encoding="utf-8"))
         except CdcdaError as error:
-            raise RunError(
-                f"{self.path.name}/{path.name}: {error}; the file was changed by hand or the run "
-                "was made by another version"
-            ) from error
+            reason = "the file was changed by hand or the run was made by another version"
+            if str(error).startswith("plugins: "):
+                reason = f"put it there again, or correct plugins in {path}"
+            raise RunError(f"{self.path.name}/{path.name}: {error}; {reason}") from error
 
     @property
     def is_run(self) -> bool:

@@ -42,3 +42,11 @@ def test_what_was_asked_for_stands_in_until_set_up_ends(make_run):
 def test_an_unknown_run_tells_where_they_are_listed(tmp_path):
     with pytest.raises(RunError, match=r"no such run.*sim runs lists them"):
         find_run("nowhere", tmp_path)
+
+
+def test_a_plugin_that_moved_is_asked_for(make_run):
+    folder = make_run(users=2)
+    tree = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**tree, "plugins": ["/nowhere/my.py"]}))
+    with pytest.raises(RunError, match=r"/nowhere/my\.py: no such file.*correct plugins in"):
+        RunFolder(folder).read_config()
