@@ -280,7 +280,9 @@ def show(results: Results, console: Console) -> None:
         _print_scores(results, console)
     else:
         _print_layout(layout, console)
-    console.print(Text.assemble(("Verdict  ", "bold"), verdict(results).headline))
+    judged = verdict(results)
+    for sentence in judged.effects or (judged.headline,):
+        console.print(Text.assemble(("Verdict  ", "bold"), sentence))
     for line in _kept_lines(run):
         console.print(line)
     if run.augmentations:
