@@ -139,6 +139,18 @@ def find_run(run: str, runs: Path) -> RunFolder:
     )
 
 
+def newest_run(runs: Path) -> Path:
+    """The run below ``runs`` that was begun last, those of sweeps too.
+
+    Raises:
+        RunError: If there is none.
+    """
+    begun = [path.parent for path in (*runs.glob("*/config.json"), *runs.glob("*/*/config.json"))]
+    if not begun:
+        raise RunError(f"no run in {runs}; make one: python -m sim")
+    return max(begun, key=lambda path: (path / "config.json").stat().st_mtime_ns)
+
+
 @dataclass(frozen=True, slots=True)
 class Sweep:
     """Several runs that one command line started: ``runs/<sweep>/<run>``."""

@@ -2,7 +2,7 @@
 
     from sim.results import compare, load_run
 
-    run = load_run("runs/demo")
+    run = load_run()  # the newest one; or a folder, or a name below runs/
     run.users.groupby("arm")["rouge1"].mean()
     compare([run], "cdcda", "direct_ft")
 
@@ -23,7 +23,7 @@ import pandas as pd
 from conf.compose import compose
 from conf.errors import ConfigError
 from conf.names import suggestion
-from sim.folders import find_run
+from sim.folders import find_run, newest_run
 from sim.report import frames
 from sim.report.pooling import summarise
 from sim.report.run_records import Run, read_run
@@ -100,17 +100,17 @@ class RunFrames:
         return tuple(arm.name for arm in self.run.arms)
 
 
-def load_run(path: str | Path) -> RunFrames:
+def load_run(path: str | Path | None = None) -> RunFrames:
     """Read a run.
 
     Args:
-        path: Its folder, or its name below ``paths.runs``.
+        path: Its folder, or its name below ``paths.runs``; None takes the newest one there.
 
     Raises:
         RunError: If there is no such run, or a file in it was damaged.
     """
-    folder = find_run(str(path), Path(compose(()).paths.runs).expanduser()).path
-    return RunFrames(read_run(folder))
+    runs = Path(compose(()).paths.runs).expanduser()
+    return RunFrames(read_run(newest_run(runs) if path is None else find_run(str(path), runs).path))
 
 
 def scores(runs: RunFrames | Sequence[RunFrames]) -> pd.DataFrame:

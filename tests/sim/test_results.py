@@ -1,5 +1,7 @@
 """``sim.results``: frames with documented columns, equal to the files that they come from."""
 
+import os
+
 import pandas as pd
 import pytest
 
@@ -96,3 +98,13 @@ def test_wrong_pairs_of_arms_and_runs_are_named(make_run):
         compare(run, "cdcda", "cdcda")
     with pytest.raises(RunError, match="differ in task"):
         scores([run, load_run(make_run("b", task="lamp_2", users=2))])
+
+
+def test_without_a_name_the_newest_run_is_meant(make_run, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunError, match=r"no run in .*make one"):
+        load_run()
+    older, newer = make_run("b", users=1), make_run("sweep/a", users=1)
+    for seconds, folder in enumerate((older, newer), start=1):
+        os.utime(folder / "config.json", (seconds, seconds))
+    assert load_run().run.folder.name == newer.name
