@@ -53,6 +53,7 @@ def check(sheets: list[measure.Sheet]) -> None:
     assert all(float(row[1]) > 0 for row in decoding.rows)
 
 
+@pytest.mark.slow
 def test_every_part_runs_on_a_cpu(monkeypatch):
     monkeypatch.setitem(sys.modules, "unsloth", None)
     check(list(gpu_adaptation.run((TINY, TINY_LARGE), "cpu", TINY_LOAD)))

@@ -24,6 +24,8 @@ QWEN_HALF = Shape(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc")
+@pytest.mark.slow
+@pytest.mark.long
 def test_planned_bytes_are_within_a_fifth_of_measured_peaks():
     freed_at_once = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
     done = subprocess.run(

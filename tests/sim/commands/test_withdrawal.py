@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -180,3 +182,14 @@ def test_the_weights_of_a_stale_adapter_are_deleted(run):
     (stored / "adapter_model.safetensors").write_bytes(b"weights")
     withdraw(device(run).folder, 0.3)
     assert not (stored / "adapter_model.safetensors").exists()
+
+
+def test_loading_adapters_says_nothing_of_kernels_that_are_not_there():
+    done = subprocess.run(
+        [sys.executable, "-c", "import clients.adapters"],
+        cwd=Path(__file__).resolve().parents[3],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == ("", "")
