@@ -149,12 +149,6 @@ def _headline(results: Results) -> Table:
     return table
 
 
-def print_report(folders: Sequence[Path], console: Console) -> None:
-    """Print each run's table, what to beware of, and where everything lies."""
-    for folder in folders:
-        show(summarise([read_run(folder)]), console)
-
-
 def report_tables(results: Results) -> Tables:
     """Every table of a run's report by its name; None where there is nothing to show."""
     run = results.runs[0]

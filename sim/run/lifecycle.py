@@ -108,10 +108,10 @@ def _work(config: Config, data: LampData | None, folder: RunFolder, console: Con
 
 
 def _report(folder: RunFolder, console: Console) -> int:
-    from sim.report.report import print_report, write_report
+    from sim.report.report import show, write_report
 
-    write_report([folder.path])
-    print_report([folder.path], console)
+    for results in write_report([folder.path]):
+        show(results, console)
     failed, status = sorted(failed_users(folder)), status_of(folder)
     if failed:
         named = ", ".join(failed[:SHOWN_USERS]) + (" ..." if len(failed) > SHOWN_USERS else "")

@@ -25,7 +25,8 @@ from storage import jsonlines
 
 def printed(folder, width: int) -> str:
     out = io.StringIO()
-    report.print_report([folder], Console(file=out, width=width, force_terminal=False))
+    console = Console(file=out, width=width, force_terminal=False)
+    report.show(summarise([read_run(folder)]), console)
     return out.getvalue()
 
 
