@@ -12,7 +12,7 @@ test unit: export OMP_NUM_THREADS ?= 1
 test unit: export TORCHDYNAMO_DISABLE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install pretrained demo demo-real demo-device deploy-demo test quality long chaos crash llamacpp check unit fmt lint types imports bench bench-scale bench-deps clean
+.PHONY: help install pretrained demo demo-real demo-device deploy-demo test quality long chaos crash llamacpp check unit fmt lint types imports bench bench-scale bench-deps results clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -91,6 +91,10 @@ imports: $(STAMP) ## Import directions between the folders
 
 bench: $(STAMP) ## Measure against how others do it; appends to benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks
+
+# What a group runs: benchmarks/results.yaml; groups of pretrained models take their files in WORDS.
+results: $(STAMP) ## One group of docs/results (GROUP=table3), resumable; GROUP= lists them
+	$(BIN)/python -m benchmarks.results $(GROUP) $(WORDS)
 
 SIZES ?= 20 100 300 1000
 bench-scale: $(STAMP) ## Simulate 20 to 1,000 users (SIZES="20 40" for fewer); appends there too

@@ -31,8 +31,9 @@ from storage import atomic
 from strategy.methods import METHODS
 
 FEWEST_RATIOS = 3  # of a curve whose trend is told
-# what may differ between the seeds of one setting; paths and resources do not touch results
-FREE_KEYS = ("seed", "name", "paths", "resources", "trackers", "sweep", "layout")
+# what may differ between the seeds of one setting: paths and resources do not touch results, and an
+# arm that only some seeds have is pooled over these
+FREE_KEYS = ("seed", "name", "paths", "resources", "trackers", "sweep", "layout", "methods")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from benchmarks import results
 from conf.errors import RunError
 from sim.commands import report as report_command
 from storage import jsonlines
@@ -45,3 +46,16 @@ def test_tasks_and_seeds_make_one_document(make_run, tmp_path):
 def test_no_run_is_refused(tmp_path):
     with pytest.raises(RunError, match="expected at least one run folder"):
         report_command.main(["runs=[]", f"out={tmp_path / 'x.md'}"])
+
+
+def test_finished_runs_of_a_group_are_only_reported(make_run, tmp_path, monkeypatch):
+    folder = make_run(users=3)
+    monkeypatch.chdir(tmp_path)
+    (folder / "finished.json").write_text("{}", encoding="utf-8")
+    group = results.Group("again", "", ((),))
+    (tmp_path / "runs").mkdir(exist_ok=True)
+    (tmp_path / "runs" / "again-0").symlink_to(folder)
+    monkeypatch.setattr(results, "read_groups", lambda _path: {"again": group})
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
+    assert results.main(["again"]) == 0
+    assert "cdcda" in (tmp_path / "results" / "again" / "report.md").read_text(encoding="utf-8")

@@ -152,6 +152,17 @@ def test_runs_of_other_settings_are_no_repetitions(make_run):
         summarise([first, second])
 
 
+def test_an_arm_of_some_seeds_is_pooled_over_these(make_run):
+    first = read_run(make_run("both", users=3, seed=0, methods=("device", "direct_ft", "cdcda")))
+    second = read_run(make_run("one", users=3, seed=1, methods=("direct_ft", "cdcda")))
+    pooled = summarise([first, second])
+    alone = summarise([first]).arm("device").metrics["rouge1"]
+    assert pooled.arm("device").metrics["rouge1"].value == alone.value
+    assert len(pooled.arm("cdcda").metrics["rouge1"].per_seed) == 2
+    against = pooled.arm("cdcda").differences
+    assert (against["direct_ft"]["rouge1"].queries, against["device"]["rouge1"].queries) == (60, 30)
+
+
 def test_a_seed_counts_once(make_run):
     run = read_run(make_run("first", users=2))
     with pytest.raises(RunError, match="seed 0; give each seed once"):

@@ -1,0 +1,125 @@
+"""One group of tables of docs/results: run what is missing, then write the group's report.
+
+    python -m benchmarks.results table3
+    python -m benchmarks.results headlines data=<folder> cloud=<gguf> device=<gguf> nli=<folder>
+
+What each group runs stands in results.yaml. A run that is finished is not run again and one that
+was ended goes on where it was, so the same line can be given until the group is complete. Runs lie
+below ``paths.runs``; the report, its tables and pictures in docs/results/<group>.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from conf.compose import compose
+from conf.errors import ConfigError
+from conf.names import suggestion
+from sim.folders import ROOT, RunFolder
+from sim.report.report import REPORT, write_combined
+from sim.terminal import PlainConsole
+
+GROUPS = Path(__file__).with_suffix(".yaml")
+RESULTS = ROOT / "docs" / "results"
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Runs that make one report.
+
+    Attributes:
+        name: Its folder below docs/results.
+        about: What it shows.
+        runs: The words of each run, with slots such as ``{data}``.
+    """
+
+    name: str
+    about: str
+    runs: tuple[tuple[str, ...], ...]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Bring one group to its end.
+
+    Returns:
+        0, or the exit status of the run that failed.
+    """
+    groups = read_groups(GROUPS)
+    names = [word for word in argv if "=" not in word]
+    if len(names) != 1 or names[0] not in groups:
+        for group in groups.values():
+            print(f"{group.name:14} {group.about}")
+        hint = f" {suggestion(names[0], groups)}" if names else ""
+        print(f"error: expected one group, got {' '.join(names) or 'none'}.{hint}", file=sys.stderr)
+        return 2
+    group = groups[names[0]]
+    given = dict(word.split("=", 1) for word in argv if "=" in word)
+    folders = []
+    for number, words in enumerate(filled(group, given)):
+        folder = RunFolder(Path(compose(()).paths.runs).expanduser() / f"{group.name}-{number}")
+        if status := _run(folder, words):
+            return status
+        folders.append(folder.path)
+    write_combined(folders, RESULTS / group.name / REPORT, PlainConsole())
+    return 0
+
+
+def read_groups(path: Path) -> dict[str, Group]:
+    """Read the groups, by name."""
+    entries = yaml.safe_load(path.read_text(encoding="utf-8"))["groups"]
+    return {
+        name: Group(
+            name,
+            entry["about"],
+            tuple((*_flat(entry["words"]), *own) for own in entry["runs"]),
+        )
+        for name, entry in entries.items()
+    }
+
+
+def filled(group: Group, given: Mapping[str, str]) -> list[list[str]]:
+    """Put what the command line gives into the slots of a group's runs.
+
+    Raises:
+        ConfigError: If a slot is not given, or what is given has no slot.
+    """
+    slots = {word[word.index("{") + 1 : -1] for run in group.runs for word in run if "={" in word}
+    if slots != set(given):
+        asked = " ".join(f"{slot}=<path>" for slot in sorted(slots)) or "no further word"
+        got = ", ".join(sorted(given)) or "none"
+        raise ConfigError(f"{group.name}: expected {asked}, got {got}")
+    ends = {f"={{{slot}}}": f"={value}" for slot, value in given.items()}
+    return [[_ended(word, ends) for word in run] for run in group.runs]
+
+
+def _flat(words: Iterable[str | list[str]]) -> list[str]:
+    """YAML puts an alias into a list as a list."""
+    return [one for word in words for one in (word if isinstance(word, list) else [word])]
+
+
+def _ended(word: str, ends: Mapping[str, str]) -> str:
+    for slot, value in ends.items():
+        if word.endswith(slot):
+            return word.removesuffix(slot) + value
+    return word
+
+
+def _run(folder: RunFolder, words: Sequence[str]) -> int:
+    if folder.finished.is_file():
+        return 0
+    place = [f"name={folder.path.name}", f"paths.runs={folder.path.parent}"]
+    begun = ["resume", f"run={folder.path}"] if folder.is_run else [*words, *place]
+    return subprocess.run([sys.executable, "-m", "sim", *begun], check=False).returncode
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except ConfigError as error:
+        sys.exit(f"error: {error}")
