@@ -62,7 +62,7 @@ class Place:
     def cohort_folders(self, settings: DeviceSettings) -> tuple[Path, ...]:
         """The folders of the devices that this one works with: every so many-th of all.
 
-        Flower asks nodes in their order, whatever the server's. Neighbours must be of different
+        The server asks users in the order of these folders. Neighbours must be of different
         cohorts, else the second process waits for the first to work for both.
         """
         size = settings.qlora.cohort

@@ -28,6 +28,7 @@ from protocol.messages import DEVICE_TO_SERVER, PROTOCOL_VERSION, HelloReply, He
 from strategy.ledger import DOWN, UP, Ledger
 
 POLL_S = 0.05
+POLLED = 100  # a look at so many open messages is worth a pause of POLL_S
 RESTART_S = 2.0  # what Ray needs to bring a dead actor back
 RESTARTS = 60  # how often it is looked whether an actor is back
 GONE = "the node is gone"
@@ -201,7 +202,7 @@ class AccountedGrid(Grid):
                 bad += [_Bad(outgoing, LATE) for outgoing in waiting.values()]
                 break
             if waiting:
-                time.sleep(POLL_S)
+                time.sleep(_pause_s(len(waiting)))
         for each in bad:
             each.outgoing.was_lost |= each.died
         return good, bad
@@ -381,6 +382,14 @@ def _unreadable(reply: Message, outgoing: _Outgoing, user: str | None) -> str:
     if getattr(body, "arm", outgoing.arm) != outgoing.arm:
         return f"{kind}: the reply names another arm"
     return ""
+
+
+def _pause_s(waiting: int) -> float:
+    """Seconds until the next look: Flower goes through all open messages at each.
+
+    The pause grows with their number, so looking takes the same share of the time at any number.
+    """
+    return POLL_S * max(1.0, waiting / POLLED)
 
 
 def _reason(error: Error) -> str:

@@ -184,7 +184,7 @@ def _run_ray(
 
 
 def _keep_devices_at_work(workers: int) -> None:
-    """Hand messages to living actors only, and let every actor work.
+    """Hand each message to a living actor, without a search, and let every actor work.
 
     Flower starts as many threads as this host's cores suggest, at most 32. A thread waits for one
     actor's reply, so it costs nothing.
@@ -193,8 +193,10 @@ def _keep_devices_at_work(workers: int) -> None:
     from flwr.server.superlink.fleet.vce.backend import raybackend
 
     from sim.run.device_pool import LivingPool
+    from sim.run.hand_over import hand_over
 
     vars(raybackend)["BasicActorPool"] = LivingPool
+    vars(vce_api)["add_messages_to_queue"] = hand_over
     capped = min(32, (os.cpu_count() or 1) + 4)
     if workers > capped:
         vars(vce_api)["ThreadPoolExecutor"] = partial(ThreadPoolExecutor, max_workers=workers)
