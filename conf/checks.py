@@ -153,6 +153,7 @@ def _portion(config: Config) -> Iterator[str]:
     taken = {
         "split=holdout": config.split == "holdout",
         "max_records": config.max_records is not None,
+        "target_records": config.target_records is not None,
         "max_queries": config.max_queries is not None,
     }
     for key in (key for key, is_given in taken.items() if is_given):

@@ -88,8 +88,9 @@ def _unread_split(config: Config, path: str) -> str | None:
     held_out = config.split == "holdout"
     if path == "holdout" and not held_out:
         return f"while split is {config.split}; add split=holdout"
-    if path == "split_seed" and not held_out and config.max_records is None:
-        return "while all records are used; add split=holdout or max_records"
+    limits = (config.max_records, config.target_records)
+    if path == "split_seed" and not held_out and limits == (None, None):
+        return "while all records are used; add split=holdout, max_records or target_records"
     return None
 
 

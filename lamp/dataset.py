@@ -74,6 +74,7 @@ class Targets:
         users: How many: the longest histories.
         skip: So many even longer ones are left out.
         portion: What is taken of every user's records and queries.
+        records: Records of these users at most, after the portion; None for all.
         exclude_contaminated: Leave out queries whose text stands in the user's own history.
         max_words: Words of a field that training sees.
     """
@@ -81,6 +82,7 @@ class Targets:
     users: int
     skip: int
     portion: Portion
+    records: int | None
     exclude_contaminated: bool
     max_words: int
 
@@ -109,11 +111,12 @@ def load(config: Config) -> LampData:
             max_queries=config.max_queries,
             seed=config.split_seed,
         ),
+        records=config.target_records,
         exclude_contaminated=config.evaluation.exclude_contaminated,
         max_words=max_words,
     )
     if chosen.dialogues:
-        _check_limits(targets.portion)
+        _check_limits(config)
         users, notes = dialogue_users(config.data, config.dialogue, max_words)
         return _assign(targets, chosen, Split("dialogue", (), notes), users)
     if config.files == "oppu":
@@ -133,9 +136,9 @@ def load(config: Config) -> LampData:
     return _assign(targets, chosen, split, users)
 
 
-def _check_limits(portion: Portion) -> None:
-    for key in ("max_records", "max_queries"):
-        if getattr(portion, key) is not None:
+def _check_limits(config: Config) -> None:
+    for key in ("max_records", "target_records", "max_queries"):
+        if getattr(config, key) is not None:
             raise ConfigError(
                 f"{key} does not apply to dialogues; set dialogue.records and dialogue.queries"
             )
@@ -324,10 +327,12 @@ def _assign(
     ranked, parts = holdout.take_parts(whole, task, portion)
     exclude = wanted.exclude_contaminated
     targets, contaminated = _scored(ranked[first:last], task, exclude, portion.max_queries)
+    targets, few = holdout.limit_records(targets, task, portion, wanted.records)
     public = kept_apart(ranked[set_apart:], whole[:last], task, wanted.max_words)
     notes = (
         *split.notes,
         *parts,
+        *few,
         *person_notes(whole),
         *public.notes(),
         *_tie_notes(eligible, first, last),

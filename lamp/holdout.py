@@ -91,6 +91,21 @@ def take_parts(
     return taken, tuple(_notes(users, taken, repeated, portion))
 
 
+def limit_records(
+    users: Sequence[UserHistory], task: Task, portion: Portion, most: int | None
+) -> tuple[list[UserHistory], tuple[str, ...]]:
+    """Users with at most ``most`` records each, in the order of ``portion``, and a note of it.
+
+    Under a larger limit the same records stay and further ones join them. Queries stay as they are.
+    """
+    if most is None:
+        return list(users), ()
+    limit = replace(portion, holdout=None, max_records=most)
+    taken, _ = take_parts(users, task, limit)
+    kept, had = (sum(len(user.pairs) for user in each) for each in (taken, users))
+    return taken, (f"target_records={most}: {kept} of {had} records of the target users stay",)
+
+
 def first_queries(users: Iterable[UserHistory], most: int | None) -> list[UserHistory]:
     """Users with at most so many queries each: the first of the file."""
     return [replace(user, queries=user.queries[:most]) for user in users]

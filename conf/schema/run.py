@@ -40,6 +40,8 @@ class Config:
             has a date, else drawn from ``split_seed``.
         max_records: Records of D_u at most, of public users too: the newest, or drawn from
             ``split_seed``; None for all. Who is a target user does not depend on it.
+        target_records: Records of a target user's D_u at most, chosen as by max_records and after
+            it; public users keep theirs, so M_base and what is asked stay. None for all.
         max_queries: Queries of each user at most: the newest of held-out records, the first of
             the files' own; None for all.
         split_seed: Seed of what is held out and left out, apart from the run's seed: the same
@@ -87,6 +89,7 @@ class Config:
     split: Literal["auto", "time", "user", "holdout"] = "auto"
     holdout: Annotated[float, Field(gt=0, lt=1)] = 0.3
     max_records: PositiveInt | None = None
+    target_records: PositiveInt | None = None
     max_queries: PositiveInt | None = None
     split_seed: int = 2024
     users: PositiveInt = 20
@@ -97,7 +100,16 @@ class Config:
     thresholds: tuple[ThresholdsConfig, ...] = ()
     sweep: tuple[str, ...] = ()
     layout: Literal[
-        "plain", "table1", "table2", "table3", "figure2", "thresholds", "rank", "dac24", "drift"
+        "plain",
+        "table1",
+        "table2",
+        "table3",
+        "figure2",
+        "thresholds",
+        "rank",
+        "few_shot",
+        "dac24",
+        "drift",
     ] = "plain"
     contrasts: tuple[str, ...] = (
         "cdcda - direct_ft",

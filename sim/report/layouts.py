@@ -17,6 +17,7 @@ LAYOUTS: dict[str, Callable[[Sequence[Results]], Layout]] = {
     "figure2": paper_tables.figure2_layout,
     "thresholds": paper_tables.thresholds_layout,
     "rank": paper_tables.rank_layout,
+    "few_shot": paper_tables.few_shot_layout,
     "dac24": stream_layout,
     "drift": drift_layout,
 }

@@ -210,6 +210,45 @@ def rank_layout(all_results: Sequence[Results]) -> Layout:
                 ]
             )
     head = ["Task", "Method", "r", "Score", "Adapter", "Device memory"]
+    return Layout(
+        "LoRA rank",
+        {"rank": make_table(head, rows, left=2)},
+        _over_settings(ordered, "LoRA rank r", _rank_of),
+        ("alpha stays, so a larger rank scales each update less. M_base is tuned at each rank.",),
+    )
+
+
+def few_shot_layout(all_results: Sequence[Results]) -> Layout:
+    """One setting per length of history; each has its own runs."""
+    ordered = sorted(all_results, key=lambda each: (each.task.name, _records_of(each)))
+    rows: list[list[Cell | str]] = [
+        [
+            _label(results),
+            f"{_records_of(results):g}",
+            arm.arm.name,
+            estimate_cell(arm.metrics.get(metrics.headline(results.task)[0])),
+            _against_baseline(results, arm),
+            _kept_share(results, arm),
+        ]
+        for results in ordered
+        for arm in results.arms
+    ]
+    head = ["Task", "Records", "Method", "Score", "minus direct_ft", "Kept"]
+    return Layout(
+        "Records per user",
+        {"few_shot": make_table(head, rows, left=3)},
+        _over_settings(ordered, "records of D_u at most", _records_of),
+        (
+            "An extension: the paper's target users are its most active ones. M_base, the users "
+            "and their queries are the same at every length.",
+        ),
+    )
+
+
+def _over_settings(
+    ordered: Sequence[Results], xlabel: str, place: Callable[[Results], float]
+) -> tuple[Panel, ...]:
+    """One panel per task, one curve per arm, over settings of a key."""
     panels = []
     for task in dict.fromkeys(results.task.name for results in ordered):
         own = [results for results in ordered if results.task.name == task]
@@ -218,19 +257,14 @@ def rank_layout(all_results: Sequence[Results]) -> Layout:
         series = []
         for name in names:
             points = [
-                Point(_rank_of(results), found.metrics[metric])
+                Point(place(results), found.metrics[metric])
                 for results in own
                 if (found := results.arm(name)) and metric in found.metrics
             ]
             series.append(Series(name.partition("@")[0], tuple(points)))
         title = f"{own[0].task.title}, {own[0].runs[0].world}"
-        panels.append(Panel(title, "LoRA rank r", metric, tuple(series)))
-    return Layout(
-        "LoRA rank",
-        {"rank": make_table(head, rows, left=2)},
-        tuple(panels),
-        ("alpha stays, so a larger rank scales each update less. M_base is tuned at each rank.",),
-    )
+        panels.append(Panel(title, xlabel, metric, tuple(series)))
+    return tuple(panels)
 
 
 def _over_arms(
@@ -388,6 +422,10 @@ def _own_threshold(arm: ArmResult, name: str) -> float | None:
 
 def _rank_of(results: Results) -> float:
     return float(results.runs[0].config.qlora.rank)
+
+
+def _records_of(results: Results) -> float:
+    return float(results.runs[0].config.target_records or results.runs[0].config.max_records or 0)
 
 
 def _notes(name: str, all_results: Sequence[Results]) -> tuple[str, ...]:

@@ -236,3 +236,16 @@ def test_real_records_are_held_out_without_a_trace_in_the_history(name, shared_f
     for each in (*data.targets, *data.public):
         texts = {normalised(pair.input) for pair in each.pairs}
         assert not texts & {normalised(query_text(data.task, query)) for query in each.queries}
+
+
+def test_target_records_limit_target_users_alone(make_config):
+    whole = load(make_config("lamp_4", data="miniature", users=3))
+    short, shorter = (
+        load(make_config("lamp_4", data="miniature", users=3, target_records=n)) for n in (4, 2)
+    )
+    assert short.public == whole.public
+    for full, four, two in zip(whole.targets, short.targets, shorter.targets, strict=True):
+        assert (len(four.pairs), len(two.pairs)) == (4, 2)
+        assert set(ids(two)) < set(ids(four)) < set(ids(full))
+        assert full.queries == four.queries == two.queries
+    assert any(note.startswith("target_records=4: 12 of ") for note in short.notes)

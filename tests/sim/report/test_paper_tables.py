@@ -165,6 +165,17 @@ def test_ranks_are_settings_of_their_own_in_one_document(make_run, tmp_path, cap
     assert "LoRA rank" in capsys.readouterr().out
 
 
+def test_lengths_of_history_are_settings_of_their_own(make_run):
+    runs = [
+        read_run(make_run(f"few{n}", users=4, layout="few_shot", target_records=n)) for n in (8, 2)
+    ]
+    found = make_layout("few_shot", [summarise([run]) for run in runs])
+    (table,) = found.tables.values()
+    assert [row[1].text for row in table.rows] == ["2"] * 4 + ["8"] * 4
+    (panel,) = found.panels
+    assert {tuple(point.x for point in series.points) for series in panel.series} == {(2.0, 8.0)}
+
+
 @pytest.mark.parametrize("width", [80, 100, 120])
 def test_tables_are_cut_to_the_terminal(results_of, width):
     results = results_of(task="lamp_2", methods=METHODS, ratios=(0.5, 1.0))
