@@ -33,6 +33,7 @@ UNPARSED = -1
 LOWEST_STARS, HIGHEST_STARS = 1.0, 5.0
 COMPAT_RESAMPLES = 1000
 TEXT_METRICS = ("rouge1", "rougeL", "bertscore")
+QUERY_COUNT, UNICODE_COUNT = 0, 6  # places in the sums of texts
 
 FloatArray = NDArray[np.float64]
 
@@ -194,12 +195,18 @@ def sums(task: Task, scores: Sequence[QueryScore]) -> FloatArray:
     Returns:
         (D,) float64: number of queries, number unparsed, and then, by kind of task: correct, and
         per label true positives, golds, predictions; or |error| and error squared; or ROUGE-1,
-        ROUGE-L, BERTScore (nan without a model).
+        ROUGE-L, BERTScore (nan without a model), ROUGE-1 on Unicode tokens and how many queries
+        have one.
     """
-    width = {"classification": 3 + 3 * len(task.labels), "rating": 4, "text": 5}[task.kind]
+    width = sums_width(task)
     table = [_summands(len(task.labels), score) for score in scores]
     summed: FloatArray = np.reshape(table, (len(table), width)).sum(axis=0, dtype=np.float64)
     return summed
+
+
+def sums_width(task: Task) -> int:
+    """Length D of what :func:`sums` gives."""
+    return {"classification": 3 + 3 * len(task.labels), "rating": 4, "text": 7}[task.kind]
 
 
 def metrics_of_sums(task: Task, totals: FloatArray) -> dict[str, FloatArray]:
@@ -210,7 +217,9 @@ def metrics_of_sums(task: Task, totals: FloatArray) -> dict[str, FloatArray]:
         totals: (..., D), as :func:`sums` gives them, added over users.
 
     Returns:
-        Each metric but ``lamp_compat_*``, of shape (...); 0/0 is nan.
+        Each metric but ``lamp_compat_*``, of shape (...); 0/0 is nan. ``bertscore`` and
+        ``unicode_rouge1`` are left out where their sums are nan, which is where somebody does not
+        tell them.
     """
     count, unparsed, *rest = np.moveaxis(totals, -1, 0)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -223,9 +232,12 @@ def metrics_of_sums(task: Task, totals: FloatArray) -> dict[str, FloatArray]:
         elif task.kind == "rating":
             found = {"mae": rest[0] / count, "rmse": np.sqrt(rest[1] / count)}
         else:
-            found = {name: total / count for name, total in zip(TEXT_METRICS, rest, strict=True)}
-            if np.isnan(rest[-1]).any():
+            *texts, unicode, scored = rest
+            found = {name: total / count for name, total in zip(TEXT_METRICS, texts, strict=True)}
+            if np.isnan(texts[-1]).any():
                 del found["bertscore"]
+            if not np.isnan(scored).any():
+                found["unicode_rouge1"] = unicode / scored
         return {**found, "parse_failure_rate": unparsed / count}
 
 
@@ -294,7 +306,9 @@ def _summands(num_labels: int, score: QueryScore) -> list[float]:
     if score.error is not None:
         return [*common, abs(score.error), score.error * score.error]
     texts = [getattr(score, name) for name in TEXT_METRICS]
-    return [*common, *(math.nan if value is None else value for value in texts)]
+    unicode = score.unicode_rouge1
+    beside = (0.0, 0.0) if unicode is None else (unicode, 1.0)
+    return [*common, *(math.nan if value is None else value for value in texts), *beside]
 
 
 @cache

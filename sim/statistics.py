@@ -135,7 +135,7 @@ def make_user_sums(task: Task, repetitions: Sequence[Mapping[str, Floats]]) -> U
         repetitions: Per seed and user what :func:`lamp.metrics.sums` gives, each (D,).
     """
     users = tuple(sorted({user for repetition in repetitions for user in repetition}))
-    width = metrics.sums(task, ()).shape[0]
+    width = metrics.sums_width(task)
     values = np.zeros((len(repetitions), len(users), width + EXTRA_COLUMNS))
     for number, repetition in enumerate(repetitions):
         for place, user in enumerate(users):
@@ -239,6 +239,8 @@ def rank_correlation(
     tail = (1 - resampling.confidence) / 2
     found = {}
     for name in observed[0]:
+        if any(np.isnan(values[name]).all() for values in observed):
+            continue
         per_seed = spearman(places, np.stack([values[name] for values in observed], axis=-1))
         means = np.array([[np.nanmean(values[name]) for values in observed]])
         value = _mean(spearman(places, means))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+import numpy as np
+
 from clients.folder import STALE
 from lamp import metrics
 from sim.report import exercised
@@ -18,7 +20,7 @@ from sim.report.filter_tables import (
     reason_title,
     total_of,
 )
-from sim.report.pooling import ArmResult, Results, failed_users
+from sim.report.pooling import ArmResult, Results, failed_users, scored_users
 from sim.report.run_records import Run
 from sim.report.run_tables import nli_accuracy
 from sim.report.tables import count, percent, plural
@@ -144,11 +146,21 @@ def _nli_warnings(run: Run) -> Iterator[str]:
 
 def _script_warnings(run: Run) -> Iterator[str]:
     """Gold answers in a script of which LaMP's ROUGE sees next to nothing."""
-    answers = [answer for own in run.answers.values() for answer in own]
-    unseen = sum(answer.unicode_rouge1 is not None for answer in answers)
-    if unseen:
+    if run.task.kind != "text":
+        return
+    sums = [user.sums for arm in run.arms for user in scored_users(run, arm.name).values()]
+    untold = sum(bool(np.isnan(own[metrics.UNICODE_COUNT])) for own in sums)
+    if untold:
         yield (
-            f"Under half of the letters of {percent(unseen, len(answers))} of the gold answers are "
+            f"{percent(untold, len(sums))} of the users' scores come without those on Unicode "
+            "tokens, as coarse numbers are one score per user. ROUGE as LaMP computes it sees a-z "
+            "and 0-9 only: it says little where a user writes in another script than Latin."
+        )
+    unseen = int(sum(np.nan_to_num(own[metrics.UNICODE_COUNT]) for own in sums))
+    if unseen:
+        queries = int(sum(own[metrics.QUERY_COUNT] for own in sums))
+        yield (
+            f"Under half of the letters of {percent(unseen, queries)} of the gold answers are "
             "a-z: ROUGE as LaMP computes it sees a-z and 0-9 only and says little there. ROUGE-1 "
             'on Unicode tokens stands under "Not in LaMP".'
         )

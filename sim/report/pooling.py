@@ -28,6 +28,7 @@ from sim.report.contrasts import holm, primary_pairs
 from sim.report.run_records import Answer, ArmName, Run
 from sim.statistics import Difference, Estimate, Floats, Resampling
 from storage import atomic
+from storage.text_files import shown
 from strategy.methods import METHODS
 
 FEWEST_RATIOS = 3  # of a curve whose trend is told
@@ -382,7 +383,14 @@ def _sums(task: Task, answers: Sequence[Answer]) -> Floats:
     disclosed = next((answer for answer in answers if answer.query is None), None)
     if disclosed is None:
         return metrics.sums(task, [answer.score for answer in answers])
-    return np.asarray(disclosed.sums, dtype=np.float64)
+    sums = np.asarray(disclosed.sums or (), dtype=np.float64)
+    if len(sums) != metrics.sums_width(task):
+        raise RunError(
+            f"answers.jsonl, arm {disclosed.arm}, user {shown(disclosed.user)}: expected "
+            f"{metrics.sums_width(task)} sums for {task.name}, got {len(sums)}; the run was made "
+            "by another version, run it again"
+        )
+    return sums
 
 
 def arm_numbers(run: Run, arm: str) -> dict[str, float]:

@@ -47,7 +47,7 @@ if TYPE_CHECKING:  # these load torch
     from clients.base import Base
     from models.multi_lora.cohort import CohortResult
 
-VERSION = 1  # of what a trial measures; part of its key
+VERSION = 2  # of what a trial measures; part of its key
 
 Kept = Mapping[str, tuple[Pair, ...]]
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from conf.errors import DataError
 from lamp.metrics import (
+    UNICODE_COUNT,
     QueryScore,
     bootstrap_mid,
     headline,
@@ -196,7 +197,9 @@ def test_no_scores_are_refused(task):
 
 labels = st.sampled_from([*MOVIE.labels, "nonsense"])
 ratings = st.sampled_from(["1", "2", "3", "4", "5", "4.5", "x"])
-words = st.lists(st.sampled_from(["the", "cat", "sat", "on", "a", "mat"]), max_size=5).map(" ".join)
+words = st.lists(
+    st.sampled_from(["the", "cat", "sat", "on", "a", "mat", "港湾大桥", "мост"]), max_size=5
+).map(" ".join)
 SITUATIONS = st.one_of(
     st.tuples(
         st.just(MOVIE), st.lists(st.tuples(labels, st.sampled_from(MOVIE.labels)), min_size=1)
@@ -215,9 +218,10 @@ def test_sums_of_users_give_the_pooled_metrics(situation, data):
     totals = sums(task, scores[:border]) + sums(task, scores[border:])
     pooled = pooled_metrics(task, scores, seed=0)
     plain = {name: value for name, value in pooled.items() if not name.startswith("lamp_compat")}
-    assert {name: float(value) for name, value in metrics_of_sums(task, totals).items()} == (
-        pytest.approx(plain, rel=1e-12)
-    )
+    of_sums = {name: float(value) for name, value in metrics_of_sums(task, totals).items()}
+    defined = {name: value for name, value in of_sums.items() if not np.isnan(value)}
+    assert defined == pytest.approx(plain, rel=1e-12)
+    assert of_sums.keys() - defined.keys() <= {"unicode_rouge1"}  # 0/0 where all are in Latin
 
 
 def test_sums_are_resampled_in_one_array():
@@ -233,6 +237,16 @@ def test_sums_carry_a_bertscore_only_where_every_query_has_one():
     without = sums(HEADLINE, [QueryScore(True, rouge1=1.0, rougeL=1.0)])
     assert metrics_of_sums(HEADLINE, with_score)["bertscore"] == 0.5
     assert "bertscore" not in metrics_of_sums(HEADLINE, with_score + without)
+
+
+def test_sums_carry_the_scores_on_unicode_tokens_of_those_who_have_one():
+    mixed = sums(
+        HEADLINE, score_all(HEADLINE, [("港湾大桥", "港湾大桥"), ("a", "b"), ("x", "мост")])
+    )
+    assert metrics_of_sums(HEADLINE, mixed)["unicode_rouge1"] == 0.5
+    assert mixed[UNICODE_COUNT] == 2
+    mixed[UNICODE_COUNT] = np.nan
+    assert "unicode_rouge1" not in metrics_of_sums(HEADLINE, mixed)
 
 
 def test_no_users_have_sums_of_zero():

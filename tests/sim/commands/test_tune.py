@@ -31,7 +31,7 @@ USERS = tuple(f"user-{number}" for number in range(12))
 
 def trial(rate: float, scores: Sequence[float], steps: int = 10, **more: float | str) -> Trial:
     setting: Setting = {"qlora.learning_rate": rate, **more}
-    width = metrics.sums(TASK, ()).shape[0]
+    width = metrics.sums_width(TASK)
     sums = {
         user: (1.0, 0.0, score, *[0.0] * (width - 3))
         for user, score in zip(USERS, scores, strict=True)
