@@ -25,13 +25,14 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
+from yaml import YAMLError
 
 from conf import plugins
 from conf.checks import check
 from conf.effects import check_effect
 from conf.errors import ConfigError
 from conf.explain import explain, required
-from conf.groups import FOLDER, PRIMARY, groups
+from conf.groups import ADDED, FOLDER, PRIMARY, groups, preset_text
 from conf.keys import defaults, is_key, keys, suggest_key
 from conf.names import nearest, suggestion
 from conf.schema import Config
@@ -121,10 +122,18 @@ def _plugins(overrides: Iterable[Override]) -> Iterator[str]:
     if "plugins" in given:
         named = given["plugins"]
     else:
-        file = FOLDER / "experiment" / f"{given.get('experiment', '')}.yaml"
-        named = OmegaConf.select(OmegaConf.load(file), "plugins") if file.is_file() else None
+        named = _experiments_plugins(str(given.get("experiment", "")))
     if isinstance(named, list | ListConfig):
         yield from map(str, named)
+
+
+def _experiments_plugins(name: str) -> Any:
+    file = FOLDER / "experiment" / f"{name}.yaml"
+    if not file.is_file():
+        return None
+    preset_text("experiment", name)
+    with _composing():
+        return OmegaConf.select(OmegaConf.load(file), "plugins")
 
 
 def _parse(word: str) -> Override:
@@ -169,6 +178,8 @@ def _check_name(override: Override) -> None:
         raise ConfigError(f"{key}: expected one name. {suggestion(str(value), names)}")
     if names is not None and value not in names:
         raise ConfigError(f"{key}={value}: no such name. {suggestion(str(value), names)}")
+    if names is not None and value not in ADDED.get(key, {}):
+        preset_text(key, str(value))
     if names is None and not is_key(key):
         raise ConfigError(f"{key}: unknown key. {suggest_key(key, also=groups())}")
 
@@ -195,7 +206,7 @@ def _typed_tree(tree: DictConfig) -> Any:
 def _composing() -> Iterator[None]:
     try:
         yield
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise ConfigError(f"the configuration cannot be composed: {_one_line(error)}") from error
 
 

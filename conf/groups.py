@@ -13,6 +13,8 @@ from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
 
+from conf.errors import ConfigError
+
 FOLDER = Path(__file__).resolve().parent
 PRIMARY = "config"
 ADDED: dict[str, dict[str, str]] = {}  # group -> name -> what it is
@@ -50,8 +52,29 @@ def headline(group: str, name: str) -> str:
     """
     if name in ADDED.get(group, {}):
         return ADDED[group][name]
-    text = (FOLDER / group / f"{name}.yaml").read_text(encoding="utf-8")
-    for line in text.splitlines():
+    for line in preset_text(group, name).splitlines():
         if line.startswith("# ") and not line.startswith("# @"):
             return line[2:]
     return ""
+
+
+def preset_text(group: str, name: str) -> str:
+    """Return the text of a preset's file, in the one encoding that Hydra reads.
+
+    Raises:
+        ConfigError: If it is no UTF-8, or begins with a byte order mark, behind which Hydra does
+            not find its header.
+    """
+    content = (FOLDER / group / f"{name}.yaml").read_bytes()
+    try:
+        text = content.decode("utf-8")
+        wrong = 0 if text.startswith("\ufeff") else None
+    except UnicodeDecodeError as error:
+        wrong = error.start
+    if wrong is not None:
+        line = content.count(b"\n", 0, wrong) + 1
+        raise ConfigError(
+            f"conf/{group}/{name}.yaml, line {line}, byte {wrong + 1}: expected UTF-8 without a "
+            f"byte order mark, got 0x{content[wrong]:02x}; save the file so"
+        )
+    return text

@@ -2,8 +2,8 @@
 
 A question file is a list of {id, input, profile, user_id?}, its profile a list of {id, date?, text
 fields}; an output file is {task, golds: [{id, output}]}, and predictions have the same form. JSON
-lines of questions are read too, numbers stand for ids and labels as well as strings do, null and an
-empty date are as good as nothing, and half of a surrogate pair becomes U+FFFD.
+lines of questions are read too, numbers stand for ids and labels as well as strings do, and null
+and an empty date are as good as nothing.
 
 A malformed record is left out and named; where most are, or what the file is cannot be told, the
 reading ends with a :class:`DataError`. Messages name records by their ids and never quote a text.
@@ -323,15 +323,6 @@ def text_field(record: dict[str, Any], name: str, where: str, number: bool = Fal
         return str(int(value) if whole else value)
     remedy = _ADD if value is _MISSING or value is None else _STRING
     text: str = expect(value, str, f"{where}, field {shown(name)}", remedy)
-    return text if text.isascii() else _whole(text)
-
-
-def _whole(text: str) -> str:
-    """``text`` with U+FFFD for each lone surrogate, half of a character cut in two."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
 
 

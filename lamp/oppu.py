@@ -124,7 +124,8 @@ def _user(entry: Any, number: int, reader: QuestionReader) -> _User:
     user_id = files.id_field(record, "user_id", where)
     where = f"{reader.where}, user {shown(user_id)}"
     profile = files.expect(record.get("profile"), list, f"{where}, field 'profile'", _FORM)
-    queries = files.expect(record.get("query", []), list, f"{where}, field 'query'", _FORM)
+    asked = record.get("query")
+    queries = [] if asked is None else files.expect(asked, list, f"{where}, field 'query'", _FORM)
     items = reader.profile(profile, where)
     if not items:
         raise MalformedError(

@@ -1,9 +1,10 @@
 """One reader for every text file that comes from outside: JSON, JSON lines, CSV, plain text.
 
 Text is UTF-8, with or without a byte order mark, or UTF-16 or UTF-32 where the mark declares it. Of
-JSON, NaN is read as null, which pandas writes for it; of CSV, commas, semicolons and tabs are known
-by the header. Whatever cannot be read is a :class:`DataError` that names file, line and byte or
-column; it quotes no text of the file but separators and names of columns.
+JSON, NaN is read as null, which pandas writes for it, and half of a character as U+FFFD; of CSV,
+commas, semicolons and tabs are known by the header. Whatever cannot be read is a
+:class:`DataError` that names file, line and byte or column; it quotes no text of the file but
+separators and names of columns.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import codecs
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +30,7 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _SEPARATORS = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # half of a character, or one of two halves
 _PARTS = ("train", "dev", "test")  # folders that do not tell what a file is about
 _BROKEN = "the file is broken or incomplete, fetch or write it again"
 _CONVERT = "save it as UTF-8, or with a byte order mark"
@@ -102,10 +105,11 @@ def decode(content: bytes, where: str) -> str:
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
+        before = error.object[: error.start].decode(encoding, "ignore")
+        place = len(content) - len(error.object) + error.start  # UTF-8's mark is not counted there
         raise DataError(
-            f"{where}, line {line}, byte {error.start + 1}: expected {_title(encoding)}, got "
-            f"0x{error.object[error.start]:02x} ({error.reason}); {_CONVERT}"
+            f"{where}, line {before.count(chr(10)) + 1}, byte {place + 1}: expected "
+            f"{_title(encoding)}, got 0x{content[place]:02x} ({error.reason}); {_CONVERT}"
         ) from None
 
 
@@ -162,7 +166,8 @@ def parse_json(
     """
     try:
         hook = _unique if unique else None
-        return json.loads(text, parse_constant=_constant, object_pairs_hook=hook)
+        value = json.loads(text, parse_constant=_constant, object_pairs_hook=hook)
+        return _whole(value) if _SURROGATE.search(text) else value
     except json.JSONDecodeError as error:
         raise DataError(
             f"{where} line {line + error.lineno - 1} column {error.colno}: expected JSON, got: "
@@ -192,6 +197,19 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
         raise _TwiceError(next(key for key in keys if keys.count(key) > 1))
     return found
+
+
+def _whole(value: Any) -> Any:
+    """``value`` with U+FFFD for each lone surrogate, half of a character, in its texts."""
+    if isinstance(value, str):
+        if value.isascii():
+            return value
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_whole(each) for each in value]
+    if isinstance(value, dict):
+        return {_whole(key): _whole(each) for key, each in value.items()}
+    return value
 
 
 def _constant(name: str) -> float | None:

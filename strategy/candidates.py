@@ -8,7 +8,7 @@ in the place of the cloud's models: one machine generates, others go on from the
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from conf.errors import DataError
 from lamp.records import Pair
 from storage import atomic
+from storage.text_files import display_name, read_json_lines, shown
 from strategy.augmentation import NO_REPLY, record_hash
 from strategy.filters import Candidate, Scores
 from strategy.progress import Progress
@@ -46,9 +47,8 @@ def forget(path: Path, records: Iterable[str]) -> None:
     """Drop the candidates of these records, named by their hashes, from a run's file."""
     if path.is_file():
         gone = set(records)
-        rows = (line for _, line in _lines(path))
-        kept = [f"{line}\n" for line in rows if json.loads(line)["record"] not in gone]
-        atomic.write_text(path, "".join(kept))
+        rows = (row for _, row in read_json_lines(path))
+        atomic.write_text(path, "".join(_line(row) for row in rows if row["record"] not in gone))
 
 
 def replay(path: Path, shared: Shared, k: int, progress: Progress) -> Candidates:
@@ -96,18 +96,19 @@ def read(path: Path) -> Samples:
         DataError: If it is missing, or a line is no candidate; the message names the line.
     """
     samples: dict[tuple[str, int], Candidate] = {}
-    for number, line in _lines(path):
+    where = display_name(path)
+    for number, row in read_json_lines(path, f"set augmenter.file to the {FILE} of a finished run"):
         try:
-            record, index, candidate = _from_line(line)
+            record, index, candidate = _from_row(row)
         except _MalformedError as error:
-            raise DataError(f"{path.name} line {number}: {error}") from None
+            raise DataError(f"{where} line {number}: {error}") from None
         if samples.setdefault((record, index), candidate) != candidate:
             raise DataError(
-                f"{path.name} line {number}: expected one candidate {index} of record "
-                f"{record[:12]}, got a second one; remove one of the lines"
+                f"{where} line {number}: expected one candidate {index} of record "
+                f"{shown(record[:12])}, got a second one; remove one of the lines"
             )
     if not samples:
-        raise DataError(f"{path.name}: expected candidates, one a line, got none")
+        raise DataError(f"{where}: expected candidates, one a line, got none")
     return samples
 
 
@@ -126,14 +127,14 @@ def _to_line(record: str, index: int, candidate: Candidate) -> str:
         "response": pair and pair.response,
         "scores": candidate.scores and asdict(candidate.scores),
     }
+    return _line(row)
+
+
+def _line(row: Mapping[str, Any]) -> str:
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
-def _from_line(line: str) -> tuple[str, int, Candidate]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise _MalformedError(f"expected one JSON object, got {error}") from None
+def _from_row(row: Any) -> tuple[str, int, Candidate]:
     if not isinstance(row, dict):
         raise _MalformedError("expected one JSON object")
     record, index = _value(row, "record", str), _value(row, "index", int)
@@ -169,17 +170,3 @@ def _value(row: Mapping[str, Any], name: str, kind: Any, default: Any = _REQUIRE
 
 def _shown(value: Any) -> str:
     return "nothing" if value is None else type(value).__name__
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines that are not blank, with their numbers."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path.name}: expected UTF-8, got another byte at {error.start}") from None
-    except OSError as error:
-        raise DataError(
-            f"augmenter.file={path}: {error.strerror}; give the {FILE} of a finished run"
-        ) from None
-    lines = enumerate(text.split("\n"), start=1)
-    return ((number, line) for number, line in lines if line.strip())

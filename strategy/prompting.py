@@ -25,6 +25,7 @@ from lamp.prompts import augmentation_prompt, augmentation_reply
 from lamp.records import Pair, UserHistory
 from lamp.tasks import Task
 from storage.hashing import hash_json
+from storage.text_files import read_text
 from strategy import public as public_users
 from strategy.parsing import Parsed, parse_reply
 from strategy.public import PublicUsers
@@ -151,23 +152,18 @@ def template_of(config: AugmenterConfig) -> str:
     """The text of the configured template.
 
     Raises:
-        ConfigError: If it is neither a known name nor a readable file.
+        ConfigError: If it is neither a known name nor a file.
+        DataError: If the file is no text.
     """
     if config.prompt in TEMPLATES:
         return TEMPLATES[config.prompt]
     path = Path(config.prompt).expanduser()
-    try:
-        return path.read_text(encoding="utf-8-sig").rstrip("\n")
-    except UnicodeDecodeError as error:
+    if not path.is_file():
         raise ConfigError(
-            f"augmenter.prompt={config.prompt}: expected UTF-8, got byte "
-            f"{error.object[error.start]:#04x} at {error.start}; save the file as UTF-8"
-        ) from None
-    except OSError as error:
-        raise ConfigError(
-            f"augmenter.prompt={config.prompt}: neither a template nor a file that can be read "
-            f"({error.strerror}). {suggestion(config.prompt, TEMPLATES)}"
-        ) from None
+            f"augmenter.prompt={config.prompt}: neither a template nor a file. "
+            f"{suggestion(config.prompt, TEMPLATES)}"
+        )
+    return read_text(path).replace("\r\n", "\n").rstrip("\n")
 
 
 def draw_examples(public: Iterable[UserHistory], count: int, seed: int) -> list[Pair]:

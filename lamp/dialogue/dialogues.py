@@ -34,6 +34,7 @@ from storage.text_files import (
 SUFFIXES = (".json", ".jsonl", ".csv", ".parquet", ".txt")
 _RAW_MEDDIALOG = re.compile(r"^id=\d+\s*$", re.MULTILINE)
 Row = Mapping[str, Any]
+Texts = tuple[str | None, str | None, object]  # question, answer, domain
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +66,13 @@ class Format:
 
     name: str
     fields: frozenset[str]
-    read: Callable[[Sequence[Row], str], Iterable[tuple[str, str, str]]]
+    read: Callable[[Sequence[Row], str], Iterable[Texts]]
 
 
 def read_folder(path: Path) -> tuple[Dialogue, ...]:
     """Read one file, or every file of dialogues in a folder, in the order of their names.
 
-    Dialogues without a question or an answer are left out.
+    Null is as good as absent. A dialogue without a question or an answer has "" there.
 
     Raises:
         DataError: If there is no such file, or one cannot be read as any known format.
@@ -120,12 +121,11 @@ def read_file(path: Path, name: str = "") -> tuple[Dialogue, ...]:
     return tuple(
         Dialogue(f"{name or path.stem}-{place}", question, answer, domain)
         for place, (question, answer, domain) in enumerate(read)
-        if question and answer
     )
 
 
 def _texts(question: str | None, answer: str | None, domain: object) -> tuple[str, str, str]:
-    """Strip two texts, of which null is as good as none."""
+    """Strip two texts."""
     return (question or "").strip(), (answer or "").strip(), str(domain)
 
 
@@ -182,35 +182,35 @@ def _format_of(row: Row, path: Path) -> Format:
     )
 
 
-def _own(rows: Sequence[Row], name: str) -> Iterator[tuple[str, str, str]]:
+def _own(rows: Sequence[Row], name: str) -> Iterator[Texts]:
     for row in rows:
-        yield row["question"], row["answer"], row.get("domain") or name
+        yield row.get("question"), row.get("answer"), row.get("domain") or name
 
 
-def _alpaca(rows: Sequence[Row], name: str) -> Iterator[tuple[str, str, str]]:
+def _alpaca(rows: Sequence[Row], name: str) -> Iterator[Texts]:
     for row in rows:
-        yield _joined(row["instruction"], row.get("input")), row["output"], name
+        yield _joined(row.get("instruction"), row.get("input")), row.get("output"), name
 
 
-def _dolly(rows: Sequence[Row], name: str) -> Iterator[tuple[str, str, str]]:
+def _dolly(rows: Sequence[Row], name: str) -> Iterator[Texts]:
     for row in rows:
-        question = _joined(row["instruction"], row.get("context"))
-        yield question, row["response"], row.get("category") or name
+        question = _joined(row.get("instruction"), row.get("context"))
+        yield question, row.get("response"), row.get("category") or name
 
 
-def _prosocial(rows: Sequence[Row], name: str) -> Iterator[tuple[str, str, str]]:
+def _prosocial(rows: Sequence[Row], name: str) -> Iterator[Texts]:
     for row in rows:
-        yield row["context"], row["response"], row.get("safety_label") or name
+        yield row.get("context"), row.get("response"), row.get("safety_label") or name
 
 
-def _open_orca(rows: Sequence[Row], _name: str) -> Iterator[tuple[str, str, str]]:
+def _open_orca(rows: Sequence[Row], name: str) -> Iterator[Texts]:
     """The domain is the part of FLAN that the id names: "niv.242684" is of "niv"."""
     for row in rows:
-        question = _joined(row["system_prompt"], row["question"])
-        yield question, row["response"], str(row["id"]).partition(".")[0]
+        question = _joined(row.get("system_prompt"), row.get("question"))
+        yield question, row.get("response"), str(row.get("id") or name).partition(".")[0]
 
 
-def _empathetic(rows: Sequence[Row], _name: str) -> Iterator[tuple[str, str, str]]:
+def _empathetic(rows: Sequence[Row], _name: str) -> Iterator[Texts]:
     """Each listener's turn answers the speaker's turn before it; the domain is the emotion."""
     turns: dict[str, list[Row]] = {}
     for row in rows:
@@ -221,11 +221,12 @@ def _empathetic(rows: Sequence[Row], _name: str) -> Iterator[tuple[str, str, str
             yield _commas(said["utterance"]), _commas(answered["utterance"]), said["context"]
 
 
-def _meddialog(rows: Sequence[Row], name: str) -> Iterator[tuple[str, str, str]]:
+def _meddialog(rows: Sequence[Row], name: str) -> Iterator[Texts]:
     """The patient's first turn and the doctor's answer to it."""
     for row in rows:
-        patient, doctor = (_said(row["utterances"], who) for who in ("patient", "doctor"))
-        yield patient or row["description"], doctor, name
+        said = row.get("utterances") or ()
+        patient, doctor = (_said(said, who) for who in ("patient", "doctor"))
+        yield patient or row.get("description"), doctor, name
 
 
 def _said(utterances: Sequence[str], who: str) -> str:
@@ -256,8 +257,8 @@ def _raw_meddialog(text: str, path: Path) -> Iterator[Row]:
         }
 
 
-def _joined(first: str, second: str | None) -> str:
-    return "\n".join(part for part in (first.strip(), (second or "").strip()) if part)
+def _joined(*texts: str | None) -> str:
+    return "\n".join(part for text in texts if (part := (text or "").strip()))
 
 
 def _commas(text: str) -> str:

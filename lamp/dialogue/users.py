@@ -41,8 +41,8 @@ def dialogue_users(
     users = split(usable, config, max_words)
     domains = sorted({each.domain for each in usable})
     notes = (
-        f"dialogues: {len(usable)} of {len(read)} are used; the others repeat a question or have "
-        f"an answer of more than {config.max_answer_words} words",
+        f"dialogues: {len(usable)} of {len(read)} are used; the others repeat a question, have an "
+        f"answer of more than {config.max_answer_words} words, or lack one of the two",
         f"domains: {', '.join(domains)}; {len(users)} users with {config.records} "
         f"dialogues and {config.queries} held-out ones each",
     )
@@ -113,9 +113,9 @@ def _history(
 
 
 def _usable(dialogues: Sequence[Dialogue], max_answer_words: int) -> list[Dialogue]:
-    """Leave out repeated questions, white space aside, and overlong answers."""
+    """Leave out repeated questions, white space aside, overlong answers, and what has but one."""
     first: dict[str, Dialogue] = {}
     for each in dialogues:
-        if len(each.answer.split()) <= max_answer_words:
+        if each.question and 0 < len(each.answer.split()) <= max_answer_words:
             first.setdefault(" ".join(each.question.split()), each)
     return list(first.values())

@@ -111,11 +111,25 @@ def test_open_orca_comes_as_parquet_too(tmp_path):
     assert (found.question, found.answer, found.domain) == ("Be brief.\nWhy?", "So.", "niv")
 
 
-def test_a_dialogue_without_an_answer_is_left_out(tmp_path):
-    (tmp_path / "a.jsonl").write_text(
-        '{"question": "Q", "answer": " "}\n{"question": "R", "answer": "A"}'
-    )
-    assert [each.question for each in read_folder(tmp_path)] == ["R"]
+ROWS = (  # of each format a whole one; null or absence of any field must come to the same
+    {"question": "Q", "answer": "A", "domain": "d"},
+    {"instruction": "I", "input": "x", "output": "O"},
+    {"instruction": "I", "context": "x", "response": "R", "category": "c"},
+    ORCA,
+    {"context": "C", "response": "R", "safety_label": "s"},
+    {"description": "D", "utterances": ["patient: P", "doctor: A"]},
+)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: next(iter(row)))
+def test_null_is_as_good_as_absent(tmp_path, row):
+    for field in row:
+        found = []
+        for other in ({**row, field: None}, {key: row[key] for key in row if key != field}):
+            (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, (row, other))))
+            found.append(read_folder(tmp_path)[1])
+        assert found[0] == found[1]
+        assert "None" not in (found[0].question, found[0].answer, found[0].domain)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +137,7 @@ def test_a_dialogue_without_an_answer_is_left_out(tmp_path):
     [
         ("a.jsonl", "{", "a.jsonl line 1 column 2: expected JSON"),
         ("a.jsonl", '{"text": "x"}', "expected the fields of a known format"),
-        ("a.jsonl", '{"question": "Q", "answer": "A"}\n{"question": "R"}', "KeyError"),
+        ("a.jsonl", '{"question": "Q", "answer": "A"}\n{"question": 5}', "AttributeError"),
         ("a.json", "[1]", "expected JSON objects"),
         ("a.txt", "hello", "lines id=<n>, got none"),
         ("a.parquet", "hello", "expected a Parquet file"),
@@ -191,12 +205,13 @@ def test_the_dialogue_task_loads_users_and_counts_what_it_leaves_out(tmp_path):
     rows = [
         {"question": f"question {n % 50}", "answer": f"a {n}", "domain": "d"} for n in range(60)
     ]
+    rows += [{"question": "q", "answer": " "}, {"question": None, "answer": "a"}]
     (tmp_path / "d.jsonl").write_text("\n".join(map(json.dumps, rows)))
     words = ["task=dialogue", f"data='{tmp_path}'", "users=2", "dialogue.records=8"]
     data = dataset.load(compose([*words, "dialogue.queries=2", "model=qwen2.5"]))
     assert [user.user_id for user in data.targets] == ["user-0000", "user-0001"]
     assert len(data.public) == 3
-    assert data.notes[0].startswith("dialogues: 50 of 60 are used")
+    assert data.notes[0].startswith("dialogues: 50 of 62 are used")
     assert data.contaminated == {}
 
 

@@ -77,6 +77,16 @@ def test_a_users_records_and_queries_are_read_as_they_stand(tmp_path):
     assert (len(eve.pairs), eve.queries) == (1, ())
 
 
+def test_no_queries_may_be_written_as_an_empty_list_as_null_or_not_at_all(tmp_path):
+    absent = user("eve", 1)
+    del absent["query"]
+    found = [
+        load(config(write(tmp_path, TARGETS, [OTHERS[0], eve]))).public
+        for eve in (user("eve", 1, queries=0), user("eve", 1, query=None), absent)
+    ]
+    assert found[0] == found[1] == found[2]
+
+
 def test_a_query_without_a_gold_gets_that_of_the_label_file_whatever_task_it_names(tmp_path):
     bare = user("ana", 3)
     bare["query"] = [{"id": 7, "input": f"{ASKED}new"}]
@@ -124,7 +134,7 @@ def test_malformed_records_are_counted_and_named(tmp_path):
         (TARGETS, [user("ana", 3)], "stands twice in OPPU's files"),
         (TARGETS, [], "expected users, got an empty list"),
         (TARGETS, {"ana": []}, "expected a list, got an object.*OPPU's form is a list of users"),
-        ([user("ana", 2, query=None)], OTHERS, r"field 'query'.*malformed"),
+        ([user("ana", 2, query="none")], OTHERS, r"field 'query'.*malformed"),
         (TARGETS, [{"user_id": 1, "profile": []}], "at least one item that can be used"),
     ],
 )

@@ -35,6 +35,8 @@ def test_text_is_read_in_every_declared_encoding(write, encoding):
     ("content", "message"),
     [
         ("one\ncaf\xe9\n".encode("latin-1"), r"a\.txt, line 2, byte 8: expected UTF-8, got 0xe9"),
+        (b"\xef\xbb\xbfone\ncaf\xe9\n", r"a\.txt, line 2, byte 11: expected UTF-8, got 0xe9"),
+        ("\u0a0a\nb".encode("utf-16") + b"\0\xd8", r"line 2, byte 9: expected UTF-16, got 0x00"),
         ("ab".encode("utf-16-le"), r"line 1, byte 2: .*zero byte, as UTF-16 without a byte order"),
         (b"\xff\xfea\x00\x00", r"expected UTF-16, got 0x00 \(truncated data\)"),
     ],
@@ -70,6 +72,13 @@ def test_a_name_below_a_parts_folder_tells_the_task(tmp_path):
 def test_broken_json_is_named(write, content, message):
     with pytest.raises(DataError, match=message):
         read_json(write(content))
+
+
+def test_half_a_character_becomes_u_fffd(write):
+    halves = r'{"a\ud83d": ["\udE00 b", "\ud83d\ude00", {"c": "\\ud83d"}]}'
+    whole = {"a\ufffd": ["\ufffd b", "😀", {"c": r"\ud83d"}]}
+    assert read_json(write(halves)) == whole
+    assert read_json_lines(write(halves)) == [(1, whole)]
 
 
 def test_nan_is_null(write):

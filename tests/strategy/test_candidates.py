@@ -104,7 +104,8 @@ def test_a_malformed_line_is_refused_with_its_number(tmp_path, path, change, mes
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"{\n", "line 1: expected one JSON object"),
+        (b"{\n", "c.jsonl line 1 column 2: expected JSON"),
+        (b"\n\n5\n", "c.jsonl line 3: expected one JSON object"),
         (b"[]\n", "line 1: expected one JSON object"),
         (b"\n", "expected candidates, one a line, got none"),
         (b"\xff\n", "expected UTF-8"),
@@ -118,5 +119,5 @@ def test_what_is_no_file_of_candidates_is_refused(tmp_path, content, message):
 
 
 def test_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"give the candidates.jsonl of a finished run"):
+    with pytest.raises(DataError, match=r"set augmenter.file to the candidates.jsonl of a finished run"):
         read(tmp_path / "c.jsonl")

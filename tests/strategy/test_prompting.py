@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conf.compose import compose
-from conf.errors import ConfigError
+from conf.errors import ConfigError, DataError
 from conf.schema import AugmenterConfig
 from lamp.prompts import augmentation_prompt
 from lamp.records import Pair, UserHistory
@@ -64,6 +64,15 @@ def test_a_template_may_be_a_file_and_its_content_names_it(tmp_path):
     assert make_prompt(_config(str(path)), TAGGING).identity != prompt.identity
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_template_is_the_same_in_every_encoding_and_with_every_line_end(tmp_path, encoding):
+    text, path = "Über {x}:\n{y}", tmp_path / "mine.txt"
+    path.write_bytes(text.encode())
+    plain = make_prompt(_config(str(path)), HEADLINE)
+    path.write_bytes(f"{text}\n".replace("\n", "\r\n").encode(encoding))
+    assert make_prompt(_config(str(path)), HEADLINE) == plain
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -71,13 +80,13 @@ def test_a_template_may_be_a_file_and_its_content_names_it(tmp_path):
         (b"Write something.", r"expected the slot \{x\}"),
         (b"{x} of {labels}", "lamp_4 has no labels"),
         (b"{x} like {examples}", "needs records of public users"),
-        (b"caf\xe9 {x}", "expected UTF-8, got byte 0xe9 at 3"),
+        (b"caf\xe9 {x}", "line 1, byte 4: expected UTF-8, got 0xe9"),
     ],
 )
 def test_a_template_that_cannot_be_filled_is_refused(tmp_path, text, message):
     path = tmp_path / "mine.txt"
     path.write_bytes(text)
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises((ConfigError, DataError), match=message):
         make_prompt(_config(str(path)), HEADLINE)
 
 
