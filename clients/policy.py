@@ -20,7 +20,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from conf.errors import DataError
 from conf.schema import STRICT, RedactedField, Select, TaskConfig
 from storage import atomic
-from storage.text_files import read_json
+from storage.text_files import printable, read_json
 
 FILE = "policy.json"
 Permit = Literal["weights", "texts"]
@@ -166,7 +166,7 @@ def from_json(value: Any, where: str) -> Policy:
         return _ADAPTER.validate_python(value)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        key = ".".join(str(each) for each in first["loc"]) or "the file"
+        key = printable(".".join(str(each) for each in first["loc"])) or "the file"
         raise DataError(
             f"{where}/{FILE}: {key}: {first['msg']}; correct the file, docs/security.md has "
             "every key"

@@ -72,9 +72,9 @@ def read_oppu(folder: Path, task: Task) -> OppuData:
             "none; unpack OPPU's processed data there, or set files=lamp for official files"
         )
     labels = _labels(place, task)
-    first, notes = _read_users(target_file, task)
+    first, notes = read_users(target_file, task)
     targets, golds = _with_golds(first, task, display_name(target_file), labels)
-    second, more = _read_users(place / OTHERS, task)
+    second, more = read_users(place / OTHERS, task)
     others, other_golds = _with_golds(second, task, display_name(place / OTHERS), {})
     _refuse_repeated((*targets.members, *others.members))
     split = Split(
@@ -98,7 +98,12 @@ def _labels(place: Path, task: Task) -> Mapping[str, str]:
     return files.read_outputs(found[0], numeric=task.kind != "text").golds if found else {}
 
 
-def _read_users(path: Path, task: Task) -> tuple[list[_User], tuple[str, ...]]:
+def read_users(path: Path, task: Task) -> tuple[list[_User], tuple[str, ...]]:
+    """Read one file of users, and what to say about what was left out.
+
+    Raises:
+        DataError: If it is missing or broken, or most of its users or items are malformed.
+    """
     where = display_name(path)
     entries = files.expect(files.load(path), list, where, _FORM)
     people, items = Sieve("users", where), Sieve("profile items", where)

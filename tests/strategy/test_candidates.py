@@ -119,5 +119,7 @@ def test_what_is_no_file_of_candidates_is_refused(tmp_path, content, message):
 
 
 def test_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"set augmenter.file to the candidates.jsonl of a finished run"):
+    with pytest.raises(
+        DataError, match=r"set augmenter.file to the candidates.jsonl of a finished run"
+    ):
         read(tmp_path / "c.jsonl")

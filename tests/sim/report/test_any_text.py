@@ -13,7 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.table import Table as RichTable
 
-from conf.errors import DataError
+from clients import policy
+from conf.errors import ConfigError, DataError
+from conf.schema import AugmenterConfig
+from lamp import oppu
 from lamp.dates import date_key
 from lamp.dialogue.dialogues import read_file
 from lamp.dialogue.lexicons import read_lexicons
@@ -23,7 +26,9 @@ from lamp.tasks import TASKS
 from models.miniature.nli import read_nli
 from sim.report.tables import make_table, to_csv, to_latex, to_markdown, to_rich
 from sim.terminal import PlainConsole, words_table
-from storage.text_files import decode, parse_json, read_table, unique_rows
+from storage.text_files import decode, parse_json, read_json, read_table, unique_rows
+from strategy import candidates
+from strategy.prompting import make_prompt
 
 pytestmark = pytest.mark.slow
 READER_EXAMPLES, SHOWN_EXAMPLES = 2000, 50
@@ -107,6 +112,37 @@ def read_policies(path):
     return list(unique_rows(read_table(path, ("user_id", "ratio")), "user_id", "x"))
 
 
+def any_prompt(random: Random) -> bytes:
+    text = "".join(random.choice(("{x}", "{y}", "{z}", any_text(random))) for _ in range(3))
+    return text.encode(random.choice(("utf-8", "utf-16", "utf-8-sig", "latin-1")), "replace")
+
+
+def any_candidate(random: Random) -> object:
+    row = {"record": any_text, "index": lambda inner: inner.randrange(-1, 3)}
+    scores = partial(any_record, entails=lambda _: 0.5, entailed=lambda _: 0.5, rouge_l=any_json)
+    return any_record(random, "input", "response", "unreadable", "writer", scores=scores, **row)
+
+
+def any_user(random: Random) -> object:
+    return any_record(random, "user_id", profile=some(any_item), query=some(any_query))
+
+
+def any_query(random: Random) -> object:
+    return any_record(random, "id", "input", "gold")
+
+
+def any_policy(random: Random) -> object:
+    chosen = {"numbers": lambda _: "coarse", "withdrawn": some(any_text), "budget": any_json}
+    return any_record(random, "select", "plugins", ratio=lambda inner: inner.random(), **chosen)
+
+
+def read_template(path):
+    try:
+        return make_prompt(AugmenterConfig(prompt=str(path)), TASKS["lamp_4"])
+    except ConfigError as error:
+        raise DataError(str(error)) from error
+
+
 FILES = {
     "questions": (read_questions, dumped(some(any_question))),
     "outputs": (read_outputs, dumped(any_outputs)),
@@ -118,6 +154,13 @@ FILES = {
         dumped(lambda random: any_record(random, "question", "answer", "domain")),
     ),
     "dialogues.csv": (read_file, any_rows),
+    "prompt": (read_template, any_prompt),
+    "candidates": (candidates.read, dumped(any_candidate)),
+    "users of OPPU": (lambda path: oppu.read_users(path, TASKS["lamp_4"]), dumped(some(any_user))),
+    "policy of a device": (
+        lambda path: policy.from_json(read_json(path), "x"),
+        dumped(any_policy),
+    ),
     "words": (lambda path: parse_json(decode(path.read_bytes(), "x"), "x"), dumped(any_json)),
 }
 
