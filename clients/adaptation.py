@@ -18,13 +18,21 @@ from clients.base import Base
 from clients.capacity import activation_budget, require_capacity, training_memory_bytes
 from clients.dac24.stream import adapt_to_stream
 from clients.folder import Device
+from clients.gate import Fold, is_better, make_folds, nothing
 from clients.local_data import added_pairs
 from conf.seeds import derive_seed
 from lamp import tasks
 from models import lora, training
 from models.chat import Encoded, encode_pairs
 from models.distillation import taught
-from models.multi_lora.cohort import ACTIVATION_BYTES, CohortJob, CohortResult, train_one
+from models.multi_lora.cohort import (
+    ACTIVATION_BYTES,
+    CohortJob,
+    CohortResult,
+    train_cohort,
+    train_one,
+)
+from models.multi_lora.stacked import NotStackableError
 from models.private_training import (
     Draws,
     Guarantee,
@@ -49,6 +57,7 @@ class PreparedTraining:
         guarantee: What DP-SGD is to keep; None trains without.
         records: Per record of D_u the places of its examples, for DP-SGD.
         draws: Where DP-SGD's draws and noise come from.
+        folds: Trainings that decide whether the adapter is used; empty uses it always.
         activation_bytes: What the activations of a forward pass may take on the device.
     """
 
@@ -56,6 +65,7 @@ class PreparedTraining:
     guarantee: Guarantee | None = None
     records: tuple[tuple[int, ...], ...] = ()
     draws: Draws | None = None
+    folds: tuple[Fold, ...] = ()
     activation_bytes: int = ACTIVATION_BYTES
 
 
@@ -75,7 +85,8 @@ def adapt(
         return adapt_to_stream(device, base, request, settings, stream)
     what = prepare(device, base, request, settings)
     saved = _save_point(device, request, what, settings)
-    reply = finish(device, base, request, what, train_alone(base, what, saved))
+    result = train_gated(base, what) if what.folds else train_alone(base, what, saved)
+    reply = finish(device, base, request, what, result)
     if saved is not None:
         saved.path.unlink(missing_ok=True)
     return reply
@@ -86,7 +97,7 @@ def _save_point(
 ) -> SavePoint | None:
     """Where the training keeps its place; private ones, with arrays in the message, keep none."""
     qlora, job = settings.qlora, what.job
-    if not qlora.save_every or what.guarantee or job.start or request.logits:
+    if not qlora.save_every or what.guarantee or what.folds or job.start or request.logits:
         return None
     examples = [[example.input_ids, example.labels] for example in job.examples]
     seeds = [job.adapter_seed, job.batch_seed]
@@ -126,8 +137,19 @@ def prepare(
     if recipe.epsilon is not None:
         return _private(device, request, recipe, job)
     private_budget.let_plain(device)
-    budget = activation_budget(device, base, longest)
-    return PreparedTraining(job, activation_bytes=budget)
+    return PreparedTraining(
+        job,
+        folds=make_folds(job, _sources(device, request, len(examples)), recipe.folds),
+        activation_bytes=activation_budget(device, base, longest),
+    )
+
+
+def _sources(device: Device, request: AdaptRequest, examples: int) -> list[int | None]:
+    """Per example the place of the record of D_u that it was made from."""
+    places = {pair.id: place for place, pair in enumerate(device.history.pairs)}
+    kept = [places.get(pair.id.rpartition("/")[0]) for pair in request.kept]
+    others = examples - len(places) - len(kept)
+    return [*places.values(), *kept, *[None] * others]
 
 
 def _private(
@@ -198,6 +220,7 @@ def finish(
         adapter_bytes=stored,
         weights=_numpy(result.state) if federated else {},
         shortened=sum(example.shortened for example in what.job.examples),
+        gate=int(any(map(torch.any, result.state.values()))) if what.folds else -1,
     )
 
 
@@ -228,6 +251,32 @@ def train_alone(base: Base, what: PreparedTraining, saved: SavePoint | None = No
         job.batch_seed,
     )
     return CohortResult(report, lora.snapshot(base.model))
+
+
+def train_gated(base: Base, what: PreparedTraining) -> CohortResult:
+    """Train the whole and its folds as one cohort; an adapter that does not help becomes none."""
+    jobs = [what.job, *(fold.job for fold in what.folds)]
+    result, *others = _together(base, jobs, what.activation_bytes)
+    for each in (result, *others):
+        if each.error is not None:
+            return replace(result, error=each.error)
+    if is_better(base, what.folds, [each.state for each in others]):
+        return result
+    return replace(result, state=nothing(result.state))
+
+
+def _together(base: Base, jobs: Sequence[CohortJob], budget: int) -> Sequence[CohortResult]:
+    try:
+        return train_cohort(base.model, jobs, activation_bytes=budget)
+    except NotStackableError:
+        pad_id = base.tokenizer.pad_token_id
+        return [
+            CohortResult(
+                train_one(base.model, pad_id, job, activation_bytes=budget),
+                lora.snapshot(base.model),
+            )
+            for job in jobs
+        ]
 
 
 def _start(base: Base, request: AdaptRequest) -> dict[str, torch.Tensor] | None:

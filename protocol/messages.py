@@ -18,7 +18,7 @@ from conf.errors import ProtocolError
 from lamp.records import Pair
 from protocol.codec import Arrays, Range, WireMessage, holds
 
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 
 ANY = Range(low=-(1 << 63), high=(1 << 63) - 1)
 NAME = Range(most=1 << 16)
@@ -259,6 +259,8 @@ class AdaptReply:
         buffer_bytes: Most bytes that the buffer held.
         shortened: Training examples that were too long and lost text; of a stream those of the
             last training.
+        gate: Where the recipe has folds: 1 where the adapter is used, 0 where M_base answers in
+            its place; else -1.
     """
 
     TYPE: ClassVar[str] = "train.adapt"
@@ -281,6 +283,7 @@ class AdaptReply:
     synthesis: tuple[int, ...] = holds("numbers", ())
     buffer_bytes: int = holds("numbers", 0)
     shortened: int = holds("numbers", 0)
+    gate: int = holds("numbers", -1, Range(-1, 1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

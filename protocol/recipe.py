@@ -69,6 +69,8 @@ class Recipe:
         epsilon: Train with DP-SGD to this privacy loss per record; None trains without.
         delta: Probability of a larger privacy loss.
         record_clip: Largest gradient norm of one record under DP-SGD.
+        folds: Keep the adapter only where cross-validation in so many parts of D_u finds it better
+            than M_base; 0 keeps it always.
         stream: Keep and train on a few records of the stream that D_u is; None for all of D_u.
     """
 
@@ -84,6 +86,7 @@ class Recipe:
     epsilon: PositiveFloat | None = None
     delta: Annotated[float, Field(gt=0, lt=1)] = 1e-3
     record_clip: PositiveFloat = 1.0
+    folds: NonNegativeInt = 0
     stream: Stream | None = None
 
     @property
@@ -94,6 +97,7 @@ class Recipe:
             and not self.distillation
             and self.stream is None
             and self.epsilon is None
+            and not self.folds
         )
 
 

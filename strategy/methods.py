@@ -159,6 +159,23 @@ def _private(method: Method, about: str, without_sharing: str) -> Method:
     )
 
 
+def _gated(method: Method, without_sharing: str) -> Method:
+    """The method with a gate on the device."""
+    return replace(
+        method,
+        name=f"{method.name}_gated",
+        about=f"{method.name}, its adapter used only where cross-validation in D_u favours it",
+        title="",
+        colour="",
+        reference="Wang et al., arXiv 1910.10252, 2019",
+        studied=False,
+        compared=0,
+        without_sharing=without_sharing,
+        variant_of=method.name,
+        recipe=recipes.gated,
+    )
+
+
 _CLOUD = Method(
     name="cloud",
     about="M_cloud, the large model tuned on public users",
@@ -338,6 +355,8 @@ register(
     ),
     AUGMENTED,
 )
+register(_gated(_DIRECT_FT, ""))
+register(_gated(_CDCDA, without_sharing="direct_ft_gated"), AUGMENTED)
 register(
     Method(
         name="unified",

@@ -85,6 +85,11 @@ def noised(inputs: RecipeInputs) -> Recipe:
     )
 
 
+def gated(inputs: RecipeInputs) -> Recipe:
+    """An adapter that the device keeps only where cross-validation finds it better than M_base."""
+    return Recipe(folds=inputs.baselines.gate_folds)
+
+
 def streamed(**differing: Any) -> MakeRecipe:
     """A few records of a stream (Qin et al., DAC'24); ``differing`` as in ``Stream``."""
 

@@ -174,6 +174,7 @@ class BaselinesConfig:
         dp_epsilons: Privacy losses of the *_dp methods; each gets an arm where there are several.
         dp_delta: Probability of a larger loss; below one over the records of a user.
         dp_clip: Largest gradient norm of one record under DP-SGD.
+        gate_folds: Parts of D_u in the cross-validation of the *_gated methods.
     """
 
     eda_rate: Annotated[float, Field(gt=0, le=1)] = 0.1
@@ -184,6 +185,7 @@ class BaselinesConfig:
     dp_epsilons: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (8.0,)
     dp_delta: Annotated[float, Field(gt=0, lt=1)] = 1e-3
     dp_clip: PositiveFloat = 1.0
+    gate_folds: Annotated[int, Field(ge=2)] = 2
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -53,6 +53,7 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "peak_memory_bytes": "what an NF4 device would need, without activations",
         "adapter_bytes": "size of the adapter",
         "shortened": "examples that were too long and lost text",
+        "gate": "1 where the adapter is used, 0 where M_base answers; missing without a gate",
     },
     "augmentation": {
         **ARM,
@@ -118,7 +119,7 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
 _WORDS = "arm method user query text gold_text direction kind group phase reason key unreadable"
 _COUNTS = (
     "queries gold prediction unparsed records synthetic steps tokens peak_memory_bytes "
-    "adapter_bytes shortened history shared generated kept bytes shortened_examples "
+    "adapter_bytes shortened gate history shared generated kept bytes shortened_examples "
     "shortened_queries failed"
 )
 WORDS, WHOLE = frozenset(_WORDS.split()), frozenset(_COUNTS.split())
@@ -154,6 +155,7 @@ def training_frame(run: Run) -> pd.DataFrame:
         row = asdict(line) | {"method": methods.get(line.arm, line.arm)}
         if line.losses:
             row |= {"first_loss": line.losses[0], "last_loss": line.losses[-1]}
+        row["gate"] = None if line.gate < 0 else line.gate
         rows.append({name: row.get(name) for name in names})
     return _frame("training", rows)
 

@@ -39,8 +39,9 @@ ONE_TIME = (BASE_MODEL, DEVICE_MODEL)
 
 def training_table(run: Run) -> Table | None:
     """Per arm: what the adapters' training took, mean over users."""
-    rows = []
-    for arm, own in training_frame(run).groupby("arm", sort=False):
+    rows, training = [], training_frame(run)
+    gated = training.gate.notna().any()
+    for arm, own in training.groupby("arm", sort=False):
         first, last, seconds = own.first_loss.mean(), own.last_loss.mean(), own.seconds.sum()
         rows.append(
             [
@@ -52,11 +53,17 @@ def training_table(run: Run) -> Table | None:
                 count(own.tokens.sum() / seconds) if seconds else NOT_AVAILABLE,
                 size(own.peak_memory_bytes.max()),
                 size(own.adapter_bytes.max()),
+                *([_used(own.gate)] if gated else []),
             ]
         )
     head = ("Method", "Users", "Own records", "Synthetic", "Steps", "Loss, first to last")
-    tail = ("Time per user", "Tokens/s", "Device memory", "Adapter")
+    tail = ("Time per user", "Tokens/s", "Device memory", "Adapter", *(["Used"] if gated else []))
     return make_table((*head, *tail), rows) if rows else None
+
+
+def _used(gate: pd.Series) -> str:
+    """Users whose device uses the adapter, of those who were asked; all of them without a gate."""
+    return "all" if gate.isna().all() else f"{int(gate.sum())} of {gate.count()}"
 
 
 def shortened_table(run: Run) -> Table | None:

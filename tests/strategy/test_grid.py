@@ -135,7 +135,7 @@ def test_two_devices_of_one_user_are_refused(grid):
 
 def test_another_protocol_version_is_refused(grid):
     accounted = grid(lambda node: reply(f"u{node}", version=99))
-    with pytest.raises(RunError, match="expected protocol version 4, got 99"):
+    with pytest.raises(RunError, match=f"expected protocol version {PROTOCOL_VERSION}, got 99"):
         discover_clients(accounted, wait_for_nodes(accounted, 3, limit_s=1))
 
 
