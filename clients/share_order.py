@@ -17,10 +17,12 @@ from dataclasses import replace
 from clients.dac24 import usefulness
 from clients.folder import ORDER, Device, read_order
 from clients.sensitivity import sensitivity
-from lamp.dates import date_key
-from lamp.records import Pair
+from conf.schema import Select
+from lamp.dates import Key, date_of
+from lamp.records import Pair, UserHistory
 from storage import atomic
 from storage.locks import locked
+from storage.text_files import shown
 
 
 def fixed(device: Device) -> Device:
@@ -28,6 +30,7 @@ def fixed(device: Device) -> Device:
 
     Raises:
         ProtocolError: If the user shares by scores that were not made at set-up.
+        DataError: If the user shares by date and a record has none that can be read.
     """
     if device.order is not None and len(device.order) >= len(device.history.pairs):
         return device
@@ -63,15 +66,27 @@ def sharing_order(device: Device) -> tuple[Pair, ...]:
     )
 
 
+def check_dates(user: UserHistory, select: Select) -> None:
+    """Refuse an order by date where a record has none that can be read.
+
+    Raises:
+        DataError: Naming the first record without one.
+    """
+    if select in ("recent", "oldest"):
+        _dates(user, select)
+
+
+def _dates(user: UserHistory, select: Select) -> dict[str, Key]:
+    owner = f"user {shown(user.user_id)}"
+    remedy = "share in another order: random or sensitive"
+    return {item.id: date_of(item, owner, f"select={select}", remedy) for item in user.profile}
+
+
 def _oldest(device: Device) -> Callable[[Pair], int]:
-    dates = {item.id: _by_time(item.date or "") for item in device.history.profile}
+    """Places by date; a date of lower precision stands before the more exact ones within it."""
+    dates = _dates(device.history, device.policy.select)
     places = {date: place for place, date in enumerate(sorted(set(dates.values())))}
     return lambda pair: places[dates[pair.id]]
-
-
-def _by_time(date: str) -> tuple[tuple[int, ...], str]:
-    """Dates compare as numbers: as text 2017-2-3 would come after 2017-10-2."""
-    return date_key(date) or (), date
 
 
 def _recent(device: Device) -> Callable[[Pair], int]:

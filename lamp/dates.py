@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta, timezone
+from functools import lru_cache
 
 from conf.errors import DataError
 from lamp.records import ProfileItem
@@ -33,6 +34,7 @@ _START = (1, 1, 1, 0, 0, 0, 0)
 _LONGEST_OFFSET = timedelta(hours=14)
 
 
+@lru_cache(maxsize=1 << 16)
 def date_key(date: str) -> Key | None:
     """Read a date as numbers in descending order of weight, see the module.
 
@@ -88,12 +90,6 @@ def precedes(first: Key, second: Key) -> bool:
     False also where one is a part of the other, as a day of its year: nothing tells their order.
     """
     return first < second and second[: len(first)] != first
-
-
-def overlaps(first: Key, second: Key) -> bool:
-    """Whether one is a part of the other, as a day of its year; equal dates are a tie instead."""
-    shorter, longer = sorted((first, second), key=len)
-    return first != second and longer[: len(shorter)] == shorter
 
 
 def date_of(item: ProfileItem, owner: str, purpose: str, remedy: str) -> Key:

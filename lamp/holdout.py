@@ -3,7 +3,8 @@
 A held-out record is asked as it would be trained, and its own response is the gold answer. What is
 held out or left out depends on the order of a user's records alone: by date where every record of
 the data has a readable one, else a permutation that is drawn once per user. The last ones are held
-out first; of the rest the newest stay, or the first of the permutation. So under a larger limit the
+out first; of the rest the newest stay, or the first of the permutation. By date, what may follow a
+held-out record is in no part; of one date, the file's order counts. So under a larger limit the
 same records stay and further ones join them, and under a larger share further ones are asked.
 """
 
@@ -17,7 +18,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from conf.errors import ConfigError
 from conf.seeds import derive_seed
 from lamp.contamination import normalised
-from lamp.dates import Key, date_key, overlaps
+from lamp.dates import Key, date_key, precedes
 from lamp.metrics import is_answer
 from lamp.records import Pair, Query, UserHistory
 from lamp.tasks import Task, training_prompt
@@ -86,9 +87,10 @@ def take_parts(
     if portion.holdout is None and portion.max_records is None:
         return list(users), ()
     made = [_take(user, task, portion) for user in users]
-    taken = [history for history, _ in made]
-    repeated = sum(each for _, each in made)
-    return taken, tuple(_notes(users, taken, repeated, portion))
+    taken = [history for history, _, _ in made]
+    left_out = sum(each for _, each, _ in made)
+    tied = sum(each for _, _, each in made)
+    return taken, tuple(_notes(users, taken, left_out, tied, portion))
 
 
 def limit_records(
@@ -111,21 +113,16 @@ def first_queries(users: Iterable[UserHistory], most: int | None) -> list[UserHi
     return [replace(user, queries=user.queries[:most]) for user in users]
 
 
-def _take(user: UserHistory, task: Task, portion: Portion) -> tuple[UserHistory, int]:
-    """One user's part, and the records that are in no part: see :func:`_notes`."""
+def _take(user: UserHistory, task: Task, portion: Portion) -> tuple[UserHistory, int, int]:
+    """One user's part, the records in no part, and those of a query's date: see :func:`_notes`."""
     order = _order(user, portion)
-    queries, repeated = user.queries, 0
+    queries, left_out, tied = user.queries, 0, 0
     if portion.holdout is not None:
-        asked = _held_out(user, task, portion, order)
-        texts = {normalised(user.pairs[place].input) for place in asked}
-        rest = [
-            place
-            for place in order
-            if normalised(user.pairs[place].input) not in texts
-            and not (portion.by_date and _is_doubtful(user, place, asked))
-        ]
+        asked, rest = _parted(user, task, portion, order)
         queries = tuple(as_query(user.user_id, task, user.pairs[place]) for place in sorted(asked))
-        order, repeated = rest, len(order) - len(asked) - len(rest)
+        order, left_out = rest, len(order) - len(asked) - len(rest)
+        dates = {_date(user, place) for place in asked} if portion.by_date else set()
+        tied = sum(_date(user, place) in dates for place in rest)
     kept = sorted(_newest(order, portion))
     history = replace(
         user,
@@ -133,11 +130,15 @@ def _take(user: UserHistory, task: Task, portion: Portion) -> tuple[UserHistory,
         pairs=tuple(user.pairs[place] for place in kept),
         queries=queries,
     )
-    return history, repeated
+    return history, left_out, tied
 
 
 def _notes(
-    users: Sequence[UserHistory], taken: Sequence[UserHistory], repeated: int, portion: Portion
+    users: Sequence[UserHistory],
+    taken: Sequence[UserHistory],
+    left_out: int,
+    tied: int,
+    portion: Portion,
 ) -> Iterable[str]:
     if portion.holdout is not None:
         which = "the newest ones" if portion.by_date else "drawn at random"
@@ -145,13 +146,18 @@ def _notes(
             f"{portion.holdout:g} of each user's records, {which}, are asked as queries; "
             "the files' own questions are not"
         )
-    if repeated:
+    if left_out:
         yield (
-            "records that are left out of D_u, as they repeat a held-out one or their date does "
-            f"not tell which came first: {repeated}"
+            "records that are left out of D_u, as they repeat a held-out one, follow it, or their "
+            f"date does not tell which came first: {left_out}"
+        )
+    if tied:
+        yield (
+            "records of D_u with the date of a held-out one, before which the file lists them: "
+            f"{tied}"
         )
     held = 0 if portion.holdout is None else sum(len(user.queries) for user in taken)
-    rest = sum(len(user.pairs) for user in users) - held - repeated
+    rest = sum(len(user.pairs) for user in users) - held - left_out
     kept = sum(len(user.pairs) for user in taken)
     if kept < rest:
         which = "the newest ones" if portion.by_date else "drawn at random"
@@ -171,10 +177,14 @@ def _date(user: UserHistory, place: int) -> Key:
     return date_key(user.profile[place].date or "") or ()
 
 
-def _is_doubtful(user: UserHistory, place: int, asked: Iterable[int]) -> bool:
-    """Whether a record's date is too rough to tell if it precedes a query, or the query's is."""
+def _may_follow(user: UserHistory, place: int, asked: Iterable[int]) -> bool:
+    """Whether a record may come after a query; of one date, the file lists the earlier first."""
     own = _date(user, place)
-    return any(overlaps(own, _date(user, query)) for query in asked)
+    return not all(
+        precedes(own, date) or (own == date and place < query)
+        for query in asked
+        for date in [_date(user, query)]
+    )
 
 
 def _newest(order: Sequence[int], portion: Portion) -> Sequence[int]:
@@ -183,8 +193,26 @@ def _newest(order: Sequence[int], portion: Portion) -> Sequence[int]:
     return order[-portion.max_records :] if portion.by_date else order[: portion.max_records]
 
 
+def _parted(
+    user: UserHistory, task: Task, portion: Portion, order: Sequence[int]
+) -> tuple[list[int], list[int]]:
+    """Places of the queries, and of the records that may be trained; of the latter one at least."""
+    asked = _held_out(user, task, portion, order)
+    while True:
+        texts = {normalised(user.pairs[place].input) for place in asked}
+        rest = [
+            place
+            for place in order
+            if normalised(user.pairs[place].input) not in texts
+            and not (portion.by_date and _may_follow(user, place, asked))
+        ]
+        if rest or not asked:
+            return asked, rest
+        asked.pop()  # nothing precedes the earliest of them
+
+
 def _held_out(user: UserHistory, task: Task, portion: Portion, order: Sequence[int]) -> list[int]:
-    """Places of the records that become queries: each text once, one text at least stays."""
+    """Places of the records to be queries, newest first: each text once, one at least stays."""
     texts = [normalised(pair.input) for pair in user.pairs]
     share = Decimal(str(portion.holdout)) * len(order)
     count = min(

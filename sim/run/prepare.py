@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from clients import folder as device_folder
+from clients import share_order
 from clients.folder import Device
 from conf.checks import WORLD
 from conf.compose import compose, to_json
@@ -78,7 +79,8 @@ def check(config: Config) -> LampData:
     )
     if config.engine.name == "deployment":
         return _all_public(data)
-    provision.check_dates(data.targets, config.privacy)
+    for user in data.targets:
+        share_order.check_dates(user, config.privacy.select)
     provision.draw_preferences([user.user_id for user in data.targets], config.privacy, config.seed)
     return data
 

@@ -23,7 +23,6 @@ from clients.policy import NO_BUDGET, UNBOUNDED, Permit, Policy
 from conf.errors import ConfigError, DataError
 from conf.schema import Config, DeviceProfile, PrivacyConfig
 from conf.seeds import derive_seed
-from lamp.dates import date_key
 from lamp.records import UserHistory
 from sim.profiles import draw_profiles, largest_remainder
 from storage import atomic
@@ -119,24 +118,6 @@ def permits_of(config: Config) -> tuple[Permit, ...]:
     if config.evaluation.ship_predictions:
         permits.append("texts")
     return tuple(permits)
-
-
-def check_dates(users: Sequence[UserHistory], privacy: PrivacyConfig) -> None:
-    """Refuse an order by date where records have none that can be read.
-
-    Raises:
-        DataError: Naming the first record without one.
-    """
-    if privacy.select not in ("recent", "oldest"):
-        return
-    for user in users:
-        for item in user.profile:
-            if not item.date or date_key(item.date) is None:
-                got = "one that cannot be read" if item.date else "none"
-                raise DataError(
-                    f"user {user.user_id}, record {item.id}: privacy.select={privacy.select} needs "
-                    f"a date in every record, got {got}; use random or sensitive"
-                )
 
 
 def write_policies(path: Path, preferences: Mapping[str, Preference]) -> None:

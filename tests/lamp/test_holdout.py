@@ -6,10 +6,13 @@ import itertools
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from conf.errors import ConfigError
 from lamp.contamination import given_away, normalised
 from lamp.dataset import corpus_users, load
+from lamp.dates import date_key, precedes
 from lamp.holdout import Portion, check_task, first_queries, take_parts
 from lamp.records import Pair, ProfileItem, Query, UserHistory
 from lamp.tasks import TASKS, query_text
@@ -17,6 +20,7 @@ from lamp.tasks import TASKS, query_text
 TASK = TASKS["lamp_4"]
 HALF = Portion(holdout=0.5, max_records=None, max_queries=None, by_date=True, seed=0)
 ALL = replace(HALF, holdout=None)
+DATES = ("2011", "2011-01", "2011-01-01", "2011-01-02", "2011-01-01T12:00", "2012", "2012-01-01")
 
 
 def user(*texts, dates=None, queries=2):
@@ -90,6 +94,40 @@ def test_a_record_that_may_come_after_a_query_is_not_trained():
     assert notes[1].endswith("which came first: 1")
 
 
+def test_a_record_that_is_no_query_and_follows_one_is_not_trained():
+    dates = ["2011-01-01", "2011-01-02", "2011-01-03"]
+    history = user("a", "b", "c", dates=dates)
+    unasked = replace(history, pairs=(*history.pairs[:2], replace(history.pairs[2], response=" ")))
+    taken, notes = take(unasked, replace(HALF, max_queries=1))
+    assert [query.id for query in taken.queries] == ["u/i1"]
+    assert ids(taken) == ["i0"]
+    assert notes[1].endswith("which came first: 1")
+
+
+def test_records_of_one_date_stand_in_the_files_order_and_are_counted():
+    taken, notes = take(user(*"abcd", dates=["2011", "2012", "2012", "2012"]), HALF)
+    assert [query.id for query in taken.queries] == ["u/i2", "u/i3"]
+    assert ids(taken) == ["i0", "i1"]
+    assert notes[1].endswith("before which the file lists them: 1")
+
+
+@given(dates=st.lists(st.sampled_from(DATES), min_size=2, max_size=8), answers=st.integers(0, 255))
+def test_nothing_that_may_come_after_a_query_is_trained(dates, answers):
+    history = user(*map(str, range(len(dates))), dates=dates)
+    pairs = [
+        replace(pair, response="t" if answers >> place & 1 else " ")
+        for place, pair in enumerate(history.pairs)
+    ]
+    taken, _ = take(replace(history, pairs=tuple(pairs)), HALF)
+    assert taken.pairs
+    places = {item.id: place for place, item in enumerate(history.profile)}
+    for query in taken.queries:
+        asked = places[query.id.partition("/")[2]]
+        for own in (places[pair.id] for pair in taken.pairs):
+            first, second = date_key(dates[own]), date_key(dates[asked])
+            assert precedes(first, second) or (first == second and own < asked)
+
+
 @pytest.mark.parametrize(("texts", "asked"), [(["a"], 0), (["a", "a"], 0), (["a", "b"], 1)])
 def test_at_least_one_text_stays_in_the_history(texts, asked):
     taken, _ = take(user(*texts), replace(HALF, holdout=0.99))
@@ -99,9 +137,9 @@ def test_at_least_one_text_stays_in_the_history(texts, asked):
 
 def test_a_record_whose_response_is_no_answer_stays_in_the_history():
     stars = [Pair(f"i{n}", f"text {n}", answer) for n, answer in enumerate(["3", "4", "great"])]
-    items = tuple(ProfileItem(pair.id, {"text": pair.input}, "2011") for pair in stars)
+    items = tuple(ProfileItem(pair.id, {"text": pair.input}, None) for pair in stars)
     history = UserHistory("u", items, tuple(stars), ())
-    ((taken,), _) = take_parts([history], TASKS["lamp_3"], HALF)
+    ((taken,), _) = take_parts([history], TASKS["lamp_3"], replace(HALF, by_date=False))
     assert ids(taken) == ["i2"]
 
 
