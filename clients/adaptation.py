@@ -19,7 +19,7 @@ from clients.capacity import activation_budget, require_capacity, training_memor
 from clients.dac24.stream import adapt_to_stream
 from clients.folder import Device
 from clients.gate import Fold, is_better, make_folds, nothing
-from clients.local_data import added_pairs
+from clients.local_data import added_pairs, own_texts
 from conf.seeds import derive_seed
 from lamp import tasks
 from models import lora, training
@@ -313,11 +313,15 @@ def _numpy(weights: Mapping[str, torch.Tensor]) -> Arrays:
 def _examples(
     device: Device, base: Base, request: AdaptRequest, settings: DeviceSettings
 ) -> list[Encoded]:
-    made = added_pairs(device, recipe_from_json(request.recipe), request.seed)
+    recipe, system = recipe_from_json(request.recipe), settings.system_prompt
+    made = (
+        *added_pairs(device, recipe, request.seed),
+        *own_texts(device, base, recipe, request.seed, system),
+    )
     return encode_pairs(
         base.tokenizer,
         tasks.task(settings.task),
         (*device.history.pairs, *request.kept, *made),
-        system=settings.system_prompt,
+        system=system,
         max_len=settings.qlora.max_seq_len,
     )

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from clients import outbound
+from clients.base import Base
+from clients.dac24.self_synthesis import synthesise
 from clients.folder import Device
 from conf.seeds import derive_seed
 from lamp import eda
@@ -14,16 +16,31 @@ from protocol.recipe import Recipe
 
 
 def added_pairs(device: Device, recipe: Recipe, seed: int) -> tuple[Pair, ...]:
-    """Make the pairs that ``recipe`` adds: copies or EDA variants, k of each covered record.
+    """Make the copies or EDA variants that ``recipe`` adds, k of each covered record.
 
     Raises:
         DataError: If EDA needs WordNet and it is not on the device.
     """
-    if recipe.local == "nothing":
+    if recipe.local not in ("copies", "eda"):
         return ()
     make = {"copies": _copies, "eda": _variants}[recipe.local]
     covered = outbound.grant(device, [recipe.ratio]).pairs
     return tuple(made for pair in covered for made in make(pair, device.user_id, recipe, seed))
+
+
+def own_texts(
+    device: Device, base: Base, recipe: Recipe, seed: int, system: str | None
+) -> tuple[Pair, ...]:
+    """Let the device's own model write similar pairs, ``writing.sets`` of each covered record.
+
+    What is a copy, or too unlike its record, is dropped (:mod:`clients.dac24.self_synthesis`).
+    """
+    if recipe.writing is None:
+        return ()
+    covered = outbound.grant(device, [recipe.ratio]).pairs
+    own = derive_seed(seed, device.user_id, "own texts")
+    written = synthesise(base, covered, recipe.writing, own, system).pairs
+    return tuple(pair for each in written for pair in each)
 
 
 def _copies(pair: Pair, _user: str, recipe: Recipe, _seed: int) -> Iterator[Pair]:

@@ -25,7 +25,7 @@ from conf.errors import ProtocolError
 from conf.schema import STRICT, Fraction, StreamConfig
 from lamp.dialogue.lexicons import Lexicon
 
-Local = Literal["nothing", "copies", "eda"]
+Local = Literal["nothing", "copies", "eda", "own_model"]
 Score = Literal["entropy", "domain", "dissimilarity"]
 Replace = Literal["scores", "random", "fifo", "k_center"]
 ALL_SCORES: tuple[Score, ...] = ("entropy", "domain", "dissimilarity")
@@ -56,11 +56,12 @@ class Recipe:
 
     Attributes:
         local: What the device adds to D_u by itself, made from the records that it would share:
-            copies of them, or EDA variants.
+            copies of them, EDA variants, or texts of the device's own model.
         ratio: Share ratio that the device would be asked for; its policy bounds it as ever.
         k: Copies or variants of each such record.
         eda_rate: Share of an input's words that one EDA operation changes.
         thesaurus: Where EDA finds synonyms.
+        writing: How the device's own model writes; ``sets`` texts of each such record.
         distillation: Weight of the reverse KL to the teacher's logits in the message.
         epochs: Passes over the records; None takes the settings' own.
         federated: Send the adapter's weights back; start from the message's weights, in round 0
@@ -79,6 +80,7 @@ class Recipe:
     k: PositiveInt = 1
     eda_rate: Fraction = 0.1
     thesaurus: Literal["wordnet", "world"] = "wordnet"
+    writing: StreamConfig | None = None
     distillation: NonNegativeFloat = 0.0
     epochs: PositiveInt | None = None
     federated: bool = False
@@ -88,6 +90,11 @@ class Recipe:
     record_clip: PositiveFloat = 1.0
     folds: NonNegativeInt = 0
     stream: Stream | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a device that is to write without being told how, or the reverse."""
+        if (self.local == "own_model") != (self.writing is not None):
+            raise ValueError("recipe: expected writing with local=own_model and with it alone")
 
     @property
     def can_wait(self) -> bool:

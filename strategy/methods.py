@@ -279,6 +279,14 @@ register(
 register(
     replace(
         _LOCAL,
+        name="self_ft",
+        about="adapter on D_u and k texts that the device's own model writes of each record",
+        recipe=recipes.self_written,
+    )
+)
+register(
+    replace(
+        _LOCAL,
         name="rkd_ft",
         about="direct_ft and per-token reverse KL to M_cloud on shared pairs (off-policy)",
         title="RKD\n-FT",

@@ -7,7 +7,7 @@ A method holds one of these functions; it makes the record that crosses the wire
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from conf.schema import BaselinesConfig, StreamConfig
@@ -64,6 +64,12 @@ def eda(inputs: RecipeInputs) -> Recipe:
         eda_rate=inputs.baselines.eda_rate,
         thesaurus=inputs.thesaurus,
     )
+
+
+def self_written(inputs: RecipeInputs) -> Recipe:
+    """K texts of the device's own model on each record that the user would share."""
+    writing = replace(inputs.stream, sets=inputs.k)
+    return Recipe(local="own_model", ratio=inputs.ratio, k=inputs.k, writing=writing)
 
 
 def distilled(inputs: RecipeInputs) -> Recipe:

@@ -7,10 +7,17 @@ from pathlib import Path
 import pytest
 
 from clients import outbound
+from clients.base import load
+from clients.dac24 import self_synthesis
 from clients.folder import Device, Policy
-from clients.local_data import added_pairs
+from clients.local_data import added_pairs, own_texts
+from conf.compose import compose
+from conf.errors import ProtocolError
+from conf.schema import StreamConfig
 from lamp.records import Pair, UserHistory
-from protocol.recipe import PLAIN, Recipe
+from models.generation import Generation
+from protocol.recipe import PLAIN, Recipe, recipe_from_json
+from protocol.settings import settings_of
 
 PAIRS = tuple(Pair(str(n), f"a quiet film about a war number {n}", "classic") for n in range(10))
 EDA = Recipe(local="eda", k=3, thesaurus="world", eda_rate=0.3)
@@ -60,3 +67,27 @@ def test_eda_depends_on_the_seed_only():
 
 def test_the_plain_recipe_adds_nothing():
     assert added_pairs(device(1.0), PLAIN, seed=1) == ()
+
+
+def test_the_devices_own_model_writes_of_what_consent_covers(monkeypatch, qwen2_folder):
+    settings = settings_of(compose(["task=lamp_2", "qlora.compute_dtype=float32"]))
+    base = load(qwen2_folder, settings.qlora, 1)
+
+    def reply(_model, _tokenizer, prompts, seeds, **_):
+        return [Generation(f"[a calm film about a war number {n}]", 9, True) for n in seeds]
+
+    monkeypatch.setattr(self_synthesis, "generate", reply)
+    recipe = Recipe(local="own_model", writing=StreamConfig(sets=3))
+    made = own_texts(device(0.4), base, recipe, 1, None)
+    assert sources(made) == {pair.id for pair in outbound.grant(device(0.4), [1.0]).pairs}
+    assert len({pair.input for pair in made}) == len(made) == 3 * 4
+    assert {pair.response for pair in made} == {"classic"}
+    assert made == own_texts(device(0.4), base, recipe, 1, None)
+    assert made != own_texts(device(0.4), base, recipe, 2, None)
+    assert own_texts(device(0.0), base, recipe, 1, None) == ()
+
+
+@pytest.mark.parametrize("told", ['{"local":"own_model"}', '{"writing":{"sets":1}}'])
+def test_writing_goes_with_the_own_model_alone(told):
+    with pytest.raises(ProtocolError, match="expected writing with local=own_model"):
+        recipe_from_json(told)
