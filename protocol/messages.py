@@ -259,6 +259,8 @@ class AdaptReply:
         buffer_bytes: Most bytes that the buffer held.
         shortened: Training examples that were too long and lost text; of a stream those of the
             last training.
+        variation: Where the recipe has a stream: coefficients of variation over it of the entropy
+            of embedding and of the domain-specific score.
         gate: Where the recipe has folds: 1 where the adapter is used, 0 where M_base answers in
             its place; else -1.
     """
@@ -283,6 +285,7 @@ class AdaptReply:
     synthesis: tuple[int, ...] = holds("numbers", ())
     buffer_bytes: int = holds("numbers", 0)
     shortened: int = holds("numbers", 0)
+    variation: tuple[float, ...] = holds("numbers", ())
     gate: int = holds("numbers", -1, Range(-1, 1))
 
 

@@ -60,6 +60,7 @@ class StreamStats:
         fates: What became of the texts that the device wrote.
         buffer_bytes: Most bytes that the buffer held.
         shortened: Examples of the last fine-tuning that were too long.
+        scores: Entropy of embedding and domain-specific score of every record seen.
     """
 
     seen: list[int] = field(default_factory=list)
@@ -74,6 +75,13 @@ class StreamStats:
     fates: Counter[SynthesisOutcome] = field(default_factory=Counter)
     buffer_bytes: int = 0
     shortened: int = 0
+    scores: list[tuple[float, float]] = field(default_factory=list)
+
+    @property
+    def variation(self) -> tuple[float, ...]:
+        """Coefficient of variation of each score over the stream; 0 where a score is always 0."""
+        columns = [np.asarray(column) for column in zip(*self.scores, strict=True)]
+        return tuple(float(each.std() / (abs(each.mean()) or 1.0)) for each in columns)
 
     def timed(self, phase: str, step: Callable[[], T]) -> T:
         """Run ``step`` on the clock of ``phase``."""
@@ -133,6 +141,7 @@ class StreamingDevice:
         Keeping one costs an annotation: the user is asked for the response they prefer.
         """
         self._seen += 1
+        self.diary.scores.append((record.entropy, record.domain_score))
         allowed = self._stream.settings.annotations
         if allowed is not None and self.diary.annotations >= allowed:
             return False
@@ -275,6 +284,7 @@ def adapt_to_stream(
         synthesis=tuple(diary.fates[fate] for fate in FATES),
         buffer_bytes=diary.buffer_bytes,
         shortened=diary.shortened,
+        variation=diary.variation,
     )
 
 

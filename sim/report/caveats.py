@@ -25,13 +25,15 @@ from sim.report.run_records import Run
 from sim.report.run_tables import nli_accuracy
 from sim.report.tables import count, percent, plural
 from strategy.filters import QUANTILE
-from strategy.methods import find_method
+from strategy.methods import METHODS, find_method
 
 NEAR_ZERO_KEPT = 0.01
 LOW_PASS = 0.05  # a filter that lets fewer candidates pass decides alone
 MANY_UNPARSED = 0.1
 FEW_USERS = 10
 WEAK_NLI = 0.7
+LEAST_VARIATION = 0.01  # coefficient of variation of a score over a stream
+SCORE_TITLES = {"entropy": "entropy of embedding", "domain": "domain-specific score"}
 
 
 def warnings(results: Results) -> list[str]:
@@ -45,6 +47,7 @@ def warnings(results: Results) -> list[str]:
             for text in (
                 *_filter_warnings(run),
                 *_nli_warnings(run),
+                *_score_warnings(run),
                 *_script_warnings(run),
                 *_stale_warnings(run),
                 *_epsilon_warnings(run),
@@ -136,6 +139,24 @@ def _filter_warnings(run: Run) -> Iterator[str]:
                 known = {READING: "could be read", ALIGNED: "had the shared record's label"}
                 let = known.get(gate, f"passed {reason_title(run, gate)}")
                 yield f"{arm.name}: {percent(passed, reached)} of the candidates {let}."
+
+
+def _score_warnings(run: Run) -> Iterator[str]:
+    """Scores of a streaming rule that are nearly the same for every record: chance decides then."""
+    for arm in run.arms:
+        stream = find_method(arm.method).streaming if arm.method in METHODS else None
+        own = [line.variation for (name, _), line in run.adaptations.items() if name == arm.name]
+        told = [variation for variation in own if variation]
+        if stream is None or stream.replace != "scores" or not told:
+            continue
+        for place, (score, title) in enumerate(SCORE_TITLES.items()):
+            mean = float(np.mean([variation[place] for variation in told]))
+            if score in stream.scores and mean < LEAST_VARIATION:
+                yield (
+                    f"{arm.name}: the {title} hardly varies over the streams (coefficient of "
+                    f"variation {mean:.1g}, below {LEAST_VARIATION:g}): rounding decides who wins "
+                    "in it. Try another stream.entropy, or read the other scores' arms."
+                )
 
 
 def _nli_warnings(run: Run) -> Iterator[str]:

@@ -202,7 +202,16 @@ def _costs(all_results: Sequence[Results]) -> Table | None:
             lines = lines_of(results, arm.arm.name)
             rows.append([_setting(results), arm.arm.name, *_cost_cells(lines)])
     head = ["Setting", "Method", "Asked the user", "Texts kept", "unreadable", "copies", "unlike"]
-    head += ["Buffer, most", "Selection", "of the time", "Rewriting", "Training", "per epoch"]
+    head += [
+        "Buffer, most",
+        "CV of EOE",
+        "CV of DSS",
+        "Selection",
+        "of the time",
+        "Rewriting",
+        "Training",
+        "per epoch",
+    ]
     return make_table(head, rows, left=2) if rows else None
 
 
@@ -213,12 +222,19 @@ def _cost_cells(lines: Sequence[Adaptation]) -> list[str]:
         count(fmean(line.annotations for line in lines)),
         *texts,
         size(max(line.buffer_bytes for line in lines)),
+        *(f"{value:.3f}" for value in _variation(lines)),
         f"{fmean(line.phase_seconds[SELECTION] for line in lines):.2f} s",
         percent(fmean(selection_share(line) for line in lines), 1),
         f"{fmean(line.phase_seconds[SYNTHESIS] for line in lines):.2f} s",
         f"{fmean(line.seconds for line in lines):.2f} s",
         f"{fmean(second for line in lines for second in line.epoch_seconds):.3f} s",
     ]
+
+
+def _variation(lines: Sequence[Adaptation]) -> tuple[float, float]:
+    """Coefficients of variation of two scores over a stream, mean over the users."""
+    told = [line.variation for line in lines if line.variation]
+    return (fmean(each[0] for each in told), fmean(each[1] for each in told)) if told else (0, 0)
 
 
 def _panel(results: Results) -> Panel:

@@ -104,6 +104,7 @@ class Adaptation:
     synthesis: tuple[int, ...] = ()
     buffer_bytes: int = 0
     shortened: int = 0
+    variation: tuple[float, ...] = ()
     gate: int = -1  # 1: the adapter is used, 0: M_base answers instead; -1 without a gate
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from clients.base import load
@@ -131,6 +132,8 @@ def test_the_reply_holds_numbers_and_the_adapter_stays(tmp_path, base, settings)
     assert reply.curve_seen == (0, 10, 20, 25)
     assert reply.annotations >= 4
     assert len(reply.losses) == 3
+    entropies = [each.entropy for each in describe(PAIRS, base, stream, settings)]
+    assert reply.variation[0] == pytest.approx(np.std(entropies) / np.mean(entropies), abs=1e-5)
     assert (tmp_path / "adapters" / "dac24" / "adapter_model.safetensors").is_file()
 
 

@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 from conf.compose import compose
+from sim.report import caveats, report
 from sim.report import dac24_values as paper
-from sim.report import report
 from sim.report.dac24_tables import curve_of, selection_share
 from sim.report.layouts import make_layout
 from sim.report.pooling import summarise
@@ -41,6 +41,7 @@ def streaming(make_run):
                 "annotations": 20 + user,
                 "synthesis": [30, 5, 10, 5],
                 "buffer_bytes": 2048,
+                "variation": [0.004, 0.2],
             }
         jsonlines.append(path, rows)
         return summarise([read_run(folder)])
@@ -100,7 +101,14 @@ def test_costs_count_questions_texts_and_time(streaming):
     assert asked == "22"  # mean of 20 to 23 is 21.5
     assert texts == ["60.0%", "10.0%", "20.0%", "10.0%"]
     assert rows["dac24"][7] == "2.0 KiB"
-    assert rows["dac24"][9] == "5.0%"  # ["dac24"][9]
+    assert rows["dac24"][8:10] == ["0.004", "0.200"]
+    assert rows["dac24"][11] == "5.0%"
+
+
+def test_a_score_that_hardly_varies_is_warned_of_where_it_decides(streaming):
+    found = [text for text in caveats.warnings(streaming()) if "hardly varies" in text]
+    assert [text.partition(":")[0] for text in found] == ["dac24", "dac24_eoe"]
+    assert all("entropy of embedding" in text for text in found)
 
 
 def test_a_sweep_over_texts_is_figure_3(streaming):
