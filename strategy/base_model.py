@@ -20,7 +20,9 @@ from conf.errors import RunError
 from conf.schema import CausalModelConfig, QLoraConfig
 from conf.seeds import derive_seed
 from lamp import tasks
-from lamp.records import Prompt
+from lamp.records import Pair, Prompt, Query, UserHistory
+from lamp.retrieval import prompt_with_items
+from lamp.tasks import Task
 from models.checkpoint import model_identity
 from storage import atomic
 from storage.hashing import hash_json
@@ -30,11 +32,13 @@ from strategy.progress import Progress
 from strategy.tuning import PublicTuning, tune
 
 VERSION = 4  # of this stage's code; part of the cache key
+RAG_SHARE = 0.5  # of the examples that show retrieved records, where the models are tuned for RAG
 CLOUD_SETTINGS = ("learning_rate", "epochs", "batch_size")  # that M_cloud may have apart
 _SHAPES_BASE = (  # prefixes of the QLoRA keys that M_base depends on
     "base_", "rank", "alpha", "dropout", "warmup", "clip", "weight_decay", "max_seq_len",
     "quant_type", "double_quant",
 )  # fmt: skip
+_APART = ("base_rag",)  # in the key by what it comes to, the number and length of records
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +155,11 @@ def model_key(model: CausalModelConfig, qlora: QLoraConfig) -> dict[str, Any]:
         "dtype": model.dtype,
         "system": model.system_prompt,
         **({} if model.system_turn == "system" else {"system_turn": model.system_turn}),
-        "qlora": {k: value for k, value in asdict(qlora).items() if k.startswith(_SHAPES_BASE)},
+        "qlora": {
+            key: value
+            for key, value in asdict(qlora).items()
+            if key.startswith(_SHAPES_BASE) and key not in _APART
+        },
     }
 
 
@@ -167,6 +175,7 @@ def _examples_key(tuning: PublicTuning) -> dict[str, Any]:
         "task": asdict(tuning.task),
         "public": tuning.public.content_hash,
         "seed": tuning.seed,
+        **({"rag": [tuning.rag_items, tuning.rag_max_tokens]} if tuning.rag_items else {}),
     }
 
 
@@ -187,7 +196,7 @@ def _build(
     from models import loading
 
     tokenizer = loading.configured_tokenizer(model)
-    tuned, losses = tune(model, tuning, "base", tokenizer, _examples(tuning), progress)
+    tuned, losses = tune(model, tuning, "base", tokenizer, _examples(tuning, tokenizer), progress)
     _store(tuned.merge_and_unload(), tokenizer, tuning, folder, {"losses": list(losses)})
 
 
@@ -204,7 +213,7 @@ def _build_cloud(
     from models import loading, lora
 
     tokenizer = loading.configured_tokenizer(model)
-    tuned, losses = tune(model, tuning, "cloud", tokenizer, _examples(tuning), progress)
+    tuned, losses = tune(model, tuning, "cloud", tokenizer, _examples(tuning, tokenizer), progress)
     with atomic.new_folder(folder, {"losses": list(losses)}) as made:
         lora.save(tuned, made)
 
@@ -221,14 +230,44 @@ def _store(
         marker["bytes"] = loading.quantise_folder(plain, made, tuning.qlora, tuning.device)
 
 
-def _examples(tuning: PublicTuning) -> list[tuple[Prompt, str]]:
+def _examples(tuning: PublicTuning, tokenizer: Any) -> list[tuple[Prompt, str]]:
     """Public users' queries with gold answers and pairs of their profiles, at most the limit."""
     task, users = tasks.task(tuning.task), public_users.read(tuning.public)
-    examples = [
-        (tasks.as_prompt(task, query.input), query.gold) for user in users for query in user.queries
+    asked: list[tuple[UserHistory, Query | Pair]] = [
+        (user, query) for user in users for query in user.queries
     ]
-    examples += [tasks.training_example(task, pair) for user in users for pair in user.pairs]
+    asked += [(user, pair) for user in users for pair in user.pairs]
     limit = tuning.qlora.base_max_records
-    if limit is None or len(examples) <= limit:
-        return examples
-    return Random(derive_seed(tuning.seed, "base", "records")).sample(examples, limit)
+    if limit is not None and len(asked) > limit:
+        asked = Random(derive_seed(tuning.seed, "base", "records")).sample(asked, limit)
+    drawn = Random(derive_seed(tuning.seed, "base", "retrieved"))
+    examples = []
+    for user, each in asked:
+        if isinstance(each, Pair):
+            prompt, completion = tasks.training_example(task, each)
+        else:
+            prompt, completion = tasks.as_prompt(task, each.input), each.gold
+        if tuning.rag_items and drawn.random() < RAG_SHARE:
+            prompt = _with_records(tuning, task, user, each, tokenizer) or prompt
+        examples.append((prompt, completion))
+    return examples
+
+
+def _with_records(
+    tuning: PublicTuning, task: Task, user: UserHistory, asked: Query | Pair, tokenizer: Any
+) -> Prompt | None:
+    """The prompt with the user's own other records; None where a record is not asked as trained."""
+    if isinstance(asked, Pair):
+        if not task.query_before or task.query_before not in task.pair_prompt:
+            return None
+        query = Query(asked.id, *tasks.training_prompt(task, asked))
+    else:
+        query = asked
+    return prompt_with_items(
+        task,
+        query,
+        tuple(pair for pair in user.pairs if pair is not asked),
+        tokenizer,
+        items=tuning.rag_items,
+        max_tokens=tuning.rag_max_tokens,
+    )

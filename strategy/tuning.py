@@ -27,6 +27,8 @@ class PublicTuning:
         cache: Folder below which tuned models are stored.
         seed: Root seed.
         device: Torch device of the work.
+        rag_items: Records of the public user's own profile that stand in every second prompt.
+        rag_max_tokens: Length of these records together.
     """
 
     task: TaskConfig
@@ -35,6 +37,8 @@ class PublicTuning:
     cache: Path
     seed: int = 0
     device: str = "cpu"
+    rag_items: int = 0
+    rag_max_tokens: int = 256
 
 
 def tune(

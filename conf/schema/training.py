@@ -41,6 +41,8 @@ class QLoraConfig:
         base_epochs: Passes over the public users' records.
         base_batch_size: Records per optimizer step of the base model's tuning.
         base_max_records: At most this many public records; None for all.
+        base_rag: Tune M_base and M_cloud for the *_rag methods too: every second prompt, drawn by
+            the seed, has evaluation.rag_items of the public user's own other records in it.
         cloud_learning_rate: As ``base_learning_rate``, of the large model's tuning; None takes that
             one.
         cloud_epochs: As ``base_epochs``, of the large model's tuning; None takes that one.
@@ -67,6 +69,7 @@ class QLoraConfig:
     base_epochs: PositiveInt = 3
     base_batch_size: PositiveInt = 16
     base_max_records: PositiveInt | None = None
+    base_rag: bool = False
     cloud_learning_rate: PositiveFloat | None = None
     cloud_epochs: PositiveInt | None = None
     cloud_batch_size: PositiveInt | None = None

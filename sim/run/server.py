@@ -123,6 +123,8 @@ def public_tuning(config: Config, public: PublicUsers) -> PublicTuning:
         cache=Path(config.paths.cache),
         seed=config.seed,
         device=config.resources.cloud_device,
+        rag_items=config.evaluation.rag_items if config.qlora.base_rag else 0,
+        rag_max_tokens=config.evaluation.rag_max_tokens,
     )
 
 
