@@ -12,7 +12,7 @@ test unit: export OMP_NUM_THREADS ?= 1
 test unit: export TORCHDYNAMO_DISABLE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install pretrained demo demo-real demo-device deploy-demo test quality long chaos crash llamacpp check unit fmt lint types imports bench bench-scale bench-deps results clean
+.PHONY: help install pretrained demo demo-real demo-device deploy-demo test quality long chaos crash llamacpp check unit fmt lint types imports bench bench-scale bench-deps results reproduce clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -95,6 +95,12 @@ bench: $(STAMP) ## Measure against how others do it; appends to benchmarks/RESUL
 # What a group runs: benchmarks/results.yaml; groups of pretrained models take their files in WORDS.
 results: $(STAMP) ## One group of docs/results (GROUP=table3), resumable; GROUP= lists them
 	$(BIN)/python -m benchmarks.results $(GROUP) $(WORDS)
+
+# Prints time, memory and disk of every run first. WORDS are added to each run.
+reproduce: $(STAMP) ## The paper's protocol on official files (TABLE=table1 DATA=<folder>), resumable
+	@test -n "$(TABLE)" -a -n "$(DATA)" || { echo "error: expected TABLE=table1|table2|table3|figure2 and DATA=<folder>" >&2; exit 1; }
+	$(BIN)/python -m benchmarks.results paper_$(TABLE) "data=$(DATA)" --dry-run -- $(WORDS)
+	$(BIN)/python -m benchmarks.results paper_$(TABLE) "data=$(DATA)" -- $(WORDS)
 
 SIZES ?= 20 100 300 1000
 bench-scale: $(STAMP) ## Simulate 20 to 1,000 users (SIZES="20 40" for fewer); appends there too

@@ -5,7 +5,10 @@
 
 What each group runs stands in results.yaml. A run that is finished is not run again and one that
 was ended goes on where it was, so the same line can be given until the group is complete. Runs lie
-below ``paths.runs``; the report, its tables and pictures in docs/results/<group>.
+below ``paths.runs``; the report, its tables and pictures in docs/results/<group>. ``--dry-run``
+says what each run would take and runs nothing. What stands behind ``--`` is added to every run:
+
+    python -m benchmarks.results paper_table1 data=<folder> -- resources=multi_gpu
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from sim.terminal import PlainConsole
 
 GROUPS = Path(__file__).with_suffix(".yaml")
 RESULTS = ROOT / "docs" / "results"
+DRY_RUN = "--dry-run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +54,9 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         0, or the exit status of the run that failed.
     """
+    words, more = _parted(argv)
     groups = read_groups(GROUPS)
-    names = [word for word in argv if "=" not in word]
+    names = [word for word in words if "=" not in word and word != DRY_RUN]
     if len(names) != 1 or names[0] not in groups:
         for group in groups.values():
             print(f"{group.name:14} {group.about}")
@@ -59,15 +64,24 @@ def main(argv: Sequence[str]) -> int:
         print(f"error: expected one group, got {' '.join(names) or 'none'}.{hint}", file=sys.stderr)
         return 2
     group = groups[names[0]]
-    given = dict(word.split("=", 1) for word in argv if "=" in word)
-    folders = []
-    for number, words in enumerate(filled(group, given)):
-        folder = RunFolder(Path(compose(()).paths.runs).expanduser() / f"{group.name}-{number}")
-        if status := _run(folder, words):
+    given = dict(word.split("=", 1) for word in words if "=" in word)
+    runs = [[*run, *more] for run in filled(group, given)]
+    if DRY_RUN in words:
+        return next((status for run in runs if (status := _sim([*run, DRY_RUN]))), 0)
+    root = Path(compose(()).paths.runs).expanduser()
+    folders = [RunFolder(root / f"{group.name}-{number}") for number in range(len(runs))]
+    for folder, run in zip(folders, runs, strict=True):
+        if status := _finish(folder, run):
             return status
-        folders.append(folder.path)
-    write_combined(folders, RESULTS / group.name / REPORT, PlainConsole())
+    paths = [folder.path for folder in folders]
+    write_combined(paths, RESULTS / group.name / REPORT, PlainConsole())
     return 0
+
+
+def _parted(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    words = list(argv)
+    place = words.index("--") if "--" in words else len(words)
+    return words[:place], words[place + 1 :]
 
 
 def read_groups(path: Path) -> dict[str, Group]:
@@ -110,12 +124,16 @@ def _ended(word: str, ends: Mapping[str, str]) -> str:
     return word
 
 
-def _run(folder: RunFolder, words: Sequence[str]) -> int:
+def _finish(folder: RunFolder, words: Sequence[str]) -> int:
+    """Run, go on with, or leave one run as it is; returns its exit status."""
     if folder.finished.is_file():
         return 0
     place = [f"name={folder.path.name}", f"paths.runs={folder.path.parent}"]
-    begun = ["resume", f"run={folder.path}"] if folder.is_run else [*words, *place]
-    return subprocess.run([sys.executable, "-m", "sim", *begun], check=False).returncode
+    return _sim(["resume", f"run={folder.path}"] if folder.is_run else [*words, *place])
+
+
+def _sim(words: Sequence[str]) -> int:
+    return subprocess.run([sys.executable, "-m", "sim", *words], check=False).returncode
 
 
 if __name__ == "__main__":
