@@ -57,7 +57,7 @@ def _dispatch(argv: Sequence[str]) -> int:
     if asks_help:
         from sim.help import print_help
 
-        print_help(topics=[word for word in words if word.isidentifier()])
+        print_help(topics=[word for word in words if word.replace(".", "").isidentifier()])
         return exit_status.OK
     return _run(words)
 

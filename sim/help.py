@@ -14,7 +14,7 @@ from conf.compose import choices, compose, to_json
 from conf.errors import ConfigError
 from conf.groups import groups, headline
 from conf.keys import Key, keys
-from conf.names import suggestion
+from conf.names import nearest
 from sim.commands import COMMANDS
 from sim.terminal import PlainConsole
 from strategy.method import Method
@@ -32,7 +32,7 @@ OPTIONS = (
     ("--dry-run", "Say what would run, with time, disk and generated tokens, and stop."),
     ("-m, --multirun", "One run per combination of comma lists: seed=0,1,2 task=lamp_2,lamp_4"),
     ("--debug", "Show the traceback of an error."),
-    ("-h, --help [group ...]", "This page, or presets and keys of groups; 'all' for every group."),
+    ("-h, --help [name ...]", "This page, or what groups, keys and methods are; 'all' for all."),
 )
 EXAMPLES = (
     ("python -m sim", "The demo: 20 users in the miniature world."),
@@ -60,12 +60,12 @@ def print_help(
     """Print the overview, or the pages of ``topics``.
 
     Args:
-        topics: Group names, or "all".
+        topics: Names of groups, keys or methods, or "all".
         console: Where to print; standard output when None.
         commands: Names and what they are about.
 
     Raises:
-        ConfigError: If a topic is no group.
+        ConfigError: If a topic is none of these.
     """
     page = _Page(console or PlainConsole())
     if topics:
@@ -91,16 +91,34 @@ def _method_row(method: Method) -> tuple[str, str]:
 
 
 def _print_topics(page: _Page, topics: Sequence[str]) -> None:
-    known = groups()
+    known, single = groups(), {*keys(), *METHODS}
     for topic in topics:
-        if topic not in (*known, ALL):
-            raise ConfigError(f"--help {topic}: no such group. {suggestion(topic, (*known, ALL))}")
+        if topic not in (*known, *single, ALL):
+            close = nearest(topic, [*known, ALL, *single])
+            meant = f"Did you mean '{close}'? " if close else ""
+            raise ConfigError(
+                f"--help {topic}: no such group, key or method. {meant}Known groups: "
+                f"{', '.join((ALL, *sorted(known)))}"
+            )
     values = _values()
     for group in known if ALL in topics else topics:
+        if group not in known:
+            page.rows(f"On {group}", _about(group, values))
+            continue
         rows = [(f"{group}={name}", headline(group, name)) for name in known[group]]
         page.rows(f"Presets of {group} (files conf/{group}/<name>.yaml)", rows)
         if group in keys():
             page.rows(f"Keys of {group}, as they are by default", _key_rows(group, values))
+
+
+def _about(name: str, values: Any) -> list[tuple[str, str]]:
+    """A key as it is by default, or those below it; or a method."""
+    if name in METHODS:
+        return [_method_row(METHODS[name])]
+    key = keys()[name]
+    if key.is_section:
+        return _key_rows(name, values)
+    return [(f"{name}={_shown(_value(values, name))}", _doc(key))]
 
 
 def _group_rows() -> list[tuple[str, str]]:

@@ -81,7 +81,7 @@ def test_another_command_gets_its_words_as_they_are(calls: Calls) -> None:
         (["--dryrun"], "error: --dryrun: no such option. Did you mean '--dry-run'? Known: "),
         (
             ["--help", "privcy"],
-            "error: --help privcy: no such group. Did you mean 'privacy'? Known",
+            "error: --help privcy: no such group, key or method. Did you mean 'privacy'? Known",
         ),
         (["-m", "privacy=fixd,mixed"], "error: privacy=fixd: no such name. Did you mean 'fixed'? "),
     ],
@@ -223,6 +223,20 @@ def test_help_of_all_groups_shows_every_preset_and_key() -> None:
     for key in keys().values():
         assert key.is_section or "." not in key.path or f"\n  {key.path}=" in text
     assert "\n  privacy.groups=[guarded,pragmatic,open]\n" in text
+
+
+@pytest.mark.parametrize(
+    ("topic", "shown"),
+    [
+        ("users", "  users=20 "),
+        ("qlora.epochs", "  qlora.epochs="),
+        ("augmenter.sampling", "  augmenter.sampling.top_p=1.0\n"),
+        ("direct_ft", "  direct_ft                   adapter on D_u only; Tan et al."),
+    ],
+)
+def test_help_of_a_key_or_a_method(topic, shown):
+    assert shown in page(topic)
+    assert cli.main(["--help", topic]) == 0
 
 
 @pytest.mark.parametrize("width", [60, 80, 200])
