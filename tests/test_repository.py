@@ -78,8 +78,12 @@ def test_every_direct_dependency_is_locked_within_its_bounds(project: dict[str, 
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 
-    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
-    pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    hashed, torch = (
+        (ROOT / f"requirements{part}.lock").read_text(encoding="utf-8").splitlines()
+        for part in ("", "-torch")
+    )
+    lines = [line.removesuffix(" \\") for line in (*hashed, *torch) if line[:1] not in ("#", " ")]
+    pins = [Requirement(line) for line in lines if line]
     locked = {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in pins}
     assert not [version for version in locked.values() if "+" in version]
     groups_of_project = project["dependency-groups"]
@@ -87,6 +91,13 @@ def test_every_direct_dependency_is_locked_within_its_bounds(project: dict[str, 
         if isinstance(line, str):
             requirement = Requirement(line)
             assert locked[canonicalize_name(requirement.name)] in requirement.specifier, line
+
+
+def test_every_locked_file_has_its_hash() -> None:
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    for entry in re.split(r"\n(?=[a-z])", text)[1:]:
+        assert re.search(r" \\\n    --hash=sha256:[0-9a-f]{64}", entry), entry.splitlines()[0]
+    assert "--require-hashes --no-deps" in (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
 def test_continuous_integration_runs_the_readers_command() -> None:
