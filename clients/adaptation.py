@@ -15,7 +15,12 @@ import torch
 
 from clients import adapters, outbound, private_budget
 from clients.base import Base
-from clients.capacity import activation_budget, require_capacity, training_memory_bytes
+from clients.capacity import (
+    activation_budget,
+    checkpointing_of,
+    require_capacity,
+    training_memory_bytes,
+)
 from clients.dac24.stream import adapt_to_stream
 from clients.folder import Device
 from clients.gate import Fold, is_better, make_folds, nothing
@@ -27,10 +32,11 @@ from models.chat import Encoded, encode_pairs
 from models.distillation import taught
 from models.multi_lora.cohort import (
     ACTIVATION_BYTES,
+    Checkpointing,
     CohortJob,
     CohortResult,
-    train_cohort,
     train_one,
+    train_shrinking,
 )
 from models.multi_lora.stacked import NotStackableError
 from models.private_training import (
@@ -59,6 +65,7 @@ class PreparedTraining:
         draws: Where DP-SGD's draws and noise come from.
         folds: Trainings that decide whether the adapter is used; empty uses it always.
         activation_bytes: What the activations of a forward pass may take on the device.
+        checkpointing: Whether gradients are checkpointed (:class:`conf.schema.QLoraConfig`).
     """
 
     job: CohortJob
@@ -67,6 +74,7 @@ class PreparedTraining:
     draws: Draws | None = None
     folds: tuple[Fold, ...] = ()
     activation_bytes: int = ACTIVATION_BYTES
+    checkpointing: Checkpointing = "auto"
 
 
 def adapt(
@@ -119,8 +127,11 @@ def prepare(
     recipe, user = recipe_from_json(request.recipe), device.user_id
     outbound.check_recipe(device, recipe)
     examples = _with_teacher(device, base, request, _examples(device, base, request, settings))
-    longest = _longest(examples)
-    require_capacity(device, base, longest)
+    longest, private = _longest(examples), recipe.epsilon is not None
+    wanted = False if private else settings.qlora.gradient_checkpointing  # that loop has none
+    checkpointing = checkpointing_of(device, base, longest, wanted)
+    checkpointed = checkpointing is True
+    require_capacity(device, base, longest, checkpointed=checkpointed)
     own = () if recipe.federated else (user,)  # a federated adapter starts alike on all devices
     later = (recipe.round,) if recipe.round else ()
     epochs = recipe.epochs or settings.qlora.epochs
@@ -134,13 +145,14 @@ def prepare(
         start=_start(base, request),
         distillation=recipe.distillation,
     )
-    if recipe.epsilon is not None:
+    if private:
         return _private(device, request, recipe, job)
     private_budget.let_plain(device)
     return PreparedTraining(
         job,
         folds=make_folds(job, _sources(device, request, len(examples)), recipe.folds),
-        activation_bytes=activation_budget(device, base, longest),
+        activation_bytes=activation_budget(device, base, longest, checkpointed=checkpointed),
+        checkpointing=checkpointing,
     )
 
 
@@ -216,11 +228,14 @@ def finish(
         losses=() if what.guarantee else report.losses,  # these carry no noise
         tokens=0 if what.guarantee else report.tokens,
         seconds=report.seconds,
-        peak_memory_bytes=training_memory_bytes(base, _longest(what.job.examples)),
+        peak_memory_bytes=training_memory_bytes(
+            base, _longest(what.job.examples), checkpointed=what.checkpointing is True
+        ),
         adapter_bytes=stored,
         weights=_numpy(result.state) if federated else {},
         shortened=sum(example.shortened for example in what.job.examples),
         gate=int(any(map(torch.any, result.state.values()))) if what.folds else -1,
+        reductions=report.reductions,
     )
 
 
@@ -234,8 +249,14 @@ def train_alone(base: Base, what: PreparedTraining, saved: SavePoint | None = No
     """Train one user alone; a private training has a loop of its own, record by record."""
     job, pad_id = what.job, base.tokenizer.pad_token_id
     if what.guarantee is None or what.draws is None:
-        budget = what.activation_bytes
-        report = train_one(base.model, pad_id, job, saved=saved, activation_bytes=budget)
+        report = train_one(
+            base.model,
+            pad_id,
+            job,
+            saved=saved,
+            activation_bytes=what.activation_bytes,
+            checkpointing=what.checkpointing,
+        )
         return CohortResult(report, lora.snapshot(base.model))
     if job.start:
         lora.fill(base.model, job.start, "of the message")
@@ -256,7 +277,7 @@ def train_alone(base: Base, what: PreparedTraining, saved: SavePoint | None = No
 def train_gated(base: Base, what: PreparedTraining) -> CohortResult:
     """Train the whole and its folds as one cohort; an adapter that does not help becomes none."""
     jobs = [what.job, *(fold.job for fold in what.folds)]
-    result, *others = _together(base, jobs, what.activation_bytes)
+    result, *others = _together(base, jobs, what)
     for each in (result, *others):
         if each.error is not None:
             return replace(result, error=each.error)
@@ -265,9 +286,12 @@ def train_gated(base: Base, what: PreparedTraining) -> CohortResult:
     return replace(result, state=nothing(result.state))
 
 
-def _together(base: Base, jobs: Sequence[CohortJob], budget: int) -> Sequence[CohortResult]:
+def _together(
+    base: Base, jobs: Sequence[CohortJob], what: PreparedTraining
+) -> Sequence[CohortResult]:
+    budget = what.activation_bytes
     try:
-        return train_cohort(base.model, jobs, activation_bytes=budget)
+        return train_shrinking(base.model, jobs, budget, what.checkpointing)
     except NotStackableError:
         pad_id = base.tokenizer.pad_token_id
         return [

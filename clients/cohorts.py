@@ -20,7 +20,7 @@ from clients.base import Base
 from clients.capacity import require_capacity
 from clients.folder import Device
 from conf.errors import CdcdaError, ModelError, RunError
-from models.multi_lora.cohort import fitting_size, train_cohort
+from models.multi_lora.cohort import Checkpointing, fitting_size, train_shrinking
 from protocol.messages import (
     AdaptReply,
     AnswerReply,
@@ -142,13 +142,26 @@ def _train_together(
     size = fitting_size(base.model, longest * settings.qlora.batch_size, settings.gpu_share)
     for start in range(0, len(ready), size):
         part = ready[start : start + size]
-        budget = min(what.activation_bytes for *_, what in part)
-        results = train_cohort(base.model, [what.job for *_, what in part], activation_bytes=budget)
+        results = train_shrinking(
+            base.model,
+            [what.job for *_, what in part],
+            min(what.activation_bytes for *_, what in part),
+            _checkpointing([what for *_, what in part], settings),
+        )
         for (device, job, what), result in zip(part, results, strict=True):
             try:
                 jobs.put_reply(device, name, adaptation.finish(device, base, job, what, result))
             except ModelError as error:
                 jobs.put_error(device, name, error)
+
+
+def _checkpointing(
+    part: Sequence[adaptation.PreparedTraining], settings: DeviceSettings
+) -> Checkpointing:
+    """Whether a cohort checkpoints its gradients: all do where one of them must."""
+    if any(what.checkpointing is True for what in part):
+        return True
+    return settings.qlora.gradient_checkpointing
 
 
 def _work(

@@ -61,6 +61,7 @@ def training(
     users: int = 1,
     form: Form = "twin",
     double_quant: bool = False,
+    checkpointed: bool = False,
 ) -> Plan:
     """Plan the training of adapters.
 
@@ -74,6 +75,7 @@ def training(
         users: Users that are trained together.
         form: How the linear layers lie in memory.
         double_quant: Whether NF4's constants are quantised.
+        checkpointed: Whether blocks keep their inputs alone.
     """
     numbers = shape.adapter_parameters(rank)
     copies = 2 * _FLOAT + _other(itemsize)  # result, weights, compute copy
@@ -81,7 +83,9 @@ def training(
         weights=weight_bytes(shape, itemsize, form, double_quant=double_quant),
         adapters=numbers * (users * copies + _FLOAT),  # and the slot
         optimizer=users * numbers * 5 * _FLOAT,  # gradient, two moments, two on the way
-        activations=_activations(shape, itemsize, tokens, scored, width),
+        activations=tokens * token_bytes(shape, itemsize, width, checkpointed=True)
+        if checkpointed
+        else _activations(shape, itemsize, tokens, scored, width),
         # logits are gone before the first block's backward pass begins
         logits=max(logit_bytes(shape, itemsize, scored), _beside(shape, itemsize, tokens)),
     )
@@ -130,9 +134,18 @@ def weight_bytes(shape: Shape, itemsize: int, form: Form, *, double_quant: bool 
     return int((shape.parameters - tables) * each) + tables * itemsize
 
 
-def token_bytes(shape: Shape, itemsize: int, width: int = NOMINAL_WIDTH) -> int:
-    """Return the bytes that one token leaves for the backward pass."""
-    return shape.layers * sum(_block_bytes(shape, itemsize, width))
+def token_bytes(
+    shape: Shape, itemsize: int, width: int = NOMINAL_WIDTH, *, checkpointed: bool = False
+) -> int:
+    """Return the bytes that one token leaves for the backward pass.
+
+    Checkpointed blocks leave their inputs, and one of them has its activations at a time.
+    """
+    block = sum(_block_bytes(shape, itemsize, width))
+    if checkpointed:
+        own = shape.width * _FLOAT if itemsize == _FLOAT else 0  # the first norm's is the input
+        return shape.layers * shape.width * itemsize + block - own
+    return shape.layers * block
 
 
 def logit_bytes(shape: Shape, itemsize: int, scored: int) -> int:

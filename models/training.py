@@ -62,6 +62,8 @@ class TrainReport:
         seconds: Wall time.
         peak_memory_bytes: Most memory on the GPU during training; on a CPU the process's peak so
             far, which other work may have set.
+        reductions: How often memory ran out, of all who trained together, and the training went on
+            in smaller micro-batches, with checkpoints or in a smaller cohort.
     """
 
     losses: tuple[float, ...]
@@ -69,6 +71,7 @@ class TrainReport:
     tokens: int
     seconds: float
     peak_memory_bytes: int
+    reductions: int = 0
 
 
 def steps_for(n_records: int, batch_size: int, epochs: int) -> int:

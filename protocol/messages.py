@@ -263,6 +263,7 @@ class AdaptReply:
             of embedding and of the domain-specific score.
         gate: Where the recipe has folds: 1 where the adapter is used, 0 where M_base answers in
             its place; else -1.
+        reductions: How often memory ran out and training went on in a smaller way.
     """
 
     TYPE: ClassVar[str] = "train.adapt"
@@ -287,6 +288,7 @@ class AdaptReply:
     shortened: int = holds("numbers", 0)
     variation: tuple[float, ...] = holds("numbers", ())
     gate: int = holds("numbers", -1, Range(-1, 1))
+    reductions: int = holds("numbers", 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,7 @@ from strategy.large_model import LargeModel
 from strategy.ledger import Ledger
 from strategy.progress import Progress
 from strategy.run_log import RunLog
+from strategy.tuning import note_reductions
 
 ORACLE = "all data in the cloud"  # what answers of oracles were made from, as the log notes it
 Histories = Callable[[], Sequence[UserHistory]]
@@ -124,7 +125,14 @@ class Oracle:
             batch_seed=derive_seed(seed, "batches"),
         )
         with self._progress.phase(f"{arm.name}: adapt", schedule.steps) as phase:
-            train_one(model, tokenizer.pad_token_id, job, lambda *_: phase.advance())
+            report = train_one(
+                model,
+                tokenizer.pad_token_id,
+                job,
+                lambda *_: phase.advance(),
+                checkpointing=qlora.gradient_checkpointing,
+            )
+        note_reductions(arm.name, report.reductions, self._progress)
         return model, tokenizer, lora.snapshot(model)
 
 

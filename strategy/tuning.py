@@ -89,5 +89,19 @@ def tune(
         batch_seed=derive_seed(tuning.seed, purpose, "batches"),
     )
     with progress.phase(f"M_{purpose}", schedule.steps) as phase:
-        report = train_one(tuned, tokenizer.pad_token_id, job, lambda *_: phase.advance())
+        report = train_one(
+            tuned,
+            tokenizer.pad_token_id,
+            job,
+            lambda *_: phase.advance(),
+            checkpointing=qlora.gradient_checkpointing,
+        )
+    note_reductions(f"M_{purpose}", report.reductions, progress)
     return tuned, report.losses
+
+
+def note_reductions(what: str, reductions: int, progress: Progress) -> None:
+    """Say that memory ran out while ``what`` was trained, if it did."""
+    if reductions:
+        times = "once" if reductions == 1 else f"{reductions} times"
+        progress.note(f"{what}: memory ran out {times}; trained on in smaller micro-batches")

@@ -191,7 +191,12 @@ class StreamingDevice:
             batch_seed=derive_seed(self._seed, "batches", number),
             start=lora.snapshot(self._base.model),
         )
-        report = train_one(self._base.model, self._base.tokenizer.pad_token_id, job)
+        report = train_one(
+            self._base.model,
+            self._base.tokenizer.pad_token_id,
+            job,
+            checkpointing=settings.qlora.gradient_checkpointing,
+        )
         self.diary.reports.append(report)
         self.diary.shortened = sum(example.shortened for example in encoded)
         self.diary.epoch_seconds.append(report.seconds / settings.qlora.epochs)
@@ -285,6 +290,7 @@ def adapt_to_stream(
         buffer_bytes=diary.buffer_bytes,
         shortened=diary.shortened,
         variation=diary.variation,
+        reductions=sum(report.reductions for report in diary.reports),
     )
 
 

@@ -37,6 +37,9 @@ class QLoraConfig:
             whoever else is in the run.
         save_every: A device that trains alone saves where it stands every so many steps, and goes
             on there after it was killed, to the same bytes; 0 begins again.
+        gradient_checkpointing: Keep the inputs of a model's blocks alone and compute the rest again
+            in the backward pass, for half as much arithmetic again. "auto" does so where a device's
+            memory holds no row without, and where memory ran out with single rows.
         base_learning_rate: Peak learning rate of the base model's tuning.
         base_epochs: Passes over the public users' records.
         base_batch_size: Records per optimizer step of the base model's tuning.
@@ -65,6 +68,7 @@ class QLoraConfig:
     max_seq_len: PositiveInt = 1024
     cohort: Literal["auto"] | PositiveInt = "auto"
     save_every: NonNegativeInt = 0
+    gradient_checkpointing: Literal["auto"] | bool = "auto"
     base_learning_rate: PositiveFloat = 1e-4
     base_epochs: PositiveInt = 3
     base_batch_size: PositiveInt = 16

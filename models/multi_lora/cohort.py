@@ -9,21 +9,19 @@ beginnings only once (:mod:`.packing`), few and cheap operations for the adapter
 (:mod:`.stacked`), and in the last layer a feed-forward part for scored tokens only.
 The base's own dropout, if any, stays off; Qwen and Llama have none.
 
-A step whose activations would take more than ``activation_bytes`` is computed in micro-batches. The
-gradient is that of the whole batch: each scored token weighs the same wherever it lies. Only the
-dropout masks are drawn in another order.
+A step whose activations would take more than ``activation_bytes`` is computed in micro-batches, and
+in smaller ones where memory runs out nonetheless (:mod:`.backward`).
 """
 
 from __future__ import annotations
 
-import math
 import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from peft import PeftModel
@@ -32,17 +30,13 @@ from torch import nn
 from conf.errors import ModelError
 from conf.seeds import derive_seed
 from models import lora, memory
-from models.chat import IGNORED, Encoded, num_scored
-from models.losses import TokenLosses, before_head, lesson_of, num_taught, weighted_loss
+from models.chat import Encoded
 from models.multi_lora import packing
 from models.multi_lora.adamw import AdamW
-from models.multi_lora.stacked import (
-    NotStackableError,
-    Owners,
-    Scope,
-    Stack,
-    installed,
-)
+from models.multi_lora.backward import Backward, Step
+from models.multi_lora.checkpointing import checkpoints
+from models.multi_lora.stacked import NotStackableError, Stack, installed
+from models.out_of_memory import DoesNotFitError, is_out_of_memory
 from models.save_point import SavePoint
 from models.training import (
     OnStep,
@@ -57,8 +51,7 @@ from models.training import (
 )
 
 ACTIVATION_BYTES = 1 << 30
-_MULTIPLE = 32  # in bfloat16, oneDNN takes half a millisecond for a product of a new size
-_FILLER = Encoded([0], [IGNORED])
+Checkpointing = Literal["auto"] | bool
 _FEED_FORWARD = re.compile(r"\.layers\.\d+\.mlp$")
 
 
@@ -104,6 +97,7 @@ def train_cohort(
     on_step: OnStep | None = None,
     activation_bytes: int = ACTIVATION_BYTES,
     saved: SavePoint | None = None,
+    checkpointing: Checkpointing = "auto",
 ) -> tuple[CohortResult, ...]:
     """Train all jobs together; model and slot are left as they were, in eval mode.
 
@@ -113,22 +107,84 @@ def train_cohort(
         on_step: Called after each common step with the users' steps done and their total.
         activation_bytes: What the activations of one forward pass may take, as estimated.
         saved: Where a job that is alone keeps its place, and goes on; not read with several.
+        checkpointing: Whether blocks keep their inputs alone; "auto" begins without, and turns to
+            it where memory runs out with single rows.
 
     Raises:
         NotStackableError: If the model has an attention or layers that cannot be stacked.
+        DoesNotFitError: If memory runs out and nothing can be made smaller but the cohort.
     """
     started = time.perf_counter()
     if model.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(model.device)
-    runs = [_Run(model, job) for job in jobs]
+    runs, reductions = [_Run(model, job) for job in jobs], 0
     ready = [run for run in runs if run.error is None and run.job.schedule.steps]
     if ready:
-        most_tokens = activation_bytes // token_bytes(model)
-        _train(model.eval(), ready, on_step, most_tokens, saved if len(jobs) == 1 else None)
+        most_tokens = activation_bytes // token_bytes(model, checkpointed=checkpointing is True)
+        with _told(len(ready)):
+            own = saved if len(jobs) == 1 else None
+            reductions = _train(model.eval(), ready, on_step, most_tokens, own, checkpointing)
     seconds = time.perf_counter() - started
     tokens = max(1, sum(run.tokens for run in runs))
     peak = peak_memory(model.device)
-    return tuple(run.result(seconds * run.tokens / tokens, peak) for run in runs)
+    return tuple(
+        run.result(seconds * run.tokens / tokens, peak, reductions if run in ready else 0)
+        for run in runs
+    )
+
+
+@contextmanager
+def _told(users: int) -> Iterator[None]:
+    """Turn a lack of memory beside the forward pass, for adapters or moments, into our own error.
+
+    Raises:
+        DoesNotFitError: If there is one.
+    """
+    said: str | None = None
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        said = str(error).partition("\n")[0]
+    if said is not None:  # behind the handler, so that the error holds nothing of the step
+        raise DoesNotFitError(
+            f"training: out of memory for the adapters of {users} users ({said}); take a smaller "
+            "device model or a smaller qlora.rank"
+        )
+
+
+def train_shrinking(
+    model: PeftModel,
+    jobs: Sequence[CohortJob],
+    activation_bytes: int = ACTIVATION_BYTES,
+    checkpointing: Checkpointing = "auto",
+) -> tuple[CohortResult, ...]:
+    """Train all jobs together, in halves of the cohort where memory does not hold the whole.
+
+    Who does not fit alone either has that as the result's error. Arguments as of
+    :func:`train_cohort`.
+
+    Raises:
+        NotStackableError: If the model has an attention or layers that cannot be stacked.
+    """
+    try:
+        return train_cohort(
+            model, jobs, activation_bytes=activation_bytes, checkpointing=checkpointing
+        )
+    except DoesNotFitError as error:
+        if len(jobs) == 1:
+            return (CohortResult(TrainReport((), 0, 0, 0.0, 0), {}, error),)
+    middle = len(jobs) // 2
+    found = [
+        result
+        for part in (jobs[:middle], jobs[middle:])
+        for result in train_shrinking(model, part, activation_bytes, checkpointing)
+    ]
+    return tuple(
+        replace(each, report=replace(each.report, reductions=each.report.reductions + 1))
+        for each in found
+    )
 
 
 def train_one(
@@ -138,6 +194,7 @@ def train_one(
     on_step: OnStep | None = None,
     saved: SavePoint | None = None,
     activation_bytes: int = ACTIVATION_BYTES,
+    checkpointing: Checkpointing = "auto",
 ) -> TrainReport:
     """Train one adapter and leave it in the slot.
 
@@ -150,16 +207,19 @@ def train_one(
         on_step: Called after each step with the steps done and their total.
         saved: Where the training keeps its place; the plain loop begins at the start.
         activation_bytes: As of :func:`train_cohort`; the plain loop takes what it needs.
+        checkpointing: As of :func:`train_cohort`; the plain loop has none.
 
     Raises:
-        ModelError: If there are steps to take but no examples, or a loss or weight is not finite.
+        ModelError: If there are steps to take but no examples, a loss or weight is not finite, or
+            memory runs out and nothing can be made smaller.
     """
     try:
-        (result,) = train_cohort(model, [job], on_step, activation_bytes, saved)
+        (result,) = train_cohort(model, [job], on_step, activation_bytes, saved, checkpointing)
     except NotStackableError:
         lora.fill(model, job.start or lora.fresh(model, job.adapter_seed), "to start from")
         seed, weight = job.batch_seed, job.distillation
-        return train(model, pad_id, job.examples, job.schedule, seed, on_step, weight)
+        with _told(1):
+            return train(model, pad_id, job.examples, job.schedule, seed, on_step, weight)
     if result.error is not None:
         raise result.error
     lora.fill(model, result.state, "as trained")
@@ -183,9 +243,10 @@ def fitting_size(model: PeftModel, tokens: int, share: float = 1.0) -> int:
     return max(1, int(own // 2 // max(1, tokens * token_bytes(model))))
 
 
-def token_bytes(model: PeftModel) -> int:
+def token_bytes(model: PeftModel, *, checkpointed: bool = False) -> int:
     """Return how many bytes of activations a token leaves for the backward pass, as planned."""
-    return memory.token_bytes(memory.shape_of_network(model.config), model.dtype.itemsize)
+    shape, itemsize = memory.shape_of_network(model.config), model.dtype.itemsize
+    return memory.token_bytes(shape, itemsize, checkpointed=checkpointed)
 
 
 class _Run:
@@ -227,7 +288,7 @@ class _Run:
         self.tokens += sum(len(row.input_ids) for row in rows)
         return rows
 
-    def result(self, seconds: float, peak: int) -> CohortResult:
+    def result(self, seconds: float, peak: int, reductions: int) -> CohortResult:
         losses = tuple(torch.stack(self.losses).tolist()) if self.losses else ()
         error = self.error
         try:
@@ -235,7 +296,7 @@ class _Run:
             require_finite_weights(self.state.values(), self.job.schedule)
         except ModelError as found:
             error = found
-        report = TrainReport(losses, len(losses), self.tokens, seconds, peak)
+        report = TrainReport(losses, len(losses), self.tokens, seconds, peak, reductions)
         return CohortResult(report, self.state, error)
 
 
@@ -245,7 +306,9 @@ def _train(
     on_step: OnStep | None,
     most_tokens: int,
     saved: SavePoint | None,
-) -> None:
+    checkpointing: Checkpointing,
+) -> int:
+    """Take all steps; returns how often a step went on in a smaller way."""
     total = sum(run.job.schedule.steps for run in runs)
     stack = Stack(model, [run.state for run in runs])
     optimizer = AdamW(stack, [run.job.schedule for run in runs])
@@ -253,10 +316,13 @@ def _train(
     if saved is not None and (found := saved.read()) is not None:
         done = _go_on(stack, optimizer, runs[0], found)
         running = _let_go(stack, optimizer, running)
-    with _prepared(model, stack) as base:
+    with _prepared(model, stack) as base, checkpoints(base, stack) as blocks:
+        blocks.active = checkpointing is True
+        may = checkpointing == "auto"
+        backward = Backward(base, stack, most_tokens, blocks, may_checkpoint=may)
         while running:
             rates = [run.rates[len(run.losses)] for run in running]
-            losses = _backward(base, stack, running, most_tokens)
+            losses = backward.losses(_next_step(running))
             optimizer.step(stack, rates)
             for run, loss in zip(running, losses.unbind(), strict=True):
                 run.losses.append(loss)
@@ -266,6 +332,15 @@ def _train(
             if on_step is not None:
                 on_step(done, total)
             running = _let_go(stack, optimizer, running)
+    return backward.reductions
+
+
+def _next_step(running: Sequence[_Run]) -> Step:
+    return Step.of(
+        [run.next_rows() for run in running],
+        [run.job.distillation for run in running],
+        [run.generator for run in running],
+    )
 
 
 def _standing(stack: Stack, optimizer: AdamW, run: _Run) -> dict[str, torch.Tensor]:
@@ -302,102 +377,6 @@ def _let_go(stack: Stack, optimizer: AdamW, running: list[_Run]) -> list[_Run]:
         stack.keep(left)
         optimizer.keep(left)
     return [running[user] for user in left]
-
-
-def _backward(
-    base: nn.Module, stack: Stack, running: Sequence[_Run], most_tokens: int
-) -> torch.Tensor:
-    """Bring the gradients of the users' next batches; returns their (U,) mean losses per token."""
-    step = _Step.of(running, [run.next_rows() for run in running])
-    first, *further = packing.micro_batches(step.rows, most_tokens)
-    total = _backward_part(base, stack, step, first)
-    if further:
-        gradients = stack.gradients.clone()  # each backward pass writes over the last
-        for part in further:
-            total += _backward_part(base, stack, step, part)
-            gradients += stack.gradients
-        stack.gradients.copy_(gradients)
-    return total
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """The users' next batches.
-
-    Attributes:
-        rows: Rows of each user.
-        scored: Scored tokens of each user.
-        shares: What the reverse KL of one taught token of each user weighs in its loss.
-        generators: Each user's generator of dropout masks.
-    """
-
-    rows: list[list[Encoded]]
-    scored: list[int]
-    shares: list[float]
-    generators: list[torch.Generator]
-
-    @classmethod
-    def of(cls, running: Sequence[_Run], rows: list[list[Encoded]]) -> _Step:
-        each = zip(running, rows, strict=True)
-        shares = [run.job.distillation / max(1, num_taught(own)) for run, own in each]
-        scored = [sum(map(num_scored, own)) for own in rows]
-        return cls(rows, scored, shares, [run.generator for run in running])
-
-
-def _backward_part(
-    base: nn.Module, stack: Stack, step: _Step, rows: Sequence[Sequence[Encoded]]
-) -> torch.Tensor:
-    """Bring the gradients of a part of the step's rows, and return the (U,) losses of this part.
-
-    A user without rows takes part with a token that counts for nothing and draws no mask of its
-    own.
-    """
-    device = stack.weights.device
-    multiple = _MULTIPLE if stack.dtype == torch.bfloat16 else 1
-    packed = packing.pack([own or [_FILLER] for own in rows], device, multiple)
-    idle = torch.Generator(device)
-    stack.scope = Scope(
-        Owners.of(packed.sizes, device),
-        Owners.of(packed.scored_sizes, device),
-        packed.scored,
-        tuple(own if part else idle for own, part in zip(step.generators, rows, strict=True)),
-    )
-    states, head = before_head(
-        base,
-        packed.scored,
-        input_ids=packed.input_ids,
-        position_ids=packed.position_ids,
-        grid=packed.grid,
-    )
-    fillings = [size - n for size, n in zip(packed.scored_sizes, packed.counts, strict=True)]
-    lesson = lesson_of(rows, fillings, step.shares, device)
-    losses = weighted_loss(states, head, packed.targets, _weights(packed, step), lesson)
-    losses.total.backward()
-    return _per_user(losses, packed, step, [num_taught(own) for own in rows])
-
-
-def _weights(packed: packing.Packed, step: _Step) -> torch.Tensor:
-    """Return (S,): a mean over each user's scored tokens of the step; filling weighs nothing."""
-    device = packed.scored.device
-    of, counts = (torch.tensor(each, device=device) for each in (step.scored, packed.counts))
-    # a mean first, so that a whole batch has the bytes that it has without micro-batches
-    each = torch.stack([counts / of / counts, torch.zeros_like(of, dtype=torch.float32)], 1)
-    sizes = torch.tensor(packed.scored_sizes, device=device)
-    return each.flatten().repeat_interleave(torch.stack([counts, sizes - counts], 1).flatten())
-
-
-def _per_user(
-    losses: TokenLosses, packed: packing.Packed, step: _Step, taught: Sequence[int]
-) -> torch.Tensor:
-    """Return (U,), each user's part of its mean loss; not a number where nothing is scored."""
-    parts = losses.cross_entropy.split(list(packed.scored_sizes))
-    means = [
-        part[:n].mean() * (n / of) if n else part.sum() * (0 if of else math.nan)
-        for part, n, of in zip(parts, packed.counts, step.scored, strict=True)
-    ]
-    told = losses.reverse_kl.split(list(taught))
-    kl = [each.sum() * share for each, share in zip(told, step.shares, strict=True)]
-    return torch.stack(means) + torch.stack(kl) if any(taught) else torch.stack(means)
 
 
 @contextmanager

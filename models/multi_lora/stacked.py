@@ -154,6 +154,11 @@ class Stack:
         for group in self._groups:
             group.only_scored = group.layers[0].name.startswith(f"{prefix}.")
 
+    def forget(self) -> None:
+        """Drop what a forward pass that was broken off left in the layers."""
+        for group in self._groups:
+            group.forget()
+
     def _bind(self) -> None:
         """Point every group to its part of the rows."""
         self._compute = self.weights.to(self.dtype)  # float32: the weights themselves
@@ -262,6 +267,10 @@ class _Group:
                 "qlora.cohort=1"
             )
         return output
+
+    def forget(self) -> None:
+        """Hold no input and no output."""
+        self._input, self._outputs = None, []
 
     def dropped(self) -> list[torch.Tensor]:
         """Return what each layer leaves out of its next inputs; nothing without dropout."""

@@ -54,6 +54,7 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "adapter_bytes": "size of the adapter",
         "shortened": "examples that were too long and lost text",
         "gate": "1 where the adapter is used, 0 where M_base answers; missing without a gate",
+        "reductions": "how often memory ran out and training went on in a smaller way",
     },
     "augmentation": {
         **ARM,
@@ -98,6 +99,7 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "train_seconds": "wall time of the training",
         "shortened_examples": "training examples that lost text",
         "shortened_queries": "queries that lost text",
+        "reductions": "how often memory ran out and training went on in a smaller way",
         "failed": "whether a message of this user got no good reply (1 or 0)",
         "<metric>": "the task's metrics over the user's own queries",
     },
@@ -120,7 +122,7 @@ _WORDS = "arm method user query text gold_text direction kind group phase reason
 _COUNTS = (
     "queries gold prediction unparsed records synthetic steps tokens peak_memory_bytes "
     "adapter_bytes shortened gate history shared generated kept bytes shortened_examples "
-    "shortened_queries failed"
+    "shortened_queries reductions failed"
 )
 WORDS, WHOLE = frozenset(_WORDS.split()), frozenset(_COUNTS.split())
 OBJECTS = frozenset(("losses", "value"))  # tuples of floats; values of any type
@@ -294,6 +296,7 @@ def _training_cells(run: Run, arm: str, user: str) -> dict[str, Any]:
         cells |= {name: getattr(adapted, name) for name in ("records", "synthetic", "steps")}
         cells["train_seconds"] = round(adapted.seconds, 3)
         cells["shortened_examples"] = adapted.shortened
+        cells["reductions"] = adapted.reductions
         if adapted.losses:
             cells |= {"first_loss": adapted.losses[0], "last_loss": adapted.losses[-1]}
     return cells

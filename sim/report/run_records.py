@@ -106,6 +106,7 @@ class Adaptation:
     shortened: int = 0
     variation: tuple[float, ...] = ()
     gate: int = -1  # 1: the adapter is used, 0: M_base answers instead; -1 without a gate
+    reductions: int = 0
 
 
 @checked(frozen=True, slots=True, kw_only=True, config=LINE)
@@ -403,6 +404,7 @@ def _added(earlier: Adaptation, line: Adaptation) -> Adaptation:
         losses=earlier.losses + line.losses,
         seconds=earlier.seconds + line.seconds,
         tokens=earlier.tokens + line.tokens,
+        reductions=earlier.reductions + line.reductions,
     )
 
 

@@ -82,6 +82,18 @@ def shortened_table(run: Run) -> Table | None:
     return make_table(("Method", "Training examples", "Queries", "Users"), rows) if rows else None
 
 
+def reductions_table(run: Run) -> Table | None:
+    """Per arm: users whose training ran out of memory and went on smaller; None for none."""
+    reduced = [each for each in run.adaptations.values() if each.reductions]
+    rows = []
+    for arm in dict.fromkeys(each.arm for each in reduced):
+        own = [each.reductions for each in reduced if each.arm == arm]
+        rows.append([arm, str(len(own)), count(sum(own)), str(max(own))])
+    return (
+        make_table(("Method", "Users", "Times in all", "Most of one user"), rows) if rows else None
+    )
+
+
 def statistics_table(runs: Sequence[Run]) -> Table | None:
     """The paper's Table 4: queries, histories, lengths, and what the filters kept of cdcda's."""
     rows: list[list[str]] = []

@@ -320,11 +320,15 @@ def adapt_and_answer(
 
 def _trained(base: Base, work: Sequence[PreparedTraining]) -> Sequence[CohortResult]:
     from clients import adaptation
-    from models.multi_lora.cohort import train_cohort
+    from models.multi_lora.cohort import train_shrinking
     from models.multi_lora.stacked import NotStackableError
 
     try:
-        return train_cohort(base.model, [own.job for own in work])
+        return train_shrinking(
+            base.model,
+            [own.job for own in work],
+            checkpointing=work[0].checkpointing,  # none of these devices has limits
+        )
     except NotStackableError:
         return [adaptation.train_alone(base, own) for own in work]
 

@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 from clients.base import Base
-from clients.capacity import activation_budget, require_capacity, training_memory_bytes
+from clients.capacity import (
+    activation_budget,
+    checkpointing_of,
+    require_capacity,
+    training_memory_bytes,
+)
 from clients.folder import Device, Limits, Policy
 from conf.compose import compose
 from conf.errors import ModelError
@@ -45,6 +50,10 @@ def activations(base, tokens: int = ROW) -> int:
     return tokens * memory.token_bytes(shape, 4, tokens) + memory.logit_bytes(shape, 4, tokens)
 
 
+def logits(base) -> int:
+    return memory.logit_bytes(memory.shape_of_network(base.model.config), 4, ROW)
+
+
 def test_without_limits_everything_fits(base):
     require_capacity(DEVICE, base, ROW)
     assert activation_budget(DEVICE, base, ROW) == ACTIVATION_BYTES
@@ -62,9 +71,25 @@ def test_training_needs_gradient_two_moments_and_a_rows_activations_beside_the_w
         require_capacity(tight, base, ROW)
 
 
+def test_a_device_that_holds_no_row_otherwise_checkpoints_its_gradients(base):
+    plain = training_memory_bytes(base, ROW)
+    checkpointed = training_memory_bytes(base, ROW, checkpointed=True)
+    assert checkpointed < plain
+    tight = limited(memory_bytes=checkpointed)
+    assert checkpointing_of(tight, base, ROW, "auto") is True
+    assert checkpointing_of(tight, base, ROW, False) is False
+    assert checkpointing_of(limited(memory_bytes=plain), base, ROW, "auto") == "auto"
+    assert checkpointing_of(DEVICE, base, ROW, True) is True
+    require_capacity(tight, base, ROW, checkpointed=True)
+    with pytest.raises(ModelError, match="does not fit: memory"):
+        require_capacity(limited(memory_bytes=checkpointed - 1), base, ROW, checkpointed=True)
+    row = checkpointed - (plain - activations(base) + logits(base))
+    assert activation_budget(tight, base, ROW, checkpointed=True) == row
+
+
 def test_a_tight_device_trains_in_micro_batches_that_fit(base):
     enough = training_memory_bytes(base, ROW)
-    row = activations(base) - memory.logit_bytes(memory.shape_of_network(base.model.config), 4, ROW)
+    row = activations(base) - logits(base)
     assert activation_budget(limited(memory_bytes=enough), base, ROW) == row
     assert activation_budget(limited(memory_bytes=enough + 1000), base, ROW) == row + 1000
     assert activation_budget(limited(memory_bytes=1 << 40), base, ROW) == ACTIVATION_BYTES

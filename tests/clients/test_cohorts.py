@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 
 from clients import cohorts, folder
 from clients.adapters import fingerprint
@@ -95,15 +96,15 @@ def counted(monkeypatch):
     """How many users each training took in."""
     sizes = []
 
-    def train(model, jobs, **others):
+    def train(model, jobs, *others):
         sizes.append(len(jobs))
-        return together.train_cohort(model, jobs, **others)
+        return together.train_shrinking(model, jobs, *others)
 
     def alone(model, pad_id, job, **others):
         sizes.append(1)
         return together.train_one(model, pad_id, job, **others)
 
-    monkeypatch.setattr(cohorts, "train_cohort", train)
+    monkeypatch.setattr(cohorts, "train_shrinking", train)
     monkeypatch.setattr(cohorts.adaptation, "train_one", alone)
     return sizes
 
@@ -144,15 +145,40 @@ def test_after_a_process_died_at_work_everyone_works_alone(devices, base, settin
     assert counted == [1, 1, 1, 3]
 
 
-def test_without_memory_for_all_everyone_works_alone(devices, base, settings, monkeypatch):
-    def train(model, jobs, **others):
-        if len(jobs) > 1:
-            raise RuntimeError("out of memory")
-        return together.train_cohort(model, jobs, **others)
+def test_a_fault_in_the_common_training_lets_everyone_work_alone(
+    devices, base, settings, monkeypatch
+):
+    def train(*_):
+        raise RuntimeError("a fault")
 
-    monkeypatch.setattr(cohorts, "train_cohort", train)
+    monkeypatch.setattr(cohorts, "train_shrinking", train)
     queue(devices, settings)
     assert [collect(devices, base, settings, n).user_id for n in range(3)] == list(USERS)
+
+
+def test_a_cohort_without_memory_goes_on_in_smaller_parts_and_counts_them(
+    devices, base, settings, counted
+):
+    def refuse(_module, inputs):
+        if inputs[0].shape[1] > 100:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    queue(devices, settings)
+    first = base.model.get_base_model().model.layers[0].input_layernorm
+    hook = first.register_forward_pre_hook(refuse)
+    replies = [collect(devices, base, settings, which) for which in range(3)]
+    hook.remove()
+    assert counted == [3]  # nobody was left to work alone
+    assert all(reply.reductions > 0 for reply in replies)
+    (mark,) = [each.folder / "jobs" / f"{ARM}.tried" for each in devices[:1]]
+    assert not mark.exists()
+    for device in devices:  # the same adapters as with enough memory, up to rounding
+        jobs_folder = device.folder / "jobs"
+        (jobs_folder / f"{ARM}.reply.json").unlink()
+    plain = [collect(devices, base, settings, which) for which in range(3)]
+    assert [reply.reductions for reply in plain] == [0, 0, 0]
+    for one, other in zip(replies, plain, strict=True):
+        assert one.losses == pytest.approx(other.losses, abs=0.1)  # other masks of dropout
 
 
 def test_a_device_that_cannot_be_read_costs_the_others_nothing(devices, base, settings):

@@ -41,6 +41,8 @@ TRAININGS = [
     (SMALL, "float32", 8, 96, 16, 4),
     (PAPER, "bfloat16", 8, 64, 32, 1),
 ]
+# the same with checkpointed blocks
+CHECKPOINTED = [(DEEP, "bfloat16", 8, 200, 8, 2), (SMALL, "float32", 16, 128, 16, 1)]
 # network, prompts, tokens of each, tokens written
 ANSWERS = [(SMALL, 32, 200, 12), (WIDE, 16, 300, 8)]
 
@@ -74,7 +76,7 @@ def network(sizes: tuple[int, ...], dtype: torch.dtype) -> PeftModel:
     return lora.attach(plain, QLoraConfig(rank=RANK, dropout=0.05), seed=0)
 
 
-def training(sizes, name, records, length, scored, users) -> tuple[int, int]:
+def training(sizes, name, records, length, scored, users, checkpointed=False) -> tuple[int, int]:
     """Measured and planned bytes beyond network and slot."""
     dtype = getattr(torch, name)
     slot = network(sizes, dtype)
@@ -93,7 +95,7 @@ def training(sizes, name, records, length, scored, users) -> tuple[int, int]:
         )
         for user, own in enumerate(ids)
     ]
-    measured = grown(lambda: train_cohort(slot, jobs, activation_bytes=1 << 40))
+    measured = grown(lambda: train_cohort(slot, jobs, None, 1 << 40, None, checkpointed))
     shape = memory.shape_of_network(slot.config)
     plan = memory.training(
         shape,
@@ -104,6 +106,7 @@ def training(sizes, name, records, length, scored, users) -> tuple[int, int]:
         width=length,
         users=users,
         form="plain",
+        checkpointed=checkpointed,
     )
     return measured, plan.total - plan.weights - 4 * shape.adapter_parameters(RANK)
 
@@ -136,6 +139,7 @@ def main() -> None:
     training(*TRAININGS[0])  # the libraries' own start
     answering(SMALL, 2, 8, 2)
     rows = [["train", *case, *training(*case)] for case in TRAININGS]
+    rows += [["checkpointed", *case, *training(*case, True)] for case in CHECKPOINTED]
     rows += [["answer", *case, *answering(*case)] for case in ANSWERS]
     print(json.dumps(rows))
 

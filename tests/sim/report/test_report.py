@@ -155,6 +155,24 @@ def test_what_was_cut_is_counted_per_arm_and_user(make_run):
     assert cells.loc["user-000", "shortened_queries"] == 0
 
 
+def test_trainings_that_ran_out_of_memory_are_counted_per_arm(make_run):
+    folder = make_run(users=3, methods=("device", "direct_ft"))
+    assert "Memory ran out" not in written(folder)
+    lines = list(jsonlines.read(folder / "adaptations.jsonl"))
+    (folder / "adaptations.jsonl").unlink()
+    times = {"user-000": 0, "user-001": 2, "user-002": 3}
+    jsonlines.append(
+        folder / "adaptations.jsonl",
+        [{**line, "reductions": times[line["user"]]} for line in lines],
+    )
+    run = read_run(folder)
+    rows = [[cell.text for cell in row] for row in run_tables.reductions_table(run).rows]
+    assert rows == [["direct_ft", "2", "5", "3"]]
+    assert "Memory ran out; the training went on in smaller" in written(folder)
+    cells = users_frame(run).set_index(["arm", "user"])
+    assert cells.loc[("direct_ft", "user-002"), "reductions"] == 3
+
+
 def test_an_arm_in_which_nothing_is_shared_is_a_control(make_run):
     results = summarise([read_run(make_run(users=12, ratios=(0.0, 1.0)))])
     assert all(arm.exercised for arm in results.arms)
