@@ -7,17 +7,18 @@ its tables as LaTeX and CSV, its pictures, and one JSON-lines file with every nu
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from conf.errors import RunError
 from lamp import metrics
 from sim.report import caveats, exercised, filter_tables, pictures, score_tables
-from sim.report.charts import curves_figure, scores_figure
+from sim.report.charts import Figure, curves_figure, scores_figure
 from sim.report.layout import Layout
 from sim.report.layouts import make_layout
+from sim.report.page.page import Setting, render_comparison
 from sim.report.pooling import Results, as_line, differing_keys, setting, summarise, value_of
 from sim.report.run_records import Run
 from sim.report.tables import (
@@ -31,6 +32,7 @@ from sim.report.tables import (
     to_markdown,
     write_tables,
 )
+from sim.report.verdict import verdict
 from storage import atomic
 from strategy.methods import METHODS
 
@@ -47,11 +49,15 @@ class Document:
         results: One record per setting.
         titles: Its section's title.
         layout: The table of the paper on top, where the runs ask for one.
+        curves: Its curves.
+        tables: What stands above the sections, by caption.
     """
 
     results: tuple[Results, ...]
     titles: tuple[str, ...]
     layout: Layout | None
+    curves: Figure | None
+    tables: Mapping[str, Table]
 
 
 def write(runs: Sequence[Run], out: Path, render: Render) -> Document:
@@ -95,7 +101,63 @@ def write(runs: Sequence[Run], out: Path, render: Render) -> Document:
     lines = [as_line(results, arm) for results in all_results for arm in results.arms]
     numbers = "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines)
     atomic.write_text(out.with_suffix(".jsonl"), numbers)
-    return Document(all_results, tuple(titles), layout)
+    shown = {
+        **(_captioned(layout) if layout else {}),
+        "Overview": tables["overview"],
+        "Paired differences": tables["effects"],
+    }
+    named = {caption: table for caption, table in shown.items() if table is not None}
+    return Document(all_results, tuple(titles), layout, curves, named)
+
+
+def _captioned(layout: Layout) -> dict[str, Table]:
+    """The layout's tables by caption; where there are several each has its own name in it."""
+    many = len(layout.tables) > 1
+    return {
+        f"{layout.title}, {name.replace('_', ' ')}" if many else layout.title: table
+        for name, table in layout.tables.items()
+    }
+
+
+def comparison_page(document: Document) -> str:
+    """The document as one HTML page, each setting with its verdict, warnings, chart and tables."""
+    sections = [
+        _setting_of(results, title, number)
+        for number, (results, title) in enumerate(
+            zip(document.results, document.titles, strict=True)
+        )
+    ]
+    context = _context(document.results)
+    return render_comparison(
+        sections,
+        title=str(context["title"]),
+        facts=context["facts"],  # type: ignore[arg-type]
+        level=str(context["level"]),
+        tables=document.tables,
+        notes=document.layout.notes if document.layout else (),
+        curves=document.curves,
+    )
+
+
+def _setting_of(results: Results, title: str, number: int) -> Setting:
+    found, figure = verdict(results), scores_figure(results)
+    tables = {
+        "All metrics": score_tables.scores_table(results),
+        "Paired differences and power": score_tables.differences_table(results),
+        "Augmentation and filters": kept_over_seeds(results),
+    }
+    return Setting(
+        title,
+        found.effects or (found.headline,),
+        caveats.warnings(results),
+        replace(figure, name=f"scores-{number}") if figure else None,
+        {caption: table for caption, table in tables.items() if table is not None},
+        _run_names(results),
+    )
+
+
+def _run_names(results: Results) -> str:
+    return ", ".join(f"{each.folder.name} (seed {each.config.seed})" for each in results.runs)
 
 
 def group_runs(runs: Sequence[Run]) -> list[list[Run]]:
@@ -177,7 +239,7 @@ def _section(results: Results, out: Path) -> dict[str, Any]:
         "warnings": caveats.warnings(results),
         "power": score_tables.power_notes(results),
         "picture": picture.name if figure is not None else "",
-        "runs": ", ".join(f"{each.folder.name} (seed {each.config.seed})" for each in results.runs),
+        "runs": _run_names(results),
     }
 
 

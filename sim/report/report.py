@@ -91,12 +91,14 @@ def write_combined(folders: Sequence[Path], out: Path, console: Console) -> None
     """
     document = combined.write([read_run(folder) for folder in folders], out, render)
     show_document(document, console)
+    page, layout = out.with_suffix(".html"), document.layout
     if len(document.results) == 1:  # seeds of one setting: one page over all of them
-        page = out.with_suffix(".html")
-        (results,), layout = document.results, document.layout
+        (results,) = document.results
         drawn = figures(results, layout)
         atomic.write_text(page, _page(results, report_tables(results), drawn, layout))
-        console.print(f"Page     {page}", soft_wrap=True)
+    else:
+        atomic.write_text(page, combined.comparison_page(document))
+    console.print(f"Page     {page}", soft_wrap=True)
     console.print(f"Report   {out}", soft_wrap=True)
 
 

@@ -1,56 +1,21 @@
 "use strict";
 (() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
-  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const { data, make } = report;
   const byId = (id) => document.getElementById(id);
   const state = { box: null, groups: null, sort: "gain", up: false, all: false };
-  const MOST_ROWS = 200, LABELS = 240;
-  const views = new Map();
+  const MOST_ROWS = 200;
 
-  const make = (tag, text, attributes = {}) => {
-    const element = document.createElement(tag);
-    if (text !== undefined && text !== null) element.textContent = text;
-    for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-    return element;
-  };
   const number = (value, digits = 3) =>
     value === null || value === undefined ? "–" : Number.isInteger(value) ? value.toLocaleString("en") : value.toFixed(digits);
   const signed = (value) => (value === null || value === undefined ? "–" : (value > 0 ? "+" : "") + value.toFixed(3));
 
-  // Charts take the page's own colours; a change between light and dark draws them again.
-  const config = () => {
-    const style = getComputedStyle(document.documentElement);
-    const [text, line] = ["--text", "--line"].map((name) => style.getPropertyValue(name).trim());
-    const words = { labelColor: text, titleColor: text };
-    return {
-      background: "transparent", font: "system-ui, sans-serif", view: { stroke: null },
-      axis: { ...words, labelFlush: false, gridColor: line, domainColor: line, tickColor: line, labelFontSize: 12, titleFontSize: 12, labelLimit: 220 },
-      legend: { ...words, labelFontSize: 12, labelLimit: 220, orient: "bottom", symbolOpacity: 1 }, header: words, rule: { color: text },
-    };
-  };
-  // A chart is no wider than its place: on a phone it shrinks instead of hiding its right half.
-  const fitted = (spec, width) => {
-    const copy = JSON.parse(JSON.stringify(spec));
-    const shrink = (part) => { if (part && typeof part.width === "number") part.width = Math.min(part.width, width - 110); };
-    if (typeof copy.width === "number" && width < copy.width + LABELS) Object.assign(copy, { width, autosize: { type: "fit-x", contains: "padding" } });
-    else if (copy.concat && width < copy.concat[0].width * 2) copy.columns = 1;
-    shrink(copy.spec); (copy.concat ?? []).forEach(shrink);
-    return copy;
-  };
-  const draw = () => {
-    for (const place of document.querySelectorAll("[data-spec]")) {
-      const spec = fitted(data.specs[place.dataset.spec], Math.max(320, place.clientWidth || 640));
-      window.vegaEmbed(place, spec, { config: config(), actions: false, renderer: "svg" }).then(({ view }) => {
-        views.set(place.dataset.spec, view);
-        place.querySelector("svg").setAttribute("aria-hidden", "true"); // its place says it in words
-        if (place.dataset.spec !== "gains") return;
-        view.addSignalListener(data.brush, (_, box) => {
-          state.box = box && box.ratio && box.gain ? box : null;
-          fill();
-        });
-      });
-    }
-  };
+  const draw = () => report.draw((name, view) => {
+    if (name !== "gains") return;
+    view.addSignalListener(data.brush, (_, box) => {
+      state.box = box && box.ratio && box.gain ? box : null;
+      fill();
+    });
+  });
 
   const inside = (value, [low, high]) => value !== null && value >= Math.min(low, high) && value <= Math.max(low, high);
   const chosen = () =>
@@ -207,17 +172,10 @@
   byId("csv").addEventListener("click", () => {
     const quote = (text) => `"${String(text ?? "").replaceAll('"', '""')}"`;
     const lines = [columns().map(([key]) => quote(key)), ...chosen().map((user) => columns().map(([key]) => quote(valueOf(user, key))))];
-    const link = make("a", null, { download: "users.csv" });
-    link.href = URL.createObjectURL(new Blob([lines.map((line) => line.join(",")).join("\n") + "\n"], { type: "text/csv" }));
-    link.click();
-    URL.revokeObjectURL(link.href);
+    const url = URL.createObjectURL(new Blob([lines.map((line) => line.join(",")).join("\n") + "\n"], { type: "text/csv" }));
+    report.save("users.csv", url);
+    URL.revokeObjectURL(url);
   });
-  for (const button of document.querySelectorAll("[data-save]"))
-    button.addEventListener("click", async () => {
-      const link = make("a", null, { download: `${button.dataset.save}.svg` });
-      link.href = await views.get(button.dataset.save).toImageURL("svg");
-      link.click();
-    });
   // The filters in their order (Eq. 2 to 4), over scores that were stored: a recount as one moves.
   const thresholds = () => {
     const { scores, generated, of, thresholds: given } = data.candidates;
@@ -250,12 +208,8 @@
     recount();
   };
   if (data.candidates) thresholds();
-  addEventListener("beforeprint", () => { // paper opens nothing
-    for (const table of document.querySelectorAll("#tables details")) table.open = true;
-    state.all = true;
-    fill();
-  });
-  dark.addEventListener("change", () => { state.box = null; draw(); fill(); });
+  addEventListener("beforeprint", () => { state.all = true; fill(); });
+  report.onTheme(() => { state.box = null; draw(); fill(); });
   draw();
   fill();
 })();

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,76 @@ def render_page(
             css=Markup(_file("page.css")),
             script=Markup(_file("page.js")),
             bundle=Markup(_bundle()),
+            charts=Markup(_file("charts.js")),
             data=_json({"specs": {figure.name: figure.spec for figure in drawn}, **_data(results)}),
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting on a page that compares several.
+
+    Attributes:
+        title: What it is called beside the others.
+        verdict: What was found, a sentence each.
+        warnings: What to beware of.
+        figure: Its scores; None without a metric.
+        tables: Its tables by caption.
+        runs: Its runs with their seeds.
+    """
+
+    title: str
+    verdict: Sequence[str]
+    warnings: Sequence[str]
+    figure: Figure | None
+    tables: Mapping[str, Table]
+    runs: str
+
+
+def render_comparison(
+    sections: Sequence[Setting],
+    *,
+    title: str,
+    facts: Sequence[str],
+    level: str,
+    tables: Mapping[str, Table],
+    notes: Sequence[str],
+    curves: Figure | None,
+) -> str:
+    """Write the page of several settings.
+
+    Args:
+        sections: The settings.
+        title: Of the page.
+        facts: What one must know to make the runs again.
+        level: Of the intervals, such as "95%".
+        tables: What stands above the settings, by caption.
+        notes: Below these tables.
+        curves: Scores along an axis that the settings share; None without one.
+    """
+    drawn = [section.figure for section in sections if section.figure]
+    return (
+        _environment()
+        .get_template("comparison.html")
+        .render(
+            title=title,
+            facts=facts,
+            level=level,
+            tables=tables,
+            notes=notes,
+            curves=curves,
+            sections=sections,
+            css=Markup(_file("page.css")),
+            bundle=Markup(_bundle()),
+            charts=Markup(_file("charts.js")),
+            data=_json(
+                {
+                    "specs": {
+                        each.name: each.spec for each in (*drawn, *([curves] if curves else []))
+                    }
+                }
+            ),
         )
     )
 

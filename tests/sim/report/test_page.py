@@ -101,6 +101,20 @@ def test_seeds_of_one_setting_have_one_page_with_the_rate_of_chance(make_run, ca
     assert "both.html" in capsys.readouterr().out
 
 
+def test_settings_are_compared_on_a_page_with_a_section_each(make_run, capsys):
+    folders = [make_run(f"few{n}", users=4, layout="few_shot", target_records=n) for n in (8, 2)]
+    out = folders[0].parent / "lengths.md"
+    assert report_command.main([f"runs=[{','.join(map(str, folders))}]", f"out={out}"]) == 0
+    text = out.with_suffix(".html").read_text(encoding="utf-8")
+    assert "lengths.html" in capsys.readouterr().out
+    assert re.findall(r'<section id="setting-\d" aria-label="([^"]+)"', text) == [
+        f"LaMP-4 news headline, miniature world, target_records {n}" for n in (8, 2)
+    ]
+    assert "Records per user" in text
+    assert set(data_of(text)["specs"]) == {"scores-0", "scores-1", "curves"}
+    assert text.count('data-spec="') == 3
+
+
 def add_scores(folder: Path) -> None:
     """Ten candidates: one cannot be read, three are no copy and no drift, one of these too long."""
     scored = (
@@ -180,8 +194,6 @@ def chromium():
 @pytest.mark.browser
 @pytest.mark.slow
 def test_a_browser_draws_selects_sorts_and_finds_nothing_inaccessible(make_run, chromium):
-    from axe_playwright_python.sync_playwright import Axe
-
     folder = make_run(users=30)
     _deal_groups(folder)
     add_scores(folder)
@@ -213,13 +225,7 @@ def test_a_browser_draws_selects_sorts_and_finds_nothing_inaccessible(make_run, 
         view.locator("#sliders input").nth(3).fill("3")
         view.locator("#sliders input").nth(1).fill("1")
         assert "70.0 % kept; 20.0 % by the run" in view.inner_text("#recount")
-        found = Axe().run(view).response["violations"]
-        serious = [
-            (each["id"], [node["html"][:200] for node in each["nodes"]])
-            for each in found
-            if each["impact"] in ("serious", "critical")
-        ]
-        assert serious == []
+        assert _serious(view) == []
         view.evaluate("dispatchEvent(new Event('beforeprint'))")
         view.emulate_media(media="print")
         assert view.locator("#user-table tbody button").first.is_visible(), "names are printed"
@@ -227,6 +233,39 @@ def test_a_browser_draws_selects_sorts_and_finds_nothing_inaccessible(make_run, 
         view.close()
     assert errors == []
     assert all(url.startswith(("file:", "data:", "blob:")) for url in requested)
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_a_browser_draws_a_comparison(make_run, chromium):
+    folders = [make_run(f"few{n}", users=6, layout="few_shot", target_records=n) for n in (2, 8)]
+    out = folders[0].parent / "lengths.md"
+    report_command.main([f"runs=[{','.join(map(str, folders))}]", f"out={out}"])
+    errors: list[str] = []
+    for scheme, width in (("light", 1280), ("dark", 420)):
+        view = chromium.new_page(color_scheme=scheme, viewport={"width": width, "height": 900})
+        view.on("pageerror", lambda error: errors.append(str(error)))
+        view.goto(f"file://{out.with_suffix('.html')}")
+        view.wait_for_selector("#figure-scores-1 svg.marks")
+        assert view.locator(".chart svg.marks").count() == 3
+        view.click("#setting-1 summary >> nth=1")
+        assert view.locator("#setting-1 details[open] table").count() == 2
+        assert _serious(view) == []
+        view.evaluate("dispatchEvent(new Event('beforeprint'))")
+        assert view.locator("details:not([open])").count() == 0, "closed tables are printed"
+        view.close()
+    assert errors == []
+
+
+def _serious(view) -> list:
+    """What axe finds serious."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    return [
+        (each["id"], [node["html"][:200] for node in each["nodes"]])
+        for each in Axe().run(view).response["violations"]
+        if each["impact"] in ("serious", "critical")
+    ]
 
 
 def _deal_groups(folder: Path) -> None:
