@@ -7,7 +7,11 @@ from collections.abc import Sequence
 
 
 def main(argv: Sequence[str]) -> int:
-    """Start a device's trainer, export from a device, or ask it."""
+    """Set a device up, withdraw records, start its trainer, export from it, or ask it."""
+    if argv[:1] in (["setup"], ["withdraw"]):
+        from clients.set_up import main as manage
+
+        return manage(argv)
     if argv[:1] == ["trainer"]:
         from clients.trainer import main as train  # loads no library before it listens
 

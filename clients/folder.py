@@ -15,7 +15,6 @@ policy, the secret or the order.
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -35,6 +34,8 @@ from storage.text_files import read_json
 SECRET_BYTES = 32
 STALE = "STALE.json"  # in the folder of an adapter that saw withdrawn records
 ORDER = "order.json"
+SECRET = "secret.bin"
+_AGAIN = "set the device up again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ def create(
     atomic.make_folder(folder, private=True)
     atomic.write_json(folder / "history.json", history_to_json(history))
     write_policy(folder, policy)
-    atomic.write_bytes(folder / "secret.bin", secret)
+    atomic.write_bytes(folder / SECRET, secret)
     if limits != Limits():
         atomic.write_json(folder / "limits.json", asdict(limits))
     return folder
@@ -184,8 +185,8 @@ def _limits_from_json(folder: Path) -> Limits:
 
 
 def _read_secret(folder: Path) -> bytes:
-    secret = _read_bytes(folder / "secret.bin")
-    _require_secret(secret, f"{folder.name}/secret.bin")
+    secret = _read_bytes(folder / SECRET)
+    _require_secret(secret, f"{folder.name}/{SECRET}")
     return secret
 
 
@@ -199,14 +200,9 @@ def _require_secret(secret: bytes, where: str) -> None:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(_read_bytes(path))
-    except ValueError as error:
-        raise DataError(
-            f"{path.parent.name}/{path.name}: broken JSON; set the device up again"
-        ) from error
+    value = read_json(path, _AGAIN, _AGAIN)
     if not isinstance(value, dict):
-        raise DataError(f"{path.parent.name}/{path.name}: expected a JSON object")
+        raise DataError(f"{path.parent.name}/{path.name}: expected a JSON object; {_AGAIN}")
     return value
 
 
@@ -214,6 +210,4 @@ def _read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise DataError(
-            f"{path.parent.name}/{path.name}: {error.strerror}; set the device up again"
-        ) from error
+        raise DataError(f"{path.parent.name}/{path.name}: {error.strerror}; {_AGAIN}") from error

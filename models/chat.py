@@ -33,7 +33,16 @@ IGNORED = -100  # label of a token that the loss leaves out
 _SENTINEL = "\ue000user text\ue001"
 _REPLY = "\ue000reply\ue001"
 PROMPT_DATE = date(2024, 7, 26)  # what Llama 3.2's template takes where it cannot know the day
-_TODAY = re.compile(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""")
+# Before every template: the library's own function of this name tells today's date, and it takes no
+# other one from outside.
+_TODAY = (
+    "{%- macro strftime_now(format) -%}{{ format"
+    + "".join(
+        f" | replace('%{each}', '{PROMPT_DATE.strftime(f'%{each}')}')"
+        for each in ("a", "A", "b", "B", "d", "-d", "e", "m", "-m", "y", "Y", "j", "H", "M", "S")
+    )
+    + " }}{%- endmacro %}{{ '' }}"
+)
 # Before a template that knows no system turn: its text becomes the beginning of the user's.
 _SYSTEM_IN_USER = (
     "{%- if messages[0]['role'] == 'system' %}{%- set messages = [{'role': messages[1]['role'], "
@@ -265,7 +274,7 @@ def _render(
                 turns,
                 tokenize=False,
                 add_generation_prompt=for_reply,
-                chat_template=_dated(str(tokenizer.chat_template)),
+                chat_template=_TODAY + str(tokenizer.chat_template),
                 date_string=PROMPT_DATE.strftime("%d %b %Y"),
             )
         )
@@ -276,11 +285,6 @@ def _render(
             f"tokenizer {tokenizer.name_or_path}: expected a chat template for one user turn, got "
             f"one that refuses it: {error}; use another chat template"
         ) from error
-
-
-def _dated(template: str) -> str:
-    """The template with :data:`PROMPT_DATE` where it asks for today's date in a fixed form."""
-    return _TODAY.sub(lambda found: repr(PROMPT_DATE.strftime(found[2])), template)
 
 
 def _no_system_turn(tokenizer: PreTrainedTokenizerBase, what: str) -> ModelError:

@@ -13,8 +13,8 @@ from clients.offline_query import BASE_ALONE, answer_with, newest_adapter
 from conf.errors import ConfigError, RunError
 from conf.names import one_of
 from conf.schema import AnswerRuntime, EvaluationConfig, GgufWeights
+from conf.words import read_words, required
 from protocol.settings import settings_of
-from sim.commands.cli_args import read_words, required
 from sim.folders import RunFolder, find_run
 from sim.terminal import PlainConsole
 from storage import jsonlines

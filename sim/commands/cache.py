@@ -7,7 +7,7 @@ from pathlib import Path
 
 from conf.compose import compose
 from conf.errors import ConfigError
-from sim.commands.cli_args import read_words
+from conf.words import read_words
 from sim.report.tables import plural, size
 from sim.terminal import PlainConsole
 from strategy.cache import Cache

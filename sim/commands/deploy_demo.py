@@ -7,8 +7,8 @@ from datetime import datetime
 from pathlib import Path
 
 from conf.compose import compose
+from conf.words import read_words
 from sim import exit_status
-from sim.commands.cli_args import read_words
 from sim.deploy.demo import demonstrate
 from sim.terminal import PlainConsole
 

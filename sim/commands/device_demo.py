@@ -22,12 +22,12 @@ from clients import folder as device_folder
 from clients.export import Target, target_of
 from clients.folder import Device
 from conf.errors import RunError
+from conf.words import read_words
 from lamp import tasks
 from models.chat import encode_prompt, stop_ids
 from models.llamacpp.runtime import Continuation, Runtime, binding
 from protocol.settings import DeviceSettings, settings_of
 from sim.commands.answer import adapter_of
-from sim.commands.cli_args import read_words
 from sim.commands.export import export_users
 from sim.folders import RunFolder, find_run
 from sim.report.tables import plural

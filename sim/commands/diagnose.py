@@ -15,9 +15,9 @@ from clients import folder as device_folder
 from clients.folder import Device
 from conf.compose import compose
 from conf.errors import RunError
+from conf.words import read_words, required
 from lamp import tasks
 from protocol.settings import DeviceSettings, settings_of
-from sim.commands.cli_args import read_words, required
 from sim.folders import RunFolder, find_run
 from sim.report import run_tables
 from sim.report.run_records import LOSS_GAPS, read_run

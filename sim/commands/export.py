@@ -12,9 +12,9 @@ from pathlib import Path
 from clients import folder as device_folder
 from clients.export import Target, export, target_of
 from clients.folder import Device
+from conf.words import read_words, required
 from protocol.settings import settings_of
 from sim.commands.answer import adapter_of, find_device
-from sim.commands.cli_args import read_words, required
 from sim.folders import RunFolder, find_run
 from sim.report.tables import plural
 from sim.terminal import PlainConsole

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from conf.compose import compose
-from sim.commands.cli_args import read_words, required
+from conf.words import read_words, required
 from sim.folders import find_run, locked
 from sim.terminal import PlainConsole
 

@@ -15,8 +15,8 @@ from typing import Any
 from rich.table import Table
 
 from conf.errors import RunError
+from conf.words import read_words, required
 from sim import exit_status
-from sim.commands.cli_args import read_words, required
 from sim.folders import RunFolder, find_run
 from sim.run.ledger_check import verify
 from sim.terminal import PlainConsole, words_table

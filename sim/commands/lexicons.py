@@ -7,9 +7,9 @@ from pathlib import Path
 
 from conf.compose import compose
 from conf.errors import ConfigError
+from conf.words import read_words, required
 from lamp.dialogue.dialogues import read_folder
 from lamp.dialogue.lexicons import telling_words, topics, write_lexicons
-from sim.commands.cli_args import read_words, required
 from sim.terminal import PlainConsole
 from storage.text_files import read_text
 

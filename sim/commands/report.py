@@ -7,7 +7,7 @@ from pathlib import Path
 
 from conf.compose import compose
 from conf.errors import ConfigError
-from sim.commands.cli_args import read_words, required
+from conf.words import read_words, required
 from sim.folders import find_run, find_sweep
 from sim.report import report
 from sim.terminal import PlainConsole

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from conf.compose import compose
-from sim.commands.cli_args import read_words, required
+from conf.words import read_words, required
 from sim.folders import find_run
 from sim.run import lifecycle
 from sim.terminal import PlainConsole

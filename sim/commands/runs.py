@@ -10,8 +10,8 @@ from pathlib import Path
 from conf.compose import compose
 from conf.errors import CdcdaError
 from conf.schema import Config
+from conf.words import read_words
 from lamp import metrics, tasks
-from sim.commands.cli_args import read_words
 from sim.folders import RunFolder, find_sweep
 from sim.report.tables import make_table, metric_title, short, signed, size, to_rich
 from sim.terminal import PlainConsole

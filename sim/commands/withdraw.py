@@ -14,7 +14,7 @@ from clients import folder as device_folder
 from clients.withdrawal import Withdrawal, withdraw
 from conf.compose import compose
 from conf.errors import ConfigError, RunError
-from sim.commands.cli_args import read_words, required
+from conf.words import read_words, required
 from sim.folders import RunFolder, find_run, locked
 from sim.report.tables import plural
 from sim.run import provision

@@ -278,6 +278,10 @@ LLAMA = (  # the lines of Llama 3.2's template that write the date
     "Today Date: {{ date_string }}\n" + TURNS
 )
 SMOLLM3 = "Today Date: {{ strftime_now('%d %B %Y') }}\n" + TURNS
+MISTRAL = (
+    '{% set form = "%Y-" ~ "%m-%d" %}{%- set today = strftime_now(form) %}'
+    "{% if strftime_now is defined %}Today Date: {{ today }}{% endif %}\n" + TURNS
+)
 GEMMA = (
     "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}"
     "{% endif %}" + TURNS
@@ -295,7 +299,10 @@ def templated(qwen2_folder):
     return templated
 
 
-@pytest.mark.parametrize(("template", "shown"), [(LLAMA, "26 Jul 2024"), (SMOLLM3, "26 July 2024")])
+@pytest.mark.parametrize(
+    ("template", "shown"),
+    [(LLAMA, "26 Jul 2024"), (SMOLLM3, "26 July 2024"), (MISTRAL, "2024-07-26")],
+)
 @pytest.mark.parametrize("system", [None, "Be brief."])
 def test_a_prompt_does_not_change_by_the_day(templated, template, shown, system):
     assert PROMPT_DATE.isoformat() == "2024-07-26"
