@@ -175,3 +175,35 @@ def _sums(task: Task, scores: Sequence[QueryScore]) -> dict[str, Any]:
 
 def _present(values: Any) -> tuple[Any, ...]:
     return tuple(value for value in values if value is not None)
+
+
+def misfit(reply: AnswerReply, task: Task) -> str:
+    """What of a device's numbers cannot be those of the task; "" where nothing is.
+
+    A reply that fits can be pooled with others; whether its numbers are true nobody can tell.
+    """
+    if reply.sums:
+        return _misfit_of_sums(reply, task)
+    columns = {
+        "classification": (reply.gold, reply.predicted),
+        "rating": (reply.errors,),
+        "text": (reply.rouge1, reply.rouge_l),
+    }
+    if any(len(column) != len(reply.query_ids) for column in columns[task.kind]):
+        return f"the reply lacks scores of {task.kind}"
+    if any(column for kind, own in columns.items() if kind != task.kind for column in own):
+        return f"the reply has scores of something else than {task.kind}"
+    if max((*reply.gold, *reply.predicted), default=0) >= max(1, len(task.labels)):
+        return "the reply names a label that the task does not have"
+    return ""
+
+
+def _misfit_of_sums(reply: AnswerReply, task: Task) -> str:
+    count, *rest = reply.sums
+    if len(reply.sums) != metrics.sums_width(task):
+        return f"the reply has other sums than those of {task.kind}"
+    if count != reply.num_queries:
+        return "the reply's sums are over another number of queries"
+    if task.kind != "rating" and any(each > count * (1 + 1e-3) for each in rest):
+        return "the reply's sums are larger than its queries allow"
+    return ""

@@ -107,11 +107,14 @@ def new_file(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{token_hex(4)}")
     with writing(path):
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             yield temporary
+            if not is_open(path.parent):
+                temporary.chmod(0o600)
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
+            flush_folder(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
 

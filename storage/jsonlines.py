@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from conf.errors import RunError
-from storage.atomic import make_folder, opener
+from storage.atomic import flush_folder, make_folder, opener
 from storage.writing import writing
 
 K = TypeVar("K")
@@ -27,11 +27,14 @@ def append(path: Path, records: Iterable[dict[str, Any]]) -> None:
         return
     with writing(path):
         make_folder(path.parent)
+        is_new = not path.exists()
         _drop_torn_tail(path)
         with open(path, "ab", opener=opener(path.parent)) as file:
             file.write(lines.encode("utf-8"))
             file.flush()
             os.fsync(file.fileno())
+        if is_new:
+            flush_folder(path.parent)
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:

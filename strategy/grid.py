@@ -22,9 +22,20 @@ from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from conf.errors import ProtocolError
+from lamp import tasks
+from lamp.tasks import Task
+from protocol.answers import misfit
 from protocol.codec import TEXTS, decode, encode
 from protocol.errors import ERROR_CLASSES, told
-from protocol.messages import DEVICE_TO_SERVER, PROTOCOL_VERSION, HelloReply, HelloRequest
+from protocol.messages import (
+    DEVICE_TO_SERVER,
+    PROTOCOL_VERSION,
+    AnswerReply,
+    AnswerRequest,
+    HelloReply,
+    HelloRequest,
+)
+from protocol.settings import settings_from_json
 from strategy.ledger import DOWN, UP, Ledger
 
 POLL_S = 0.05
@@ -381,7 +392,15 @@ def _unreadable(reply: Message, outgoing: _Outgoing, user: str | None) -> str:
         return f"{kind}: the reply names another user"
     if getattr(body, "arm", outgoing.arm) != outgoing.arm:
         return f"{kind}: the reply names another arm"
+    if isinstance(body, AnswerReply) and (fault := misfit(body, _task_of(outgoing))):
+        return f"{kind}: {fault}"
     return ""
+
+
+def _task_of(outgoing: _Outgoing) -> Task:
+    """The task that a device was asked about."""
+    request = decode(AnswerRequest, outgoing.content)
+    return tasks.task(settings_from_json(request.settings).task)
 
 
 def _pause_s(waiting: int) -> float:

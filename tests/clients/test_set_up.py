@@ -92,7 +92,7 @@ def test_it_can_be_run_again_and_changes_nothing_that_is_there(own, capsys):
     [
         ((), "ratio is missing, for example ratio=0.3"),
         (("ratio=1.5",), "ratio must lie in"),
-        (("ratio=nan",), "ratio must lie in"),
+        (("ratio=nan",), "ana/policy.json: ratio"),
         (("ratio=much",), "ana/policy.json: ratio"),
         (("ratio=0.3", "number=coarse"), "unknown key 'number'"),
         (("ratio=0.3", "numbers=some"), "ana/policy.json: numbers"),

@@ -176,6 +176,18 @@ def put(kind: str, record: str, **values: Any) -> Change:
     return change
 
 
+def sums(*values: float) -> Change:
+    """Sums in the place of the scores of each query."""
+
+    def change(message_type: str, content: RecordDict) -> None:
+        put(ANSWER, NUMBERS, rouge1=[], rouge_l=[], parsed=[], sums=list(values))(
+            message_type, content
+        )
+        put(ANSWER, TEXTS, query_ids=[])(message_type, content)
+
+    return change
+
+
 def weights(value: float) -> Change:
     def change(message_type: str, content: RecordDict) -> None:
         if message_type == "train.adapt" and content.array_records:
@@ -231,6 +243,14 @@ MALFORMED: dict[str, Change] = {
     "a query twice": put(ANSWER, TEXTS, query_ids=["q", "q"]),
     "more queries than columns": put(ANSWER, NUMBERS, num_queries=10**6),
     "an infinite loss": put(ADAPT, NUMBERS, losses=[math.inf]),
+    "scores of another kind of task": put(
+        ANSWER, NUMBERS, rouge1=[], rouge_l=[], errors=[0.5, 1.0]
+    ),
+    "scores of two kinds of task": put(ANSWER, NUMBERS, gold=[1, 2], predicted=[1, 2]),
+    "half of the scores": put(ANSWER, NUMBERS, rouge_l=[]),
+    "sums of another task": sums(2.0, 0.0, 1.0, 1.0),
+    "sums over other queries": sums(3.0, 0.0, 1.0, 1.0, math.nan, 0.0, 0.0),
+    "sums beyond what queries allow": sums(2.0, 0.0, 1e9, 1.0, math.nan, 0.0, 0.0),
     "10**15 records": put(ADAPT, NUMBERS, records=10**15),
     "a float for a count": put(ADAPT, NUMBERS, steps=2.0),
     "a text for a list": put(ANSWER, TEXTS, query_ids="ab"),

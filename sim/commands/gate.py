@@ -1,0 +1,53 @@
+"""``python -m sim gate``: let devices reach a SuperLink's Fleet interface, nothing else of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from conf.errors import ConfigError
+from conf.words import read_words, required
+from sim import exit_status
+from sim.terminal import PlainConsole
+
+USAGE = """\
+python -m sim gate superlink=127.0.0.1:8443 port=9443 certificate=server.pem key=server.key
+                   [host=0.0.0.0] [ca=ca.pem]
+
+Devices connect to this port; the SuperLink itself listens on loopback. `ca` is the authority of the
+SuperLink's own certificate; without it the SuperLink is one with --insecure. docs/deploy.md"""
+_ADDRESS = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\]):\d{1,5}")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Serve until the process is ended.
+
+    Raises:
+        ConfigError: If a word is refused.
+    """
+    console = PlainConsole()
+    if {"-h", "--help"} & set(argv):
+        console.print(USAGE)
+        return exit_status.OK
+    known = ("superlink", "host", "port", "certificate", "key", "ca")
+    values, _ = read_words("gate", argv, known)
+    address = required("gate", values, "superlink", "127.0.0.1:8443")
+    if not _ADDRESS.fullmatch(address):
+        raise ConfigError(f"gate: superlink must be host:port, got '{address}'")
+    port = required("gate", values, "port", "9443")
+    if not port.isdecimal() or not 0 < int(port) < 1 << 16:
+        raise ConfigError(f"gate: port must be a number from 1 to 65535, got '{port}'")
+    tls = tuple(_file(values, name) for name in ("certificate", "key"))
+    ca = _file(values, "ca") if values.get("ca") else None
+    from sim.deploy.gate import serve
+
+    serve(address, ca, values.get("host") or "0.0.0.0", int(port), (tls[0], tls[1]))
+    return exit_status.OK
+
+
+def _file(values: dict[str, str], name: str) -> Path:
+    path = Path(required("gate", values, name, f"{name}.pem")).expanduser()
+    if not path.is_file():
+        raise ConfigError(f"gate: {name}={path}: no such file; give the one with the {name}")
+    return path
