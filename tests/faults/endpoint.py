@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import threading
 import time
@@ -9,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -92,6 +94,8 @@ def serve(behave: Behave = always, port: int = 0) -> Iterator[Endpoint]:
                 self.send(200, json.dumps({"model": MODEL, "choices": []}).encode())
             elif what == "huge":
                 self.send(200, completion("x" * (4 << 20)))
+            elif what == "packed":
+                self.send(200, packed(), {"Content-Encoding": "gzip"})
             elif what == "hang":
                 self.wait(30)
             elif what == "drip":
@@ -179,6 +183,12 @@ def serve(behave: Behave = always, port: int = 0) -> Iterator[Endpoint]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@cache
+def packed() -> bytes:
+    """A completion of 64 MiB in some 60 kB."""
+    return gzip.compress(completion(" " * (64 << 20)))
 
 
 def completion(

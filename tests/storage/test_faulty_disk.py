@@ -13,6 +13,7 @@ import pytest
 
 from conf.errors import RunError
 from storage import atomic, jsonlines
+from storage.locks import locked
 from storage.writing import REMEDIES, writing
 
 
@@ -65,6 +66,17 @@ def test_every_refusal_of_the_disk_has_its_remedy(number):
 def test_what_is_no_refusal_of_the_disk_is_a_bug():
     with pytest.raises(OSError, match="Bad file"), writing(Path("run/file")):
         raise OSError(errno.EBADF, "Bad file descriptor")
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, number):
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    for limit in (None, 0.1):
+        with pytest.raises(RunError, match=r"/\.lock: cannot be locked .*NFS.*on another one"):
+            locked(tmp_path / ".lock", limit).__enter__()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only for root")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from dataclasses import asdict, replace
 
 import pytest
@@ -21,7 +22,7 @@ from strategy.endpoint import EndpointGenerator, key_of, open_client
 from strategy.filters import select_readable
 from strategy.ledger import ENDPOINT, Ledger
 from strategy.progress import LoggedProgress
-from tests.faults.endpoint import MODEL, serve, similar
+from tests.faults.endpoint import MODEL, packed, serve, similar
 
 KEY = "sk-test-a-secret-key"
 TEXT = "Input: [x], Response: [y]."
@@ -77,6 +78,17 @@ def test_what_passes_is_tried_again_and_counted(fault):
     assert replies == [Reply(similar(TEXT, 0), 7)]
     assert asked.counts["ok"] == 1
     assert asked.counts["retried"] >= 1  # a busy machine may be late once more
+
+
+def test_a_small_reply_that_unpacks_to_a_large_one_is_not_unpacked():
+    assert len(packed()) < 1 << 17
+    with serve(lambda *_: "packed") as endpoint:
+        tracemalloc.start()
+        (lost,), _ = ask(endpoint.address, attempts=1)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert isinstance(lost, Lost)
+    assert peak < 16 << 20
 
 
 @pytest.mark.parametrize("fault", [*PASSING, "break", "huge", "hang"])
