@@ -31,6 +31,7 @@ from strategy.ledger import WITHDRAWAL
 from strategy.methods import METHODS, compared, studied
 
 MOST_POINTS = 400  # users of a scatter; beyond, a part is drawn, and said so
+LEAST_BYTES = 1000  # below it the scale of bytes is linear
 MOST_STEPS = 80  # points of a loss curve
 BRUSH = "selected"
 WIDTH = 640
@@ -39,8 +40,15 @@ FEWEST_RATIOS = 2
 FEWEST_IN_TREND = 3  # users
 UNFILTERED = 2  # gates of an arm that only reads replies
 GROUP_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")
-OTHER_COLOURS = ("#000000", "#CC79A7", "#E69F00", "#009E73", "#0072B2", "#D55E00", "#56B4E9")
+OTHER_COLOURS = ("#8C6BB1", "#CC79A7", "#E69F00", "#009E73", "#0072B2", "#D55E00", "#56B4E9")
 DIRECTIONS = alt.Scale(range=["#0072B2", "#D55E00"])
+
+
+GAIN_AXES = {
+    "ratio": "share of the history that the user lets go",
+    "kept": "kept synthetic pairs of the user",
+}
+GAIN_SCALES = {"ratio": alt.Scale(domain=[0, 1]), "kept": alt.Scale(zero=True)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +137,7 @@ def gains_figure(results: Results) -> Figure | None:
         return None
     users = users.assign(gain=users.user.map(gains).astype(float)).fillna({"shared": 0})
     shown = users.sample(MOST_POINTS, random_state=0) if len(users) > MOST_POINTS else users
+    along = gain_axis(users)
     columns = ["user", "group", "ratio", "shared", "kept", "gain"]
     brush = alt.selection_interval(name=BRUSH, encodings=["x", "y"])
     points = (
@@ -136,10 +145,10 @@ def gains_figure(results: Results) -> Figure | None:
         .mark_point(filled=True, size=80)
         .encode(
             x=alt.X(
-                "ratio:Q",
-                title="share of the history that the user lets go",
-                scale=alt.Scale(domain=[0, 1]),
-                axis=alt.Axis(tickCount=10),
+                f"{along}:Q",
+                title=GAIN_AXES[along],
+                scale=GAIN_SCALES[along],
+                axis=alt.Axis(tickMinStep=0.1 if along == "ratio" else 1),
             ),
             y=alt.Y("gain:Q", title=f"{metric_title(name)}, {first} better than {second} by"),
             color=alt.condition(brush, alt.Color("group:N", title=GROUP), alt.value("#999")),
@@ -150,18 +159,29 @@ def gains_figure(results: Results) -> Figure | None:
         .add_params(brush)
     )
     zero = alt.Chart(pd.DataFrame({"gain": [0.0]})).mark_rule(strokeDash=[4, 4]).encode(y="gain:Q")
-    trend = _trend(users, results) if len(users) >= FEWEST_IN_TREND else []
+    enough = along == "ratio" and len(users) >= FEWEST_IN_TREND
+    trend = _trend(users, results) if enough else []
     notes = [f"Line and band: trend over users, {results.resampling.level}."] if trend else []
     if shown is not users:
         notes.append(f"{MOST_POINTS} of {len(users)} users are drawn.")
     return Figure(
         "gains",
         f"What sharing brings: {first} against {second}",
-        f"One point for each of {len(shown)} users: share of the history against the gain; "
+        f"One point for each of {len(shown)} users: {GAIN_AXES[along]} against the gain; "
         f"{int((users.gain > 0).sum())} of {len(users)} users gain.",
         _spec(alt.layer(zero, *trend, points).properties(width=WIDTH, height=340)),
         " ".join(notes),
     )
+
+
+def gain_axis(users: pd.DataFrame) -> str:
+    """What the gain is drawn along: the share where users differ in it, else their kept pairs.
+
+    Args:
+        users: Rows of one arm of the users' frame.
+    """
+    varies = users.ratio.nunique() > 1 or users.kept.isna().all()
+    return "ratio" if varies else "kept"
 
 
 def _trend(users: pd.DataFrame, results: Results) -> list[Any]:
@@ -327,12 +347,16 @@ def wire_figure(run: Run) -> Figure | None:
     sums = crossed.assign(arm=crossed.arm.replace("", "all arms"))
     sums = sums.groupby(["arm", "direction"], sort=False).bytes.sum().reset_index()
     sums["bytes"] = sums.bytes.astype("int64")
-    root, axis = alt.Scale(type="sqrt"), alt.Axis(format="~s")
+    decades = range(3, len(str(int(sums.bytes.max()))) + 1)
+    scale = alt.Scale(type="symlog", constant=LEAST_BYTES)
+    axis = alt.Axis(
+        values=[10**decade for decade in decades], labelExpr="format(datum.value, '~s')"
+    )
     chart = (
         alt.Chart(sums)
         .mark_bar()
         .encode(
-            x=alt.X("bytes:Q", title="bytes (square-root scale)", scale=root, axis=axis),
+            x=alt.X("bytes:Q", title="bytes (logarithmic scale)", scale=scale, axis=axis),
             y=alt.Y("arm:N", sort=None, title=None),
             yOffset="direction:N",
             color=alt.Color("direction:N", title=None, scale=DIRECTIONS),

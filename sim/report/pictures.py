@@ -23,7 +23,13 @@ CONFIG: Mapping[str, Any] = {
     "background": "white",
     "padding": 12,
     "view": {"stroke": None},
-    "axis": {"gridColor": "#E4E4E4", "labelLimit": 220, "labelFlush": False},
+    "axis": {
+        "gridColor": "#E4E4E4",
+        "labelLimit": 220,
+        "labelFlush": False,
+        "labelOverlap": "parity",
+        "labelSeparation": 8,
+    },
     "legend": {"orient": "bottom", "labelLimit": 220, "symbolOpacity": 1},
 }
 

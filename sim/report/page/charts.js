@@ -3,7 +3,7 @@
 const report = (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const dark = matchMedia("(prefers-color-scheme: dark)");
-  const LABELS = 240;
+  const LABELS = 240, NARROW = 500;
   const views = new Map();
 
   const make = (tag, text, attributes = {}) => {
@@ -14,21 +14,24 @@ const report = (() => {
   };
 
   // Charts take the page's own colours; a change between light and dark draws them again.
-  const config = () => {
+  const config = (width) => {
     const style = getComputedStyle(document.documentElement);
     const [text, line] = ["--text", "--line"].map((name) => style.getPropertyValue(name).trim());
     const words = { labelColor: text, titleColor: text };
     return {
       background: "transparent", font: "system-ui, sans-serif", view: { stroke: null },
       axis: { ...words, labelFlush: false, gridColor: line, domainColor: line, tickColor: line, labelFontSize: 12, titleFontSize: 12, labelLimit: 220 },
-      legend: { ...words, labelFontSize: 12, labelLimit: 220, orient: "bottom", symbolOpacity: 1 }, header: words, rule: { color: text },
+      axisQuantitative: { labelOverlap: "parity", labelSeparation: 8 },
+      legend: { ...words, columns: width < NARROW ? 2 : 6, labelFontSize: 12, labelLimit: 220, orient: "bottom", symbolOpacity: 1 }, header: words, rule: { color: text },
     };
   };
   // A chart is no wider than its place: on a phone it shrinks instead of hiding its right half.
   const fitted = (spec, width) => {
     const copy = JSON.parse(JSON.stringify(spec));
     const shrink = (part) => { if (part && typeof part.width === "number") part.width = Math.min(part.width, width - 110); };
-    if (typeof copy.width === "number" && width < copy.width + LABELS) Object.assign(copy, { width, autosize: { type: "fit-x", contains: "padding" } });
+    const faceted = copy.encoding && (copy.encoding.row || copy.encoding.column); // Vega fits no facets
+    if (faceted) shrink(copy);
+    else if (typeof copy.width === "number" && width < copy.width + LABELS) Object.assign(copy, { width, autosize: { type: "fit-x", contains: "padding" } });
     else if (copy.concat && width < copy.concat[0].width * 2) copy.columns = 1;
     shrink(copy.spec); (copy.concat ?? []).forEach(shrink);
     return copy;
@@ -36,8 +39,9 @@ const report = (() => {
   // Draws every chart; onView hears of each by its name.
   const draw = (onView = () => {}) => {
     for (const place of document.querySelectorAll("[data-spec]")) {
-      const spec = fitted(data.specs[place.dataset.spec], Math.max(320, place.clientWidth || 640));
-      window.vegaEmbed(place, spec, { config: config(), actions: false, renderer: "svg" }).then(({ view }) => {
+      const width = Math.max(320, place.clientWidth || 640);
+      const spec = fitted(data.specs[place.dataset.spec], width);
+      window.vegaEmbed(place, spec, { config: config(width), actions: false, renderer: "svg" }).then(({ view }) => {
         views.set(place.dataset.spec, view);
         place.querySelector("svg").setAttribute("aria-hidden", "true"); // its place says it in words
         onView(place.dataset.spec, view);

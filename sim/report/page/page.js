@@ -12,7 +12,8 @@
   const draw = () => report.draw((name, view) => {
     if (name !== "gains") return;
     view.addSignalListener(data.brush, (_, box) => {
-      state.box = box && box.ratio && box.gain ? box : null;
+      const along = box && (box.ratio ?? box.kept);
+      state.box = along && box.gain ? { along, gain: box.gain } : null;
       fill();
     });
   });
@@ -21,7 +22,7 @@
   const chosen = () =>
     data.users.filter((user) =>
       (!state.groups || state.groups.has(user.group)) &&
-      (!state.box || (inside(user.allowed, state.box.ratio) && inside(user.gain, state.box.gain))));
+      (!state.box || (inside(user.place, state.box.along) && inside(user.gain, state.box.gain))));
 
   const columns = () => [
     ["user", "User", (u) => u.user], ["group", "Group", (u) => u.group ?? "–"],
@@ -60,10 +61,10 @@
     const gains = users.map((user) => user.gain).filter((gain) => gain !== null && gain !== undefined);
     const mean = gains.reduce((sum, gain) => sum + gain, 0) / Math.max(1, gains.length);
     const [better, worse] = [gains.filter((g) => g > 0).length, gains.filter((g) => g < 0).length];
-    const head = `${users.length} of ${data.users.length} users chosen`;
-    byId("chosen").textContent = gains.length
-      ? `${head}: mean gain ${signed(mean)}, ${better} better, ${worse} worse, ${gains.length - better - worse} the same. Chosen after looking: a lead, no finding.`
-      : `${head}.`;
+    const all = users.length === data.users.length;
+    const head = all ? `All ${users.length} users` : `${users.length} of ${data.users.length} users chosen`;
+    const counts = `: mean gain ${signed(mean)}, ${better} better, ${worse} worse, ${gains.length - better - worse} the same.`;
+    byId("chosen").textContent = head + (gains.length ? counts : ".") + (all ? "" : " Chosen after looking: a lead, no finding.");
   };
 
   const row = (user) => {
@@ -201,10 +202,10 @@
       const [scf, tdf, lsf] = kept(inputs.map((input) => Number(input.value)));
       const part = generated < of ? ` (drawn from ${of.toLocaleString("en")})` : "";
       byId("recount").textContent =
-        `Of ${generated.toLocaleString("en")} candidates${part} ${scores.length} can be read, ${scf} are consistent, ${tdf} of these ` +
-        `diverse, ${lsf} of these of a fitting length: ${percent(lsf)} kept; ${percent(before)} by the run's thresholds.`;
+        `Of ${number(generated)} candidates${part} ${number(scores.length)} can be read, ${number(scf)} are consistent, ${number(tdf)} of these ` +
+        `diverse, ${number(lsf)} of these of a fitting length: ${percent(lsf)} kept; ${percent(before)} by the run's thresholds.`;
     };
-    byId("thresholds").hidden = false;
+    byId("thresholds").hidden = byId("to-thresholds").hidden = false;
     recount();
   };
   if (data.candidates) thresholds();

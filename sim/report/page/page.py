@@ -20,7 +20,7 @@ import vl_convert
 from markupsafe import Markup
 
 from lamp import metrics
-from sim.report.charts import BRUSH, Figure
+from sim.report.charts import BRUSH, Figure, gain_axis
 from sim.report.contrasts import primary_pairs
 from sim.report.frames import (
     answers_frame,
@@ -159,13 +159,17 @@ def _data(results: Results) -> dict[str, Any]:
     run, name = results.runs[0], metrics.headline(results.task)[0]
     pairs = primary_pairs(run.config.contrasts, [result.arm for result in results.arms])
     gains = user_gains(results, *pairs[0], name) if pairs else {}
+    own = users_frame(run)
+    own = own[own.arm == pairs[0][0]] if pairs else own
+    along = gain_axis(own)
+    places = dict(zip(own.user, own[along], strict=True))
     return {
         "brush": BRUSH,
         "metric": metric_title(name),
         "higherIsBetter": name not in LOWER_IS_BETTER,
         "contrast": pairs[0] if pairs else None,
         "arms": [result.arm.name for result in results.arms],
-        "users": _users(run, name, gains),
+        "users": _users(run, name, gains, places),
         "candidates": _candidates(run),
     }
 
@@ -189,7 +193,9 @@ def _candidates(run: Run) -> dict[str, Any] | None:
     }
 
 
-def _users(run: Run, name: str, gains: Mapping[str, float]) -> list[dict[str, Any]]:
+def _users(
+    run: Run, name: str, gains: Mapping[str, float], places: Mapping[Any, Any]
+) -> list[dict[str, Any]]:
     users, ledger = users_frame(run), ledger_frame(run)
     made, training = augmentation_frame(run), training_frame(run)
     up = ledger[ledger.direction.isin(["up", "down"])]
@@ -210,6 +216,7 @@ def _users(run: Run, name: str, gains: Mapping[str, float]) -> list[dict[str, An
                 "kept": _known(widest.kept),
                 "records": _known(own.records.max()),
                 "gain": _known(gains.get(str(user))),
+                "place": _known(places.get(user)),
                 "scores": {row.arm: _known(getattr(row, name, None)) for row in own.itertuples()},
                 "queries": int(own.queries.max()),
                 "failed": [row.arm for row in own.itertuples() if row.failed],

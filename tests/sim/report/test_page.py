@@ -208,6 +208,9 @@ def test_a_browser_draws_selects_sorts_and_finds_nothing_inaccessible(make_run, 
         view.goto(f"file://{folder / PAGE}")
         view.wait_for_selector("#figure-gains svg.marks")
         assert view.locator(".chart svg.marks").count() >= 6
+        drawn = view.locator(".chart svg.marks").evaluate_all("all => all.map(e => e.clientWidth)")
+        assert min(drawn) > 200, "every chart is drawn at this width"
+        assert max(drawn) <= width
         rows = view.locator("#user-table tbody tr")
         assert rows.count() == 30
         view.uncheck("#groups input[value=closed]")
