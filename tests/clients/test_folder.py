@@ -50,6 +50,11 @@ def test_ids_that_look_alike_get_different_folders():
     assert folder_name("a/b") != folder_name("a-b")
 
 
+def test_many_ids_have_as_many_folders_on_a_file_system_that_ignores_case_too():
+    ids = [f"user {number}" for number in range(40_000)] + ["Ana", "ana", "ANA"]
+    assert len({folder_name(each).lower() for each in ids}) == len(ids)
+
+
 def test_devices_come_in_the_order_of_their_user_ids(tmp_path):
     for user_id in ("9", "10", "1"):
         create(tmp_path, history(user_id), Policy(1.0), SECRET)
