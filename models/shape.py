@@ -62,8 +62,32 @@ class Shape:
         return self.layers * rank * sum(map(sum, self.linear_widths))
 
 
+def _published(
+    layers: int, width: int, wide: int, heads: int, kv_heads: int, vocabulary: int = 151_936
+) -> Shape:
+    return Shape(
+        layers=layers,
+        width=width,
+        feed_forward=wide,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_width=width // heads,
+        vocabulary=vocabulary,
+    )
+
+
+# Of checkpoints that only the hub has: their config.json, as published.
+PUBLISHED = {
+    "Qwen/Qwen2.5-0.5B-Instruct": _published(24, 896, 4864, 14, 2),
+    "Qwen/Qwen2.5-1.5B-Instruct": _published(28, 1536, 8960, 12, 2),
+    "Qwen/Qwen2.5-3B-Instruct": _published(36, 2048, 11008, 16, 2),
+    "HuggingFaceTB/SmolLM2-135M-Instruct": _published(30, 576, 1536, 9, 3, vocabulary=49_152),
+    "HuggingFaceTB/SmolLM2-1.7B-Instruct": _published(24, 2048, 8192, 32, 32, vocabulary=49_152),
+}
+
+
 def shape_of(model: CausalModelConfig, cache: Path) -> Shape | None:
-    """Return the shape of a checkpoint; None where only the hub knows it.
+    """Return the shape of a checkpoint; None where only the hub knows it, and it is none of ours.
 
     Args:
         model: Configuration of one model, its path as written or resolved.
@@ -74,7 +98,7 @@ def shape_of(model: CausalModelConfig, cache: Path) -> Shape | None:
     """
     found = locate(model, cache)
     if not isinstance(found.place, Path):
-        return None
+        return PUBLISHED.get(model.path)
     return _from_gguf(found.place) if found.is_gguf else _from_folder(found.place)
 
 

@@ -6,6 +6,6 @@ classifier. The result is three folders in Hugging Face layout, which the rest o
 like any other checkpoint.
 """
 
-from models.miniature.build import build
+from models.miniature.build import build, is_built
 
-__all__ = ["build"]
+__all__ = ["build", "is_built"]

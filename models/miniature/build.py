@@ -47,14 +47,26 @@ def build(
             "model.build: expected build settings, got none; use model=miniature, or give "
             "model.cloud.path, model.device.path and model.nli.path"
         )
-    users = corpus_users(data, settings.holdout, max_words)
-    corpus = make_corpus(data.task, users, settings)
-    folder = cache / "models" / _key(corpus, settings)
+    corpus, folder = _planned(settings, data, max_words, cache)
     if not is_whole(folder):
         from models.miniature.training import train_into  # heavy, and most runs find the folder
 
         train_into(folder, corpus, settings, progress)
     return _with_paths(models, folder)
+
+
+def is_built(settings: BuildConfig, data: LampData, max_words: int, cache: Path) -> bool:
+    """Whether :func:`build` would find its networks in the cache."""
+    return is_whole(_planned(settings, data, max_words, cache)[1])
+
+
+def _planned(
+    settings: BuildConfig, data: LampData, max_words: int, cache: Path
+) -> tuple[Corpus, Path]:
+    """What is trained on, and where the networks lie."""
+    users = corpus_users(data, settings.holdout, max_words)
+    corpus = make_corpus(data.task, users, settings)
+    return corpus, cache / "models" / _key(corpus, settings)
 
 
 def _key(corpus: Corpus, settings: BuildConfig) -> str:

@@ -2,33 +2,126 @@
 
 from __future__ import annotations
 
+import os
+
 from conf.schema import Config
+from lamp.dataset import LampData
 from models import memory
 from models.multi_lora.cohort import ACTIVATION_BYTES
 from models.shape import Shape
+from sim.run.counts import prompt_tokens, record_tokens
+from sim.run.times import encoder_weights, needs_cloud, writes_itself
+from strategy.arms import configured_arms
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 GIB = 1 << 30
 CARDS = (24, 80)  # GiB
 
 
+def memory_lines(
+    config: Config, data: LampData, device: Shape | None, cloud: Shape | None, processes: int
+) -> list[str]:
+    """Say what each process of a run holds, and whether this machine holds them.
+
+    Args:
+        config: The run.
+        data: Its data.
+        device: Shape of the device model; None where only the hub knows it.
+        cloud: As ``device``, of the cloud model.
+        processes: Devices that work at the same time.
+    """
+    tokens, methods = (
+        record_tokens(config, data.targets),
+        [a.method for a in configured_arms(config)],
+    )
+    on_gpu = config.resources.client_gpus > 0
+    plan = device_plan(config, device, tokens) if device else None
+    lines = [memory_line("a device process that trains", plan, machine_bytes(on_gpu), processes)]
+    here = machine_bytes(config.resources.cloud_device != "cpu")
+    if any(method.tuned and method.answers == "device" for method in methods):
+        plan = tuning_plan(config, device, tokens, "device") if device else None
+        lines.append(memory_line("M_base while it is tuned", plan, here))
+    if any(m.distils or (m.tuned and m.answers == "cloud") for m in methods) and needs_cloud(
+        config
+    ):
+        plan = tuning_plan(config, cloud, tokens, "cloud") if cloud else None
+        lines.append(memory_line("M_cloud while it is tuned", plan, here))
+    if writes_itself(config):
+        plan = cloud_plan(config, cloud, prompt_tokens(config, data)) if cloud else None
+        lines.append(memory_line("the cloud model that writes", plan, here))
+        if config.model.build is None:
+            judge = memory.Plan(weights=4 * encoder_weights(config.model.nli.path))
+            lines.append(memory_line("the judge, beside it", judge, here))
+    if config.evaluation.bertscore is not None:
+        scorer = memory.Plan(weights=4 * encoder_weights(config.evaluation.bertscore))
+        lines.append(memory_line("BERTScore's encoder", scorer, here))
+    return lines
+
+
+def machine_bytes(gpu: bool) -> int:
+    """Memory of this machine, or of its first GPU; 0 where there is none."""
+    if not gpu:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    import torch
+
+    if not torch.cuda.is_available():
+        return 0
+    return int(torch.cuda.get_device_properties(0).total_memory)
+
+
 def device_plan(config: Config, shape: Shape, record_tokens: float) -> memory.Plan:
     """Plan one device process: a cohort's step, in micro-batches as the engine makes them."""
     qlora = config.qlora
-    users, itemsize = cohort_size(config), BYTES[qlora.compute_dtype]
-    width = int(record_tokens)
-    most = max(width, ACTIVATION_BYTES // memory.token_bytes(shape, itemsize))
-    tokens = min(users * qlora.batch_size * width, most)
+    return _training(
+        config,
+        shape,
+        record_tokens,
+        itemsize=BYTES[qlora.compute_dtype],
+        records=qlora.batch_size,
+        users=cohort_size(config),
+        form="twin" if qlora.dequantise_once else "nf4",
+    )
+
+
+def tuning_plan(config: Config, shape: Shape, record_tokens: float, which: str) -> memory.Plan:
+    """Plan the tuning of the "cloud" or the "device" model on the public users."""
+    qlora = config.qlora
+    own = qlora.cloud_batch_size if which == "cloud" else None
+    return _training(
+        config,
+        shape,
+        record_tokens,
+        itemsize=BYTES[getattr(config.model, which).dtype],
+        records=own or qlora.base_batch_size,
+        users=1,
+        form="plain",
+    )
+
+
+def _training(
+    config: Config,
+    shape: Shape,
+    record_tokens: float,
+    *,
+    itemsize: int,
+    records: int,
+    users: int,
+    form: memory.Form,
+) -> memory.Plan:
+    width, wanted = int(record_tokens), config.qlora.gradient_checkpointing is True
+    most = ACTIVATION_BYTES // memory.token_bytes(shape, itemsize, checkpointed=wanted)
+    tokens = min(users * records * width, max(width, most))
     return memory.training(
         shape,
-        rank=qlora.rank,
+        rank=config.qlora.rank,
         itemsize=itemsize,
         tokens=tokens,
         scored=tokens,
         width=width,
         users=users,
-        form="twin" if qlora.dequantise_once else "nf4",
-        double_quant=qlora.double_quant,
+        form=form,
+        double_quant=config.qlora.double_quant,
+        checkpointed=wanted,
     )
 
 
@@ -44,8 +137,15 @@ def cloud_plan(config: Config, shape: Shape, prompt_tokens: float) -> memory.Pla
     )
 
 
-def memory_line(what: str, plan: memory.Plan | None) -> str:
-    """Say what a plan takes, and which cards are too small for it."""
+def memory_line(what: str, plan: memory.Plan | None, here: int = 0, processes: int = 1) -> str:
+    """Say what a plan takes, which cards are too small for it, and whether it fits here.
+
+    Args:
+        what: Whose plan it is.
+        plan: None where the network's shape is not known.
+        here: Bytes of the memory in which it would lie on this machine; 0 if unknown.
+        processes: How many of them work at the same time.
+    """
     if plan is None:
         return f"memory of {what}: unknown until the checkpoint is here"
     parts = ", ".join(
@@ -55,6 +155,9 @@ def memory_line(what: str, plan: memory.Plan | None) -> str:
     )
     small = [f"{card} GiB" for card in CARDS if plan.total > card * GIB]
     refused = f"; does not fit {' or '.join(small)}" if small else ""
+    if here and plan.total * processes > here:
+        many = f"{processes} of them do" if processes > 1 else "does"
+        refused += f"; {many} NOT FIT the {here / GIB:.1f} GiB here"
     return f"memory of {what}: {plan.total / GIB:.2f} GiB ({parts}){refused}"
 
 

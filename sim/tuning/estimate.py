@@ -11,17 +11,9 @@ from rich.table import Table
 from conf.schema import Config, TuneStage
 from lamp.dataset import LampData
 from lamp.records import UserHistory
-from sim.run.estimate import (
-    FLOPS_GENERATE,
-    FLOPS_TRAIN,
-    STEP_OVERHEAD_S,
-    UTILISATION,
-    UTILISATION_GENERATE,
-    duration,
-    parameters,
-    product_rate,
-    record_tokens,
-)
+from sim.run.counts import duration, public_records, record_tokens
+from sim.run.estimate import measured
+from sim.run.probe import Speed
 from sim.tuning.grid import ORDER, THRESHOLDS, Setting, applied, grid, keys_of
 from sim.tuning.output import TITLES, shown
 
@@ -45,7 +37,7 @@ class StageEstimate:
     seconds: float
 
 
-def estimate(config: Config, data: LampData, rate: float) -> list[StageEstimate]:
+def estimate(config: Config, data: LampData, speeds: dict[str, Speed]) -> list[StageEstimate]:
     """Count what each stage would do and guess its time.
 
     The augmentation counts an adapter for every setting as if nothing were kept.
@@ -53,7 +45,7 @@ def estimate(config: Config, data: LampData, rate: float) -> list[StageEstimate]
     Args:
         config: The run.
         data: With pseudo-targets in the place of target users.
-        rate: Floating-point operations per second.
+        speeds: Of the "device" and of the "cloud" model, as far as a stage works with them.
     """
     users = data.targets
     found = []
@@ -68,10 +60,10 @@ def estimate(config: Config, data: LampData, rate: float) -> list[StageEstimate]
                     settings,
                     sum(steps_of for steps_of, _ in steps),
                     replies,
-                    sum(records for _, records in steps) * _record_s(config, name, users, rate)
-                    + sum(steps_of for steps_of, _ in steps) * STEP_OVERHEAD_S
-                    + (replies + len(settings) * sum(len(user.queries) for user in users))
-                    * _answer_s(config, name, users, rate),
+                    sum(records for _, records in steps)
+                    * record_tokens(config, users)
+                    * speeds["cloud" if name == "cloud" else "device"].train_s
+                    + _answering_s(config, name, users, len(settings), replies, speeds),
                 )
             )
     return found
@@ -88,9 +80,12 @@ def _work(
     epochs, batch = qlora.base_epochs, qlora.base_batch_size
     if name == "cloud":
         epochs, batch = qlora.cloud_epochs or epochs, qlora.cloud_batch_size or batch
-    records = sum(len(user.pairs) + len(user.queries) for user in data.public)
-    records = min(records, qlora.base_max_records or records)
+    records = public_records(config, data)
     return -(-records // batch) * epochs, records * epochs
+
+
+def _needs_cloud(config: Config) -> bool:
+    return not {"cloud", "augmentation"}.isdisjoint(config.tune.stages)
 
 
 def _replies(config: Config, name: TuneStage, users: tuple[UserHistory, ...]) -> int:
@@ -104,23 +99,29 @@ def _replies(config: Config, name: TuneStage, users: tuple[UserHistory, ...]) ->
     return texts * config.augmenter.k * sum(len(user.pairs) for user in users)
 
 
-def _record_s(
-    config: Config, name: TuneStage, users: tuple[UserHistory, ...], rate: float
+def _answering_s(
+    config: Config,
+    name: TuneStage,
+    users: tuple[UserHistory, ...],
+    settings: int,
+    replies: int,
+    speeds: dict[str, Speed],
 ) -> float:
-    size = parameters(config, "cloud" if name == "cloud" else "device")
-    return record_tokens(config, users) * size * FLOPS_TRAIN / (rate * UTILISATION)
-
-
-def _answer_s(
-    config: Config, name: TuneStage, users: tuple[UserHistory, ...], rate: float
-) -> float:
-    size = parameters(config, "device" if name in ("base", "adapters") else "cloud")
-    return record_tokens(config, users) * size * FLOPS_GENERATE / (rate * UTILISATION_GENERATE)
+    """Seconds of the texts that the cloud writes, and of the queries of every setting."""
+    queries, tokens = (
+        settings * sum(len(user.queries) for user in users),
+        record_tokens(config, users),
+    )
+    speed = speeds["cloud" if name == "cloud" else "device"]
+    seconds = speed.answering_s(queries, tokens, config.task.max_new_tokens)
+    if replies:
+        seconds += speeds["cloud"].answering_s(replies, tokens, tokens)
+    return seconds
 
 
 def print_estimate(config: Config, data: LampData, console: Console) -> None:
     """Show the grid and the estimate."""
-    stages = estimate(config, data, product_rate(config))
+    stages = estimate(config, data, measured(config, data, cloud=_needs_cloud(config)))
     table = Table(title="What would be tried", title_justify="left")
     for heading in ("stage", "settings", "optimizer steps", "replies", "time"):
         table.add_column(heading, justify="left" if heading == "stage" else "right")

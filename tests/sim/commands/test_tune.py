@@ -16,6 +16,7 @@ from lamp import dataset, metrics, tasks
 from lamp.dataset import LampData
 from lamp.records import Pair, ProfileItem, Query, UserHistory
 from sim.commands import tune
+from sim.run.probe import Speed
 from sim.statistics import Resampling
 from sim.tuning import output
 from sim.tuning.estimate import estimate
@@ -201,7 +202,9 @@ def test_the_estimate_counts_every_setting_and_grows_with_the_grid():
         compose(["tune.stages=[base,adapters]", f"tune.epochs={epochs}"], tuning=True)
         for epochs in ("[1]", "[1,2]")
     )
-    first, second = (estimate(config, data, rate=1e9) for config in (small, large))
+    speed = Speed(train_s=1e-3, read_s=1e-4, write_s=1e-2, batch=16)
+    speeds = {"device": speed, "cloud": speed}
+    first, second = (estimate(config, data, speeds) for config in (small, large))
     assert [len(stage.settings) for stage in first] == [4, 3]
     assert second[1].steps == 3 * first[1].steps
     assert second[1].seconds > first[1].seconds

@@ -1,8 +1,11 @@
-"""``--dry-run``: counts from the networks' own shapes, times from a product of that shape."""
+"""``--dry-run``: counts from the networks' own shapes, times from a probe of these shapes."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+import torch
 
 from conf.compose import compose
 from conf.schema import CausalModelConfig
@@ -10,45 +13,109 @@ from lamp import dataset
 from models import loading, memory
 from models.multi_lora.cohort import ACTIVATION_BYTES
 from models.shape import Shape
-from sim.run import estimate
-from sim.run.memory_estimate import device_plan, memory_line
+from sim.run import counts, estimate, probe, times
+from sim.run.memory_estimate import device_plan, memory_line, memory_lines
+from sim.run.probe import Speed
 from tests.plugins.small_runs import words
+
+SPEED = Speed(train_s=1e-3, read_s=1e-4, write_s=1e-2, batch=16)
+SPEEDS = {"device": SPEED, "cloud": SPEED}
 
 
 @pytest.fixture(autouse=True)
 def short_probe(monkeypatch):
-    monkeypatch.setattr(estimate, "PROBE_S", 0.01)
+    monkeypatch.setattr(probe, "PROBE_S", 0.01)
 
 
 def test_sizes_are_those_of_the_checkpoint(qwen2_folder, tmp_path):
     config = compose(words(qwen2_folder, tmp_path))
     model = loading.load_causal(CausalModelConfig(path=str(qwen2_folder), dtype="float32"))
-    assert estimate.parameters(config, "device") == sum(
+    assert counts.parameters(config, "device") == sum(
         weight.numel() for weight in model.parameters() if weight.ndim == 2
     )
 
 
-def test_a_checkpoint_that_only_the_hub_has_is_guessed_by_its_name(tmp_path):
+def test_a_checkpoint_that_only_the_hub_has_is_known_by_its_name(tmp_path):
     config = compose(["model=qwen2.5", f"paths.cache={tmp_path}"])
-    assert estimate.parameters(config, "cloud") == 3.09e9
+    assert counts.parameters(config, "cloud") == pytest.approx(3.09e9, rel=0.01)
+    assert counts.parameters(config, "device") == pytest.approx(0.494e9, rel=0.01)
 
 
-def test_more_public_records_for_the_base_model_take_longer(qwen2_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(estimate, "product_rate", lambda config: 1e9)
-
-    def seconds(*more: str) -> float:
-        config = compose(words(qwen2_folder, tmp_path, *more))
-        return estimate.estimate(config, dataset.load(config)).seconds
-
-    assert seconds("qlora.base_max_records=200") > seconds("qlora.base_max_records=2")
+def made(folder, tmp_path, *more: str) -> estimate.Estimate:
+    config = compose(words(folder, tmp_path, *more))
+    return estimate.estimate(config, dataset.load(config), SPEEDS)
 
 
-def test_the_probe_measures_a_rate_and_leaves_the_threads_as_they_were(qwen2_folder, tmp_path):
-    import torch
+def test_more_public_records_for_the_base_model_take_longer(qwen2_folder, tmp_path):
+    few, many = (
+        made(qwen2_folder, tmp_path, f"qlora.base_max_records={number}") for number in (2, 200)
+    )
+    assert many.seconds > few.seconds
 
+
+def test_each_model_that_works_in_a_run_has_its_time(qwen2_folder, tmp_path):
+    def parts(*more: str) -> set[str]:
+        return {part.name for part in made(qwen2_folder, tmp_path, *more).beside}
+
+    base = {"start and stop", "M_base, tuned on public users"}
+    cloud, writes = "M_cloud, tuned on public users", "similar pairs, written by the cloud model"
+    assert parts("methods=[direct_ft]") == base
+    assert parts("methods=[device_zero_shot]") == {"start and stop"}
+    assert parts("methods=[cdcda]") == base | {writes, "judging both ways"}
+    assert parts("methods=[cloud]") == {"start and stop", cloud}
+    assert parts("methods=[rkd_ft]") == base | {cloud, "teacher's logits"}
+    scored = parts("methods=[direct_ft]", f"evaluation.bertscore={qwen2_folder}")
+    assert scored == base | {"BERTScore"}
+
+
+def test_what_an_endpoint_writes_takes_no_model_of_ours(qwen2_folder, tmp_path):
+    there = ("augmenter.endpoint.base_url=http://127.0.0.1:1/v1", "augmenter.endpoint.model=m")
+    config = compose(words(qwen2_folder, tmp_path, "methods=[cdcda]", *there))
+    assert not times.needs_cloud(config)
+    assert times.needs_cloud(compose(words(qwen2_folder, tmp_path, "methods=[cdcda]")))
+
+
+@pytest.mark.parametrize(("built", "named"), [(False, True), (True, False)])
+def test_only_networks_that_are_not_built_yet_take_time_to_build(monkeypatch, built, named):
+    monkeypatch.setattr(times, "is_built", lambda *_: built)
+    config = compose(["model=miniature", "users=2", "world.population=300"])
+    found = times.parts(config, dataset.load(config), 4, 2, SPEEDS)
+    assert any("miniature models" in part.name for part in found) == named
+
+
+def test_pretrained_models_are_not_said_to_be_built(qwen2_folder, tmp_path):
+    found = made(qwen2_folder, tmp_path, "methods=[cdcda]")
+    assert not any("miniature" in part.name for part in found.beside)
+
+
+def test_the_probe_measures_speeds_and_leaves_the_threads_as_they_were(qwen2_folder, tmp_path):
     before = torch.get_num_threads()
-    assert estimate.product_rate(compose(words(qwen2_folder, tmp_path))) > 1e6
+    config = compose(words(qwen2_folder, tmp_path, "methods=[cdcda]"))
+    found = estimate.measured(config, dataset.load(config), cloud=True)
+    assert set(found) == {"device", "cloud"}
+    for speed in found.values():
+        assert 0 < speed.read_s < 1
+        assert 0 < speed.train_s < 1
+        assert 0 < speed.write_s < 1
     assert torch.get_num_threads() == before
+
+
+def test_a_batch_writes_its_prompts_at_once():
+    one, full, over = (SPEED.answering_s(prompts, 0, 10) for prompts in (1, 16, 17))
+    assert (one, full, over) == pytest.approx((0.1, 0.1, 0.2))
+    assert SPEED.answering_s(3, 100, 0) == pytest.approx(0.03)
+
+
+def test_a_networks_cost_follows_from_two_of_its_blocks():
+    shape = Shape(
+        layers=24, width=896, feed_forward=4864, heads=14, kv_heads=2, head_width=64,
+        vocabulary=151_936,
+    )  # fmt: skip
+    trained, written = probe._products(shape, shape.layers)
+    assert written == shape.parameters  # each weight once per token
+    two = probe._products(shape, 2)
+    assert 3 < trained / two[0] < 12
+    assert written / two[1] == pytest.approx(shape.parameters / replace(shape, layers=2).parameters)
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +146,24 @@ def test_what_does_not_fit_a_card_is_said(planned_words):
     line = memory_line("a model", memory.Plan(weights=20 << 30, cache=8 << 30))
     assert line == ("memory of a model: 28.00 GiB (weights 20.00, cache 8.00); does not fit 24 GiB")
     assert "unknown until" in memory_line("a model", None)
+
+
+def test_what_does_not_fit_this_machine_is_said():
+    plan = memory.Plan(weights=6 << 30)
+    assert "NOT FIT" not in memory_line("a model", plan, here=8 << 30)
+    assert "does NOT FIT the 5.0 GiB here" in memory_line("a model", plan, here=5 << 30)
+    assert "2 of them do NOT FIT the 8.0 GiB" in memory_line("a model", plan, 8 << 30, processes=2)
+
+
+def test_every_process_has_its_memory(planned_words, qwen2_folder):
+    shape = memory.shape_of_network(loading.config_of(str(qwen2_folder)))
+    config = compose([*planned_words, "methods=[cdcda,cloud]"])
+    lines = memory_lines(config, dataset.load(config), shape, None, processes=2)
+    assert [line.partition(":")[0].removeprefix("memory of ") for line in lines] == [
+        "a device process that trains",
+        "M_base while it is tuned",
+        "M_cloud while it is tuned",
+        "the cloud model that writes",
+        "the judge, beside it",
+    ]
+    assert sum("unknown until" in line for line in lines) == 2
