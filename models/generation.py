@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -163,6 +164,22 @@ def inverse_cdf(logits: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
     return drawn.clamp_(max=logits.shape[-1] - 1)
 
 
+@contextmanager
+def contiguous_states(model: PreTrainedModel | PeftModel) -> Iterator[None]:
+    """Let the output layer read states that lie together.
+
+    The last positions of several prompts do not; for such PyTorch multiplies prompt by prompt, and
+    in bfloat16 on a CPU it copies the layer's weights for each.
+    """
+    hook = model.get_output_embeddings().register_forward_pre_hook(
+        lambda _head, inputs: (inputs[0].contiguous(), *inputs[1:])
+    )
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
 class _Decoder:
     """What stays the same from batch to batch."""
 
@@ -185,7 +202,8 @@ class _Decoder:
     @torch.inference_mode()
     def decode(self, rows: Sequence[_Row], seeds: Sequence[int]) -> list[Generation]:
         """Continue each row of prompt ids; rows of one owner stand together."""
-        tokens = self._continue(rows, self._uniforms(seeds))
+        with contiguous_states(self._model):
+            tokens = self._continue(rows, self._uniforms(seeds))
         return [self._read(row) for row in tokens.tolist()]
 
     def _continue(self, rows: Sequence[_Row], uniforms: torch.Tensor) -> torch.Tensor:

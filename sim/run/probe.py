@@ -23,6 +23,7 @@ from transformers.initialization import no_init_weights
 from conf.schema import QLoraConfig
 from models import lora
 from models.chat import IGNORED, Encoded
+from models.generation import contiguous_states
 from models.multi_lora.cohort import CohortJob, train_cohort
 from models.shape import Shape
 from models.training import Schedule
@@ -140,14 +141,16 @@ def _train_s(slot: PeftModel, ids: torch.Tensor) -> float:
 
 @torch.inference_mode()
 def _read_s(slot: PeftModel, ids: torch.Tensor) -> float:
-    return _fastest(slot, lambda: slot(input_ids=ids, use_cache=False, logits_to_keep=1))
+    with contiguous_states(slot):
+        return _fastest(slot, lambda: slot(input_ids=ids, use_cache=False, logits_to_keep=1))
 
 
 @torch.inference_mode()
 def _write_s(slot: PeftModel, ids: torch.Tensor, batch: int) -> float:
-    begun = ids[:1, :_BEGUN].expand(batch, -1)
-    cache = slot(input_ids=begun, use_cache=True, logits_to_keep=1).past_key_values
-    following = begun[:, :1]
+    begun = ids[:1, :_BEGUN].repeat(batch, 1)
+    with contiguous_states(slot):
+        cache = slot(input_ids=begun, use_cache=True, logits_to_keep=1).past_key_values
+    following = begun[:, :1].contiguous()
     return _fastest(slot, lambda: slot(input_ids=following, past_key_values=cache, use_cache=True))
 
 
