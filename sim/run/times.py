@@ -19,7 +19,8 @@ from strategy.arms import Arm, configured_arms
 START_S = 25.0  # imports, Ray's start and stop
 BUILD_S = 170.0  # miniature models at first use
 JUDGE_S = 130.0  # the miniature world's NLI network at first use
-ENCODER = 12 * 24 * 1024**2  # weights of roberta-large's blocks, where a judge's are unknown
+ENCODER = 12 * 24 * 1024**2  # weights of roberta-large's blocks, where an encoder's are unknown
+SMALL_ENCODERS = {"cross-encoder/nli-MiniLM2-L6-H768": 12 * 6 * 768**2}  # only the hub has them
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +154,7 @@ def encoder_weights(path: str) -> int:
     names = ("num_hidden_layers", "hidden_size", "intermediate_size")
     sizes = [found.get(name) for name in names]
     layers, width, wide = (each if isinstance(each, int) else 0 for each in sizes)
-    return layers * (4 * width**2 + 2 * width * wide) or ENCODER
+    return layers * (4 * width**2 + 2 * width * wide) or SMALL_ENCODERS.get(path, ENCODER)
 
 
 def _encoded_s(config: Config, weights: int, speeds: dict[str, Speed]) -> float:

@@ -15,9 +15,11 @@ from lamp.records import Query, UserHistory
 from lamp.tasks import TASKS
 from sim.report.pooling import summarise, write_results
 from sim.report.run_records import read_run
+from sim.run import probe
 from sim.run.estimate import print_estimate
 from sim.run.power import PRIORS, Spread, earlier_spread, minimum_detectable_effect, planned_power
 from sim.statistics import detectable_difference
+from tests.plugins.small_runs import words
 
 
 def users(number, queries):
@@ -78,8 +80,9 @@ def test_one_user_finds_nothing(config):
     assert "fewer than two users" in planned_power(config, data_of(*users(1, 9), *users(5, 0)))
 
 
-def test_a_dry_run_prints_it_within_eighty_columns(config):
-    out = io.StringIO()
+def test_a_dry_run_prints_it_within_eighty_columns(qwen2_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(probe, "PROBE_S", 0.01)
+    config, out = compose(words(qwen2_folder, tmp_path, "users=20")), io.StringIO()
     print_estimate(config, data_of(*users(20, 8)), Console(file=out, width=80))
     assert "power: 20 users find" in out.getvalue()
     assert max(map(len, out.getvalue().splitlines())) <= 80
