@@ -1,8 +1,8 @@
 """``python -m sim deploy-demo``: real devices on loopback beside a simulation of the same users.
 
-    simulate three users -> give each a folder of its own -> SuperLink with TLS and known keys
-    -> one SuperNode per folder, two that must be refused -> run -> kill a device in mid-run
-    -> compare -> stop everything -> ask a device
+    simulate three users -> give each a folder of its own -> SuperLink with TLS and known keys, a
+    door for devices before it -> one SuperNode per folder; two SuperNodes and an app that must be
+    refused -> run -> kill a device in mid-run -> compare -> stop everything -> ask a device
 
 Everything happens on loopback and below one folder; what was started is ended by process id.
 """
@@ -40,6 +40,7 @@ from sim.run.flower_processes import (
     Started,
     free_ports,
     start,
+    start_gate,
     start_superlink,
     start_supernode,
 )
@@ -136,18 +137,20 @@ def _demonstrate(demo: Demo, cache: Path) -> list[Check]:
     deployed, devices = _split(demo, simulated)
     demo.say("SuperLink with TLS; three SuperNodes with known keys, two intruders")
     tls = make_tls(demo.root / "authority")
-    (port,) = free_ports(1)
-    address = f"{LOOPBACK}:{port}"
+    port, door = free_ports(2)
+    address, shown = f"{LOOPBACK}:{port}", f"{LOOPBACK}:{door}"
     superlink = demo.own(
         start_superlink(demo.root / "server" / "superlink", port, tls, authenticate=True)
     )
+    gate = demo.own(start_gate(demo.root / "server" / "gate", port, door, tls))
     control = Control(demo.root / "server" / "operator", address, tls.ca)
     signing_key, public_key = make_signing_key(demo.root / "server" / "signing")
     for own in devices.values():  # exact numbers, for the comparison alone
         policy = device_folder.read(own).policy
         policy_file.write(own, replace(policy, base_keys=(public_key,)))
-    nodes, bound = _connect(demo, devices, address, tls, control)
-    intruders = _intrude(demo, address, tls)
+    nodes, bound = _connect(demo, devices, shown, tls, control)
+    intruders = _intrude(demo, shown, tls)
+    attacked = _attack(demo, shown, tls)
     _write_config(deployed, simulated, address, tls, signing_key, bound)
     _until(lambda: control.online() >= USERS, ONLINE_S, "three SuperNodes online")
     demo.say(f"three devices online; the server runs {', '.join(ARMS)}")
@@ -158,7 +161,7 @@ def _demonstrate(demo: Demo, cache: Path) -> list[Check]:
     refused = [_refused(each) for each in intruders]
     coarse = _run_coarse(demo, deployed, {user: devices[user] for user in users if user != lost})
     demo.look_for_trainers(devices)
-    for each in (*nodes.values(), superlink):
+    for each in (*nodes.values(), gate, superlink):
         each.end()
     sides = Sides(simulated, deployed, devices, lost, ARMS[-1])
     compared = [*compare(sides), *coarse]
@@ -167,7 +170,7 @@ def _demonstrate(demo: Demo, cache: Path) -> list[Check]:
     )
     demo.say("everything is stopped; a device answers alone")
     alone = _ask_alone(demo, sides, users[0])
-    return [*compared, partial, *refused, _trainers_ended(demo), alone]
+    return [*compared, partial, *refused, attacked, _trainers_ended(demo), alone]
 
 
 def _simulate(demo: Demo, cache: Path) -> RunFolder:
@@ -301,6 +304,19 @@ def _intrude(demo: Demo, address: str, tls: Tls) -> list[Started]:
             )
         )
     return intruders
+
+
+def _attack(demo: Demo, address: str, tls: Tls) -> Check:
+    """Who holds what a device holds asks for an app of theirs to be run, and who is there."""
+    device = Control(demo.root / "intruders" / "with-ca-pem", address, tls.ca)
+    said = []
+    for ask in (lambda: device.submit(ROOT, {}, {}), device.online):
+        try:
+            said.append(f"answered: {ask()}")
+        except RunError as error:
+            said.append(f"refused: {' '.join(str(error).split())[-60:]}")
+    good = all(each.startswith("refused") for each in said)
+    return Check("an app from a device's side", "-", said[0] if good else "; ".join(said), good)
 
 
 def _run_with_a_loss(

@@ -23,6 +23,7 @@ from typing import Any
 
 from clients.processes import began
 from conf.errors import RunError
+from sim.folders import ROOT
 from sim.run.credentials import LOOPBACK, NodeKey, Tls
 from sim.run.processes import alive, descendants
 
@@ -123,14 +124,36 @@ def start_superlink(
     words += ["--insecure"] if tls is None else _tls_words(tls)
     words += ["--simulation"] if simulation else []
     words += ["--enable-supernode-auth"] if authenticate else []
-    started = start("flower-superlink", words, folder, cwd=folder)
+    return _listening(start("flower-superlink", words, folder, cwd=folder), port)
+
+
+def start_gate(folder: Path, superlink_port: int, port: int, tls: Tls) -> Started:
+    """Start the door for devices (:mod:`sim.deploy.gate`) and wait until it takes requests.
+
+    Raises:
+        RunError: If it does not come up.
+    """
+    given = {
+        "superlink": f"{LOOPBACK}:{superlink_port}",
+        "host": LOOPBACK,
+        "port": str(port),
+        "ca": str(tls.ca),
+        "certificate": str(tls.certificate),
+        "key": str(tls.key),
+    }
+    words = ["-m", "sim", "gate", *(f"{name}={value}" for name, value in given.items())]
+    return _listening(start(sys.executable, words, folder, cwd=ROOT, name="gate"), port)
+
+
+def _listening(started: Started, port: int) -> Started:
+    """The process, once it listens on ``port``; it is ended where it does not come to that."""
     end = time.monotonic() + STARTING_S
     while time.monotonic() < end and started.process.poll() is None:
         with suppress(OSError), socket.create_connection((LOOPBACK, port), timeout=1):
             return started
         time.sleep(POLL_S)
     started.kill()
-    raise RunError(f"flower-superlink: it did not come up on port {port}: {started.tail()}")
+    raise RunError(f"{started.name}: it did not come up on port {port}: {started.tail()}")
 
 
 def start_supernode(

@@ -371,7 +371,8 @@ def _random_reply(kind: str, generator: np.random.Generator) -> WireMessage:
         ("query_ids", "gold", "predicted", "errors", "rouge1", "rouge_l", "bertscore", "parsed",
          "texts", "gold_texts"), (),
     )  # fmt: skip
-    sums = (float(number), 0.0, score * number, score * number, math.nan)
+    unicode = float(generator.integers(number + 1))  # answers that LaMP's ROUGE does not see
+    sums = (float(number), 0.0, *[score * number] * 2, math.nan, score * unicode, unicode)
     return AnswerReply(
         user_id="u", arm="a", num_queries=number, seconds=1.0, tokens=number, sums=sums, **empty
     )

@@ -23,7 +23,13 @@ from conf.errors import RunError
 from sim.commands.gate import main
 from sim.deploy.gate import make_app
 from sim.run.credentials import LOOPBACK, make_node_key, make_tls
-from sim.run.flower_processes import Control, free_ports, start, start_superlink, start_supernode
+from sim.run.flower_processes import (
+    Control,
+    free_ports,
+    start_gate,
+    start_superlink,
+    start_supernode,
+)
 
 CONTROL = "/v1/control/start-run"
 FLEET = "/v1/fleet/get-run"
@@ -224,19 +230,11 @@ def test_the_command_refuses_what_it_cannot_serve(words, message):
 @pytest.mark.timeout(600)
 def test_who_holds_what_a_device_holds_gets_no_app_run(tmp_path):
     """Real processes: the attack works on the SuperLink's own port, and fails at the door."""
-    import sys
-
-    from sim.folders import ROOT
-
     tls, ports = make_tls(tmp_path / "authority"), free_ports(3)
     superlink = start_superlink(tmp_path / "superlink", ports[0], tls, authenticate=True)
     started = [superlink]
     try:
-        words = ["-m", "sim", "gate", f"superlink={LOOPBACK}:{ports[0]}", f"host={LOOPBACK}"]
-        words += [f"port={ports[1]}", f"ca={tls.ca}", f"certificate={tls.certificate}"]
-        words += [f"key={tls.key}"]
-        started.append(start(sys.executable, words, tmp_path / "gate", cwd=ROOT, name="gate"))
-        wait_until_open(ports[1])
+        started.append(start_gate(tmp_path / "gate", ports[0], ports[1], tls))
         operator = Control(tmp_path / "operator", f"{LOOPBACK}:{ports[0]}", tls.ca)
         device = Control(tmp_path / "attacker", f"{LOOPBACK}:{ports[1]}", tls.ca)
         app = write_app(tmp_path / "app", tmp_path / "ran")
@@ -265,18 +263,6 @@ def test_who_holds_what_a_device_holds_gets_no_app_run(tmp_path):
     finally:
         for each in reversed(started):
             each.end()
-
-
-def wait_until_open(port: int) -> None:
-    end = time.monotonic() + 120
-    while time.monotonic() < end:
-        try:
-            socket.create_connection((LOOPBACK, port), timeout=1).close()
-        except OSError:
-            time.sleep(0.2)
-        else:
-            return
-    raise AssertionError(f"nothing listens on port {port}")
 
 
 def write_app(folder: Path, mark: Path) -> Path:

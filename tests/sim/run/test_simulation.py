@@ -52,6 +52,7 @@ def test_a_run_goes_from_data_to_report(finished):
     assert sorted(path.name for path in (run / "plots").glob("*.png"))
     manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["packages"]["flwr"] == "1.41.0"
+    assert manifest["prompt_date"] == "2024-07-26"
 
 
 def test_a_killed_device_process_costs_nobody_a_result(qwen2_folder, tmp_path):
