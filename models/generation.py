@@ -23,7 +23,6 @@ import numpy as np
 import torch
 from peft import PeftModel
 from transformers import (
-    DynamicCache,
     LogitsProcessor,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -36,6 +35,7 @@ from conf.errors import ModelError
 from conf.schema import SamplingConfig
 from lamp.records import Prompt
 from models.chat import encode_text, encode_turn, pad_id, stop_ids
+from models.kv_cache import roomy_cache
 from models.multi_lora.stacked import Stack
 
 OnBatch = Callable[[int], None]
@@ -235,7 +235,8 @@ class _Decoder:
         ids = torch.tensor([[self._pad] * (width - len(row)) + list(row) for _, row in distinct])
         lengths = torch.tensor([len(row) for _, row in distinct]).unsqueeze(1)
         mask = (torch.arange(width) >= width - lengths).long()
-        state = _State(self._model, ids.to(self._model.device), mask.to(self._model.device))
+        device, capacity = self._model.device, width + self._sampling.max_new_tokens
+        state = _State(self._model, ids.to(device), mask.to(device), capacity)
         if self._stack is not None:
             state.own(self._stack, [owner for owner, _ in distinct])
         state.forward(state.input_ids, (state.mask.cumsum(1) - 1).clamp_(min=0))
@@ -290,10 +291,14 @@ class _State:
     """
 
     def __init__(
-        self, model: PreTrainedModel | PeftModel, input_ids: torch.Tensor, mask: torch.Tensor
+        self,
+        model: PreTrainedModel | PeftModel,
+        input_ids: torch.Tensor,
+        mask: torch.Tensor,
+        capacity: int,
     ) -> None:
         self._model = model
-        self._cache = DynamicCache(config=model.config)
+        self._cache = roomy_cache(model.config, capacity)
         self.input_ids, self.mask = input_ids, mask
         self.logits = self.rows = torch.empty(0)
         self._stack: Stack | None = None
