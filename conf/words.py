@@ -43,3 +43,17 @@ def required(command: str, values: dict[str, str], key: str, example: str) -> st
     if not values.get(key):
         raise ConfigError(f"{command}: {key} is missing, for example {key}={example}")
     return values[key]
+
+
+def whole_number(command: str, key: str, text: str, most: int) -> int:
+    """The whole number from 1 to ``most`` that ``text`` is.
+
+    Raises:
+        ConfigError: If it is none.
+    """
+    digits = text.isascii() and text.isdecimal() and len(text.lstrip("0")) <= len(str(most))
+    if not digits or not 1 <= int(text.lstrip("0") or "0") <= most:
+        raise ConfigError(
+            f"{command}: {key} must be a whole number from 1 to {most}, got '{text[:20]}'"
+        )
+    return int(text.lstrip("0"))

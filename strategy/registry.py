@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -14,7 +15,7 @@ from flwr.serverapp import Grid
 from conf.errors import DataError, ProtocolError, RunError
 from protocol.codec import decode, encode
 from protocol.messages import PROTOCOL_VERSION, HelloReply, HelloRequest
-from storage.text_files import display_name, read_table, unique_rows
+from storage.text_files import display_name, read_table, shown, unique_rows
 from strategy.grid import TTL_S, AccountedGrid, MessageFailure
 
 POLL_S = 0.2
@@ -114,6 +115,9 @@ def discover_clients(
     return Registry(dict(sorted(users.items())), downloads)
 
 
+NODE_ID = re.compile(r"[1-9][0-9]{0,19}")  # 64 bits
+
+
 def read_bound(path: Path) -> dict[int, str]:
     """Read whose device each node is: CSV with the columns node_id, user_id.
 
@@ -125,10 +129,10 @@ def read_bound(path: Path) -> dict[int, str]:
     rows = list(unique_rows(table, "node_id", where))
     list(unique_rows(table, "user_id", where))
     for number, row in rows:
-        if not row["node_id"].isascii() or not row["node_id"].isdigit():
+        if not NODE_ID.fullmatch(row["node_id"]):
             raise DataError(
-                f"{where} line {number}: expected the number that flwr supernode register gave; "
-                "correct it"
+                f"{where} line {number}: expected the number that flwr supernode register gave, "
+                f"got {shown(row['node_id'])}; correct it"
             )
     return {int(row["node_id"]): row["user_id"] for _, row in rows}
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from conf.errors import ConfigError
-from conf.words import read_words, required
+from conf.words import read_words, required, whole_number
 from sim import exit_status
 from sim.terminal import PlainConsole
 
@@ -35,14 +35,12 @@ def main(argv: Sequence[str]) -> int:
     address = required("gate", values, "superlink", "127.0.0.1:8443")
     if not _ADDRESS.fullmatch(address):
         raise ConfigError(f"gate: superlink must be host:port, got '{address}'")
-    port = required("gate", values, "port", "9443")
-    if not port.isdecimal() or not 0 < int(port) < 1 << 16:
-        raise ConfigError(f"gate: port must be a number from 1 to 65535, got '{port}'")
+    port = whole_number("gate", "port", required("gate", values, "port", "9443"), 65535)
     tls = tuple(_file(values, name) for name in ("certificate", "key"))
     ca = _file(values, "ca") if values.get("ca") else None
     from sim.deploy.gate import serve
 
-    serve(address, ca, values.get("host") or "0.0.0.0", int(port), (tls[0], tls[1]))
+    serve(address, ca, values.get("host") or "0.0.0.0", port, (tls[0], tls[1]))
     return exit_status.OK
 
 

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from conf.compose import compose
-from conf.errors import ConfigError
-from conf.words import read_words, required
+from conf.words import read_words, required, whole_number
 from lamp.dialogue.dialogues import read_folder
 from lamp.dialogue.lexicons import telling_words, topics, write_lexicons
 from sim.terminal import PlainConsole
 from storage.text_files import read_text
 
 SHOWN_WORDS = 8
+MOST = 1_000_000  # words or domains
 USAGE = """\
 python -m sim lexicons texts=<file or folder> out=<file>.json [words=40] [domains=6]
 
@@ -40,8 +40,13 @@ def main(argv: Sequence[str]) -> int:
     source = Path(required("lexicons", values, "texts", "notes.txt")).expanduser()
     out = Path(required("lexicons", values, "out", "lexicons.json")).expanduser()
     defaults = compose(()).stream
-    count = _number(values, "domains", defaults.lexicon_domains)
-    size = _number(values, "words", defaults.lexicon_words)
+    count, size = (
+        whole_number("lexicons", key, values.get(key, str(default)), MOST)
+        for key, default in (
+            ("domains", defaults.lexicon_domains),
+            ("words", defaults.lexicon_words),
+        )
+    )
     texts = texts_by_domain(source)
     if len(texts) == 1:
         texts = topics([text for own in texts.values() for text in own], count, seed=0)
@@ -67,10 +72,3 @@ def texts_by_domain(source: Path) -> dict[str, list[str]]:
     for dialogue in read_folder(source):
         found.setdefault(dialogue.domain, []).extend((dialogue.question, dialogue.answer))
     return found
-
-
-def _number(values: dict[str, str], key: str, default: int) -> int:
-    text = values.get(key, str(default))
-    if not text.isdecimal() or not int(text):
-        raise ConfigError(f"lexicons: {key} must be a whole number above 0, got '{text}'")
-    return int(text)

@@ -213,7 +213,8 @@ def test_a_superlink_that_is_not_there_is_told():
     ("words", "message"),
     [
         (("superlink=x", "port=1"), "superlink must be host:port, got 'x'"),
-        (("superlink=x:1", "port=0"), "port must be a number from 1 to 65535, got '0'"),
+        (("superlink=x:1", "port=0"), "port must be a whole number from 1 to 65535, got '0'"),
+        (("superlink=x:1", f"port={'9' * 5000}"), "port must be a whole number from 1 to 65535"),
         (("superlink=x:1", "port=9443"), "certificate is missing"),
         (("superlink=x:1", "port=9443", "certificate=/none"), "/none: no such file"),
         (("superlink=x:1", "door=9443"), "unknown key 'door'"),
