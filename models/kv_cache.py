@@ -14,14 +14,14 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 
-class RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers has no types
+class RoomyLayer(DynamicLayer):
     """A layer of a decoder's cache with room for ``capacity`` tokens.
 
     ``keys`` and ``values`` are views, (B, H, T, D), of the T tokens that are filled.
     """
 
     def __init__(self, capacity: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._capacity = capacity
         self._rooms: tuple[torch.Tensor, ...] = ()  # (B, H, capacity, D) of keys and of values
 
@@ -39,8 +39,7 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers has no typ
         end = start + key_states.shape[-2]
         for room, states in zip(self._rooms, (key_states, value_states), strict=True):
             room[:, :, start:end].copy_(states)
-        self._show(end)
-        return self.keys, self.values
+        return self._show(end)
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         """Keep the rows ``indices``; an index may come several times."""
@@ -48,8 +47,10 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers has no typ
             self._rooms = tuple(room.index_select(0, indices) for room in self._rooms)
             self._show(end)
 
-    def _show(self, end: int) -> None:
-        self.keys, self.values = (room[:, :, :end] for room in self._rooms)
+    def _show(self, end: int) -> tuple[torch.Tensor, torch.Tensor]:
+        keys, values = (room[:, :, :end] for room in self._rooms)
+        self.keys, self.values = keys, values
+        return keys, values
 
 
 def roomy_cache(config: Any, capacity: int) -> DynamicCache:
