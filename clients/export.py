@@ -44,7 +44,7 @@ MANIFEST = "manifest.json"
 _OPTIONS = ("arm", "format", "weights")
 USAGE = (
     "usage: python -m clients export folder=<device folder> out=<folder> [arm=<name>] "
-    "[format=gguf|merged|peft] [weights=q8_0|q4_0|f16]"
+    "[format=gguf|merged|peft] [weights=q8_0|q4_0|q4_k_m|f16]"
 )
 
 

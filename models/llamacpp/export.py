@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 _F32, _F16 = GGMLQuantizationType.F32, GGMLQuantizationType.F16
 _Q8_0, _Q4_0 = GGMLQuantizationType.Q8_0, GGMLQuantizationType.Q4_0
+K_BLOCK = 256  # numbers that share a block of K-quants
 _TYPES = {"f16": _F16, "q8_0": _Q8_0, "q4_0": _Q4_0}
 _FILE_TYPES = {
     "f16": LlamaFileType.MOSTLY_F16,
@@ -128,8 +130,12 @@ def write_base(network: Network, weights: GgufWeights, path: Path, name: str) ->
         name: What llama.cpp shows.
 
     Raises:
-        ModelError: If architecture or tokenizer are not exported, or a width is no multiple of 32.
+        ModelError: If architecture or tokenizer are not exported, a width is no multiple of 32, or
+            of 256 for K-quants, or these are asked for and llama.cpp's binding is missing.
     """
+    if weights == "q4_k_m":
+        _write_k_quants(network, path, name)
+        return
     layout = layout_of(network.config)
     words = vocabulary.vocabulary(network.tokenizer, network.config.vocab_size)
     with new_file(path) as temporary:
@@ -148,6 +154,31 @@ def write_base(network: Network, weights: GgufWeights, path: Path, name: str) ->
             array = layout.ordered(theirs, tensor.detach().cpu().float().numpy())
             _add(writer, ours, array, _type_of(ours, array, weights))
         _finish(writer)
+
+
+def _write_k_quants(network: Network, path: Path, name: str) -> None:
+    """Write the base by llama.cpp's own quantiser, which chooses the type of each matrix.
+
+    Raises:
+        ModelError: As :func:`write_base`.
+    """
+    from models.llamacpp.runtime import binding
+
+    layout, library = layout_of(network.config), binding()
+    for theirs, tensor in network.state.items():
+        if tensor.ndim == 2 and tensor.shape[-1] % K_BLOCK:
+            raise ModelError(
+                f"weight {layout.name(theirs)}: expected a width that is a multiple of {K_BLOCK} "
+                f"for K-quants, got {tensor.shape[-1]}; take weights=q8_0 or q4_0"
+            )
+    with TemporaryDirectory(dir=path.parent) as folder, new_file(path) as temporary:
+        plain = Path(folder) / "f16.gguf"
+        write_base(network, "f16", plain, name)
+        settings = library.llama_model_quantize_default_params()
+        settings.ftype = library.LLAMA_FTYPE_MOSTLY_Q4_K_M
+        ends = (str(plain).encode(), str(temporary).encode())
+        if library.llama_model_quantize(*ends, settings):
+            raise ModelError(f"{path.name}: llama.cpp could not quantise it; take weights=q4_0")
 
 
 def write_adapter(adapter: Adapter, config: Any, path: Path, name: str) -> None:

@@ -23,7 +23,7 @@ from strategy.ledger import M_BASE
 
 USAGE = (
     'usage: python -m sim answer run=<folder or name> user=<id> [arm=cdcda] "query"\n'
-    "       [runtime=transformers|llamacpp] [weights=f16|q8_0|q4_0]\n"
+    "       [runtime=transformers|llamacpp] [weights=f16|q8_0|q4_0|q4_k_m]\n"
     "The query may be a whole prompt, or just the text, which then gets the task's own prompt.\n"
     "arm=device asks M_base without an adapter; weights are those of llama.cpp's base."
 )

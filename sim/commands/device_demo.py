@@ -35,7 +35,7 @@ from sim.terminal import PlainConsole
 
 USAGE = (
     "usage: python -m sim device-demo [run=<folder or name>] [runs=<folder>] [out=<folder>]\n"
-    "       [weights=q8_0|q4_0|f16]\n"
+    "       [weights=q8_0|q4_0|q4_k_m|f16]\n"
     "The run is the newest finished one with adapters unless it is given; out keeps the files."
 )
 USERS = 8

@@ -21,7 +21,7 @@ from sim.terminal import PlainConsole
 
 USAGE = (
     "usage: python -m sim export run=<folder or name> user=<id>|all out=<folder>\n"
-    "       [arm=<name>] [format=gguf|merged|peft] [weights=q8_0|q4_0|f16]\n"
+    "       [arm=<name>] [format=gguf|merged|peft] [weights=q8_0|q4_0|q4_k_m|f16]\n"
     "arm is the last one trained unless it is given; docs/device.md tells how to use the files."
 )
 EVERYBODY = "all"

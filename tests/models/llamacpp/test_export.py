@@ -235,3 +235,30 @@ def test_llamacpp_computes_what_transformers_computes(kind: str, tmp_path: Path)
 def _agree(theirs: np.ndarray, ours: np.ndarray) -> None:
     assert np.abs(theirs - ours).max() < 0.02 * np.abs(ours).max()
     assert (theirs.argmax(1) == ours.argmax(1)).mean() > 0.95
+
+
+def test_k_quants_are_llamacpps_own_and_need_wide_matrices(tmp_path: Path) -> None:
+    pytest.importorskip("llama_cpp", reason="needs llama.cpp: make llamacpp")
+    with pytest.raises(ModelError, match="multiple of 256 for K-quants, got 64; take weights=q8_0"):
+        export.write_base(_qwen2(), "q4_k_m", tmp_path / "narrow.gguf", "a base")
+    tokenizer = qwen2.build_tokenizer()
+    model = qwen2.build_model(tokenizer, width=256)
+    network = export.Network(model.config, model.state_dict(), tokenizer)
+    for weights in ("f16", "q4_0", "q4_k_m"):
+        export.write_base(network, weights, tmp_path / f"{weights}.gguf", "a base")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "f16.gguf",
+        "q4_0.gguf",
+        "q4_k_m.gguf",
+    ]
+    kinds = {each.tensor_type.name for each in GGUFReader(tmp_path / "q4_k_m.gguf").tensors}
+    assert "Q4_K" in kinds
+    sizes = [(tmp_path / f"{weights}.gguf").stat().st_size for weights in ("q4_k_m", "f16")]
+    assert sizes[0] < 0.5 * sizes[1]
+    ids = encode_prompt(tokenizer, TEXT, None, 200)
+    ours = _logits(model, ids).ravel()
+    alike = {}
+    for weights in ("q4_0", "q4_k_m"):
+        with Runtime(tmp_path / f"{weights}.gguf", threads=1) as runtime:
+            alike[weights] = np.corrcoef(runtime.logits(ids).ravel(), ours)[0, 1]
+    assert alike["q4_k_m"] > max(0.7, alike["q4_0"])
