@@ -22,7 +22,7 @@ COMMANDS: Mapping[str, str] = {  # name, as the command line spells it: one line
     "lexicons": "Make lexicons for the dac24 methods from texts.",
     "device-demo": "A run's users through llama.cpp, in a table.",
     "deploy-demo": "Real devices on loopback beside a simulation.",
-    "gate": "Let devices reach a SuperLink, and not its operator's side.",
+    "gateway": "Let devices reach a SuperLink, and not its operator's side.",
     "pretrained": "Fetch the small pretrained checkpoints.",
     "tune": "Choose settings on public users; write a preset.",
     "download": "Fetch the official LaMP files of a task.",

@@ -1,8 +1,8 @@
 """``python -m sim deploy-demo``: real devices on loopback beside a simulation of the same users.
 
     simulate three users -> give each a folder of its own -> SuperLink with TLS and known keys, a
-    door for devices before it -> one SuperNode per folder; two SuperNodes and an app that must be
-    refused -> run -> kill a device in mid-run -> compare -> stop everything -> ask a device
+    gateway for devices before it -> one SuperNode per folder; two SuperNodes and an app that must
+    be refused -> run -> kill a device in mid-run -> compare -> stop everything -> ask a device
 
 Everything happens on loopback and below one folder; what was started is ended by process id.
 """
@@ -40,7 +40,7 @@ from sim.run.flower_processes import (
     Started,
     free_ports,
     start,
-    start_gate,
+    start_gateway,
     start_superlink,
     start_supernode,
 )
@@ -137,12 +137,12 @@ def _demonstrate(demo: Demo, cache: Path) -> list[Check]:
     deployed, devices = _split(demo, simulated)
     demo.say("SuperLink with TLS; three SuperNodes with known keys, two intruders")
     tls = make_tls(demo.root / "authority")
-    port, door = free_ports(2)
-    address, shown = f"{LOOPBACK}:{port}", f"{LOOPBACK}:{door}"
+    port, outer = free_ports(2)
+    address, shown = f"{LOOPBACK}:{port}", f"{LOOPBACK}:{outer}"
     superlink = demo.own(
         start_superlink(demo.root / "server" / "superlink", port, tls, authenticate=True)
     )
-    gate = demo.own(start_gate(demo.root / "server" / "gate", port, door, tls))
+    gateway = demo.own(start_gateway(demo.root / "server" / "gateway", port, outer, tls))
     control = Control(demo.root / "server" / "operator", address, tls.ca)
     signing_key, public_key = make_signing_key(demo.root / "server" / "signing")
     for own in devices.values():  # exact numbers, for the comparison alone
@@ -161,7 +161,7 @@ def _demonstrate(demo: Demo, cache: Path) -> list[Check]:
     refused = [_refused(each) for each in intruders]
     coarse = _run_coarse(demo, deployed, {user: devices[user] for user in users if user != lost})
     demo.look_for_trainers(devices)
-    for each in (*nodes.values(), gate, superlink):
+    for each in (*nodes.values(), gateway, superlink):
         each.end()
     sides = Sides(simulated, deployed, devices, lost, ARMS[-1])
     compared = [*compare(sides), *coarse]

@@ -127,8 +127,8 @@ def start_superlink(
     return _listening(start("flower-superlink", words, folder, cwd=folder), port)
 
 
-def start_gate(folder: Path, superlink_port: int, port: int, tls: Tls) -> Started:
-    """Start the door for devices (:mod:`sim.deploy.gate`) and wait until it takes requests.
+def start_gateway(folder: Path, superlink_port: int, port: int, tls: Tls) -> Started:
+    """Start the gateway for devices (:mod:`sim.deploy.gateway`) and wait until it takes requests.
 
     Raises:
         RunError: If it does not come up.
@@ -141,8 +141,8 @@ def start_gate(folder: Path, superlink_port: int, port: int, tls: Tls) -> Starte
         "certificate": str(tls.certificate),
         "key": str(tls.key),
     }
-    words = ["-m", "sim", "gate", *(f"{name}={value}" for name, value in given.items())]
-    return _listening(start(sys.executable, words, folder, cwd=ROOT, name="gate"), port)
+    words = ["-m", "sim", "gateway", *(f"{name}={value}" for name, value in given.items())]
+    return _listening(start(sys.executable, words, folder, cwd=ROOT, name="gateway"), port)
 
 
 def _listening(started: Started, port: int) -> Started:

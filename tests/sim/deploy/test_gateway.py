@@ -1,4 +1,4 @@
-"""Devices reach a SuperLink through a door: the Fleet interface is there, the control one is not.
+"""Devices reach a SuperLink through a gateway: its Fleet interface, and not the control one.
 
 The attack: somebody who holds what a device holds (``ca.pem``, a key of their own) submits an app.
 """
@@ -20,13 +20,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from conf.errors import RunError
-from sim.commands.gate import main
-from sim.deploy.gate import make_app
+from sim.commands.gateway import main
+from sim.deploy.gateway import make_app
 from sim.run.credentials import LOOPBACK, make_node_key, make_tls
 from sim.run.flower_processes import (
     Control,
     free_ports,
-    start_gate,
+    start_gateway,
     start_superlink,
     start_supernode,
 )
@@ -55,23 +55,23 @@ def routes(app) -> list[tuple[str, str]]:
 
 
 def through(app, raise_errors=True):
-    """A client of ``app``, and one that has to go through the door before it."""
+    """A client of ``app``, and one that has to go through the gateway before it."""
     transport = httpx2.ASGITransport(app=app, raise_app_exceptions=raise_errors)
     direct = httpx2.AsyncClient(transport=transport, base_url="http://superlink")
-    door = httpx2.ASGITransport(app=make_app(direct))
-    return direct, httpx2.AsyncClient(transport=door, base_url="http://gate")
+    gateway = httpx2.ASGITransport(app=make_app(direct))
+    return direct, httpx2.AsyncClient(transport=gateway, base_url="http://gateway")
 
 
 def test_of_flowers_own_routes_the_fleets_alone_are_there():
     app = flower()
 
     async def ask():
-        direct, gate = through(app, raise_errors=False)
+        direct, gateway = through(app, raise_errors=False)
         found = {}
         for method, path in routes(app):
             path = path.replace("{", "").replace("}", "")
             replies = [
-                await each.request(method, path, headers=PROTOBUF) for each in (direct, gate)
+                await each.request(method, path, headers=PROTOBUF) for each in (direct, gateway)
             ]
             found[method, path] = [(reply.status_code, reply.content) for reply in replies]
         return found
@@ -84,12 +84,12 @@ def test_of_flowers_own_routes_the_fleets_alone_are_there():
             assert gated == open_, path
         else:
             assert gated == (404, b"" if method == "HEAD" else b"not here\n"), path
-    assert found["POST", CONTROL][0][0] != 404  # what the door keeps away is there behind it
+    assert found["POST", CONTROL][0][0] != 404  # what the gateway keeps away is there behind it
 
 
 @contextmanager
 def listening(app):
-    """Serve ``app`` on loopback by a server as the door's is."""
+    """Serve ``app`` on loopback by a server as the gateway's is."""
     (port,) = free_ports(1)
     server = uvicorn.Server(
         uvicorn.Config(app, host=LOOPBACK, port=port, ws="none", log_level="error")
@@ -117,7 +117,7 @@ def sent_raw(port: int, request: bytes) -> bytes:
 
 @pytest.fixture
 def asked():
-    """What reaches a SuperLink through the door: method, raw path, body."""
+    """What reaches a SuperLink through the gateway: method, raw path, body."""
     seen = []
 
     async def answer(request):
@@ -185,7 +185,7 @@ def test_what_gets_through_is_unchanged_both_ways(asked):
 
 
 def test_a_second_request_hidden_in_the_first_is_no_request(asked):
-    """Two lengths, by which the two sides of a door could part a stream in two ways."""
+    """Two lengths, by which the two sides of a gateway could part a stream in two ways."""
     port, seen = asked
     hidden = b"0\r\n\r\nPOST /v1/control/start-run HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
     heads = (
@@ -202,8 +202,8 @@ def test_a_superlink_that_is_not_there_is_told():
     client = httpx2.AsyncClient(base_url=f"http://{LOOPBACK}:{port}", trust_env=False)
 
     async def ask():
-        door = httpx2.ASGITransport(app=make_app(client))
-        async with httpx2.AsyncClient(transport=door, base_url="http://gate") as device:
+        gateway = httpx2.ASGITransport(app=make_app(client))
+        async with httpx2.AsyncClient(transport=gateway, base_url="http://gateway") as device:
             return await device.post(FLEET, content=b"x")
 
     assert asyncio.run(ask()).status_code == 502
@@ -217,7 +217,7 @@ def test_a_superlink_that_is_not_there_is_told():
         (("superlink=x:1", f"port={'9' * 5000}"), "port must be a whole number from 1 to 65535"),
         (("superlink=x:1", "port=9443"), "certificate is missing"),
         (("superlink=x:1", "port=9443", "certificate=/none"), "/none: no such file"),
-        (("superlink=x:1", "door=9443"), "unknown key 'door'"),
+        (("superlink=x:1", "gateway=9443"), "unknown key 'gateway'"),
     ],
 )
 def test_the_command_refuses_what_it_cannot_serve(words, message):
@@ -230,12 +230,12 @@ def test_the_command_refuses_what_it_cannot_serve(words, message):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_who_holds_what_a_device_holds_gets_no_app_run(tmp_path):
-    """Real processes: the attack works on the SuperLink's own port, and fails at the door."""
+    """Real processes: the attack works on the SuperLink's own port, and fails at the gateway."""
     tls, ports = make_tls(tmp_path / "authority"), free_ports(3)
     superlink = start_superlink(tmp_path / "superlink", ports[0], tls, authenticate=True)
     started = [superlink]
     try:
-        started.append(start_gate(tmp_path / "gate", ports[0], ports[1], tls))
+        started.append(start_gateway(tmp_path / "gateway", ports[0], ports[1], tls))
         operator = Control(tmp_path / "operator", f"{LOOPBACK}:{ports[0]}", tls.ca)
         device = Control(tmp_path / "attacker", f"{LOOPBACK}:{ports[1]}", tls.ca)
         app = write_app(tmp_path / "app", tmp_path / "ran")

@@ -1,10 +1,10 @@
-"""The door for devices: it passes the Fleet interface of a SuperLink on, and nothing else.
+"""The gateway for devices: it passes the Fleet interface of a SuperLink on, and nothing else.
 
 Flower 1.41 serves its control interface, which has no accounts, on the port that devices need: who
 reaches that port can submit an app, which then runs on the server and on the devices. So the
-SuperLink listens on loopback and devices reach this door alone. A request passes if it is a POST to
-``/v1/fleet/<name>``, letter for letter, without a query; all others get 404 and go nowhere. Keys of
-devices, their signatures and all bytes go through unchanged.
+SuperLink listens on loopback and devices reach this gateway alone. A request passes if it is a POST
+to ``/v1/fleet/<name>``, letter for letter, without a query; all others get 404 and go nowhere. Keys
+of devices, their signatures and all bytes go through unchanged.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from starlette.routing import Route
 
 PASSED = re.compile(rb"/v1/fleet/[a-z]+(?:-[a-z]+)*")
 LIMIT_S = 120.0
-# of one connection, never passed on: the two sides of the door have connections of their own
+# of one connection, never passed on: the two sides of the gateway have connections of their own
 _HOP = {"connection", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
 
 
 def make_app(superlink: httpx2.AsyncClient) -> Starlette:
-    """The door as an ASGI app in front of the SuperLink that ``superlink`` reaches."""
+    """The gateway as an ASGI app in front of the SuperLink that ``superlink`` reaches."""
 
     async def answer(request: Request) -> Response:
         scope = request.scope
@@ -82,7 +82,7 @@ def serve(superlink: str, ca: Path | None, host: str, port: int, tls: tuple[Path
         base_url=f"{'http' if ca is None else 'https'}://{superlink}",
         verify=verify,
         timeout=LIMIT_S,
-        trust_env=False,  # no proxy stands between this door and its SuperLink
+        trust_env=False,  # no proxy stands between this gateway and its SuperLink
     )
     certificate, key = map(str, tls)
     uvicorn.run(
