@@ -25,7 +25,7 @@ from sim.report.run_records import Run
 from sim.report.sharing import EVERYONE, Share, shares
 from sim.report.tables import METRIC_TITLES, metric_head, metric_title
 from sim.report.trend import ratio_trend
-from sim.report.verdict import user_gains
+from sim.report.verdict import shown_gains
 from sim.statistics import Estimate
 from strategy.ledger import WITHDRAWAL
 from strategy.methods import METHODS, compared, studied
@@ -130,7 +130,7 @@ def gains_figure(results: Results) -> Figure | None:
     if not pairs:
         return None
     first, second = pairs[0]
-    gains = user_gains(results, first, second, name)
+    gains = shown_gains(results, first, second, name)
     users = users_frame(run)
     users = users[(users.arm == first) & users.user.isin(gains) & users.ratio.notna()]
     if users.empty:

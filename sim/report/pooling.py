@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from conf.checks import MINIATURE
 from conf.compose import to_json
 from conf.errors import RunError
 from conf.seeds import derive_seed
@@ -90,7 +91,7 @@ def summarise(runs: Sequence[Run]) -> Results:
     Raises:
         RunError: If the runs differ in more than their seeds, or a seed comes twice.
     """
-    ordered = tuple(sorted(runs, key=lambda run: run.config.seed))
+    ordered = tuple(sorted(runs, key=seeds_of))
     check_same_setting(ordered)
     evaluation, seeds = ordered[0].config.evaluation, [run.config.seed for run in ordered]
     resampling = Resampling(
@@ -99,7 +100,13 @@ def summarise(runs: Sequence[Run]) -> Results:
         seed=derive_seed(seeds[0], "results", *seeds[1:]),
     )
     names = {arm.name: arm for run in ordered for arm in run.arms}
-    scored = {name: [scored_users(run, name) for run in ordered] for name in names}
+    scored = {
+        name: [
+            {person(run, user, ordered): rows for user, rows in scored_users(run, name).items()}
+            for run in ordered
+        ]
+        for name in names
+    }
     primary = primary_pairs(ordered[0].config.contrasts, list(names.values()))
     permutations = ordered[0].config.permutations
     tested = replace(resampling, permutations=permutations)
@@ -123,7 +130,7 @@ def check_same_setting(runs: Sequence[Run]) -> None:
     """
     if not runs:
         raise RunError("runs: expected at least one run folder, got none")
-    seen: dict[int, str] = {}
+    seen: dict[tuple[int, ...], str] = {}
     for run in runs:
         if keys := differing_keys(runs[0], run):
             raise RunError(
@@ -131,12 +138,40 @@ def check_same_setting(runs: Sequence[Run]) -> None:
                 f"'{runs[0].folder.name}' and '{run.folder.name}' differ in {', '.join(keys)}; "
                 "report them one by one"
             )
-        if run.config.seed in seen:
+        if (seeds := seeds_of(run)) in seen:
             raise RunError(
-                f"runs: '{run.folder.name}' and '{seen[run.config.seed]}' are one setting and both "
+                f"runs: '{run.folder.name}' and '{seen[seeds]}' are one setting and both "
                 f"have seed {run.config.seed}; give each seed once"
             )
-        seen[run.config.seed] = run.folder.name
+        seen[seeds] = run.folder.name
+
+
+def seeds_of(run: Run) -> tuple[int, ...]:
+    """What tells repetitions of a setting apart: the seeds of the run, its world and its networks.
+
+    The last two are 0 where the data are no generated world and the networks not built.
+    """
+    config = run.config
+    world = config.world.seed if config.data == MINIATURE else 0
+    return config.seed, world, config.model.build.seed if config.model.build else 0
+
+
+def seed_label(run: Run, runs: Sequence[Run]) -> str:
+    """The run's seed, and the others where they differ among ``runs``."""
+    seed, *others = seeds_of(run)
+    columns = [*zip(*(seeds_of(each)[1:] for each in runs), strict=True)]
+    parts = [
+        f"{name} {own}"
+        for name, own, column in zip(("world", "networks"), others, columns, strict=True)
+        if len(set(column)) > 1
+    ]
+    return f"{seed} ({', '.join(parts)})" if parts else str(seed)
+
+
+def person(run: Run, user: str, runs: Sequence[Run]) -> str:
+    """Who a user is among ``runs``: the same id in another generated world is somebody else."""
+    worlds = {seeds_of(each)[1] for each in runs}
+    return f"{user} of world {seeds_of(run)[1]}" if len(worlds) > 1 else user
 
 
 def setting(run: Run) -> dict[str, Any]:
@@ -145,6 +180,9 @@ def setting(run: Run) -> dict[str, Any]:
     tree["data"] = Path(tree["data"]).name
     for model in ("cloud", "device", "nli"):
         tree["model"][model]["path"] = Path(tree["model"][model]["path"]).name
+    tree["world"].pop("seed")
+    if tree["model"]["build"]:
+        tree["model"]["build"].pop("seed")
     return {key: value for key, value in tree.items() if key not in FREE_KEYS}
 
 

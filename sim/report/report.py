@@ -34,7 +34,7 @@ from sim.report.frames import users_frame
 from sim.report.layout import Layout
 from sim.report.layouts import make_layout
 from sim.report.page.page import PAGE, render_page
-from sim.report.pooling import Results, summarise, write_results
+from sim.report.pooling import Results, seed_label, summarise, write_results
 from sim.report.run_records import Run, read_run
 from sim.report.tables import (
     Table,
@@ -238,7 +238,7 @@ def facts(runs: Sequence[Run]) -> list[str]:
         plural(config.users, "target user"),
         f"privacy {config.privacy.kind}",
         f"models {config.model.name}",
-        f"seed{many} {', '.join(str(run.config.seed) for run in runs)}",
+        f"seed{many} {', '.join(seed_label(run, runs) for run in runs)}",
     ]
     commits = dict.fromkeys(str(run.manifest["commit"]) for run in runs if "commit" in run.manifest)
     if many:

@@ -13,7 +13,7 @@ from lamp import metrics
 from sim.report import exercised
 from sim.report.contrasts import primary_pairs
 from sim.report.frames import augmentation_frame, ledger_frame, user_scores
-from sim.report.pooling import ArmResult, Results
+from sim.report.pooling import ArmResult, Results, person, seeds_of
 from sim.report.run_records import Run
 from sim.report.tables import (
     LOWER_IS_BETTER,
@@ -124,8 +124,15 @@ def user_gains(results: Results, first: str, second: str, name: str) -> dict[str
     sums: dict[str, list[float]] = {}
     for run in results.runs:
         for user, gain in _gains(run, first, run, second, name).items():
-            sums.setdefault(user, []).append(gain)
+            sums.setdefault(person(run, user, results.runs), []).append(gain)
     return {user: sum(gains) / len(gains) for user, gains in sums.items()}
+
+
+def shown_gains(results: Results, first: str, second: str, name: str) -> dict[str, float]:
+    """:func:`user_gains` of the first run's users, by their ids there: those that charts show."""
+    gains, run = user_gains(results, first, second, name), results.runs[0]
+    named = {user: person(run, user, results.runs) for user in run.registry}
+    return {user: gains[each] for user, each in named.items() if each in gains}
 
 
 def _gains(run: Run, first: str, other: Run, second: str, name: str) -> dict[str, float]:
@@ -141,9 +148,9 @@ def _gains(run: Run, first: str, other: Run, second: str, name: str) -> dict[str
 
 def _by_chance(results: Results, arm: str, name: str) -> str | None:
     """How many users differ between two seeds of one arm, where there are two."""
-    if len(results.runs) < 2:
+    pairs = [(a, b) for a, b in combinations(results.runs, 2) if seeds_of(a)[1] == seeds_of(b)[1]]
+    if not pairs:
         return "How many would differ between two seeds of one arm is not known: there is one seed."
-    pairs = list(combinations(results.runs, 2))
     found = [_gains(a, arm, b, arm, name) for a, b in pairs]
     signs = Counter(_sign(gain) for gains in found for gain in gains.values())
     total = max(1, signs.total())

@@ -33,7 +33,7 @@ from sim.report.frames import (
 from sim.report.pooling import Results
 from sim.report.run_records import Run
 from sim.report.tables import LOWER_IS_BETTER, Table, metric_title
-from sim.report.verdict import user_gains, verdict
+from sim.report.verdict import shown_gains, verdict
 
 FOLDER = Path(__file__).resolve().parent
 PAGE = "report.html"
@@ -158,7 +158,7 @@ def _data(results: Results) -> dict[str, Any]:
     """What the page's script works with: one record per user, and how to read it."""
     run, name = results.runs[0], metrics.headline(results.task)[0]
     pairs = primary_pairs(run.config.contrasts, [result.arm for result in results.arms])
-    gains = user_gains(results, *pairs[0], name) if pairs else {}
+    gains = shown_gains(results, *pairs[0], name) if pairs else {}
     own = users_frame(run)
     own = own[own.arm == pairs[0][0]] if pairs else own
     along = gain_axis(own)

@@ -14,9 +14,17 @@ from conf.errors import RunError
 from conf.schema import BaselinesConfig
 from conf.seeds import derive_seed
 from lamp import metrics
-from sim.report.pooling import arm_numbers, as_line, ratio_curves, summarise, write_results
+from sim.report.pooling import (
+    arm_numbers,
+    as_line,
+    ratio_curves,
+    seed_label,
+    summarise,
+    write_results,
+)
 from sim.report.report import write_report
 from sim.report.run_records import read_run
+from sim.report.verdict import shown_gains, user_gains
 from storage import jsonlines
 
 
@@ -150,6 +158,28 @@ def test_runs_of_other_settings_are_no_repetitions(make_run):
     second = replace(first, config=config, folder=first.folder.with_name("second"))
     with pytest.raises(RunError, match=r"'first' and 'second' differ in filters\.eps_scf"):
         summarise([first, second])
+
+
+def test_other_worlds_and_networks_are_repetitions_and_other_worlds_have_other_people(make_run):
+    run = read_run(make_run("first", users=3))
+    assert run.config.model.build is not None
+    world = replace(run.config, world=replace(run.config.world, seed=7))
+    build = replace(run.config.model.build, seed=1)
+    networks = replace(run.config, model=replace(run.config.model, build=build))
+    others = [
+        replace(run, config=config, folder=run.folder.with_name(name))
+        for name, config in (("world", world), ("networks", networks))
+    ]
+    pooled = summarise([run, *others])
+    assert pooled.arm("cdcda").users == 6  # three people of one world twice, three of another
+    assert pooled.arm("cdcda").differences["direct_ft"]["rouge1"].users == 6
+    assert [seed_label(each, pooled.runs) for each in pooled.runs] == [
+        "0 (world 7, networks 0)",
+        "0 (world 2024, networks 0)",
+        "0 (world 2024, networks 1)",
+    ]
+    assert len(user_gains(pooled, "cdcda", "direct_ft", "rouge1")) == 6
+    assert len(shown_gains(pooled, "cdcda", "direct_ft", "rouge1")) == 3
 
 
 def test_an_arm_of_some_seeds_is_pooled_over_these(make_run):
