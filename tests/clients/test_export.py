@@ -138,7 +138,7 @@ def test_an_adapter_that_saw_withdrawn_records_is_not_exported(tmp_path, device,
     ("words", "said"),
     [
         ({"format": "guff"}, r"format=guff: Did you mean 'gguf'\?"),
-        ({"weights": "q4_k"}, r"weights=q4_k: Did you mean 'q4_0'\?"),
+        ({"weights": "q4_k"}, r"weights=q4_k: Did you mean 'q4_k_m'\?"),
         ({"format": "peft", "weights": "f16"}, "weights has no effect with format=peft"),
     ],
 )

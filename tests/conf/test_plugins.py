@@ -75,7 +75,8 @@ def test_a_file_is_loaded_once_however_it_is_named(write, tmp_path, monkeypatch)
 def test_an_experiment_file_may_name_plugins(write, tmp_path, monkeypatch):
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "own.yaml").write_text(f"plugins: ['{write(METHOD)}']\n")
-    monkeypatch.setattr("conf.compose.FOLDER", tmp_path)
+    for module in ("compose", "groups"):
+        monkeypatch.setattr(f"conf.{module}.FOLDER", tmp_path)
     monkeypatch.setattr("conf.compose._check_name", lambda _: None)
     from conf.compose import _parse_all
 
