@@ -103,6 +103,7 @@ class Started:
         while time.monotonic() < end:
             self.process.poll()  # a child that ended is taken off the process table
             if not self.left():
+                self.process.poll()  # it may have ended since
                 return
             time.sleep(POLL_S)
 
