@@ -18,6 +18,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from string import Formatter
 
 import yaml
 
@@ -103,25 +104,18 @@ def filled(group: Group, given: Mapping[str, str]) -> list[list[str]]:
     Raises:
         ConfigError: If a slot is not given, or what is given has no slot.
     """
-    slots = {word[word.index("{") + 1 : -1] for run in group.runs for word in run if "={" in word}
+    words = (word for run in group.runs for word in run)
+    slots = {name for word in words for _, name, *_ in Formatter().parse(word) if name}
     if slots != set(given):
         asked = " ".join(f"{slot}=<path>" for slot in sorted(slots)) or "no further word"
         got = ", ".join(sorted(given)) or "none"
         raise ConfigError(f"{group.name}: expected {asked}, got {got}")
-    ends = {f"={{{slot}}}": f"={value}" for slot, value in given.items()}
-    return [[_ended(word, ends) for word in run] for run in group.runs]
+    return [[word.format_map(given) for word in run] for run in group.runs]
 
 
 def _flat(words: Iterable[str | list[str]]) -> list[str]:
     """YAML puts an alias into a list as a list."""
     return [one for word in words for one in (word if isinstance(word, list) else [word])]
-
-
-def _ended(word: str, ends: Mapping[str, str]) -> str:
-    for slot, value in ends.items():
-        if word.endswith(slot):
-            return word.removesuffix(slot) + value
-    return word
 
 
 def _finish(folder: RunFolder, words: Sequence[str]) -> int:

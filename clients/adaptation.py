@@ -23,7 +23,7 @@ from clients.capacity import (
 )
 from clients.dac24.stream import adapt_to_stream
 from clients.folder import Device
-from clients.gate import Fold, is_better, make_folds, nothing
+from clients.gate import Fold, is_better, make_folds
 from clients.local_data import added_pairs, own_texts
 from conf.seeds import derive_seed
 from lamp import tasks
@@ -150,18 +150,25 @@ def prepare(
     private_budget.let_plain(device)
     return PreparedTraining(
         job,
-        folds=make_folds(job, _sources(device, request, len(examples)), recipe.folds),
+        folds=make_folds(
+            job, _by_record(device, request)[: len(device.history.pairs)], recipe.folds
+        ),
         activation_bytes=activation_budget(device, base, longest, checkpointed=checkpointed),
         checkpointing=checkpointing,
     )
 
 
-def _sources(device: Device, request: AdaptRequest, examples: int) -> list[int | None]:
-    """Per example the place of the record of D_u that it was made from."""
-    places = {pair.id: place for place, pair in enumerate(device.history.pairs)}
-    kept = [places.get(pair.id.rpartition("/")[0]) for pair in request.kept]
-    others = examples - len(places) - len(kept)
-    return [*places.values(), *kept, *[None] * others]
+def _by_record(device: Device, request: AdaptRequest) -> tuple[tuple[int, ...], ...]:
+    """Per record the places of its examples: its own and those of the kept pairs made from it.
+
+    The records of D_u stand first, in their order.
+    """
+    places: dict[str, list[int]] = {
+        pair.id: [place] for place, pair in enumerate(device.history.pairs)
+    }
+    for place, pair in enumerate(request.kept, start=len(places)):
+        places.setdefault(pair.id.rpartition("/")[0], []).append(place)
+    return tuple(tuple(each) for each in places.values())
 
 
 def _private(
@@ -171,18 +178,14 @@ def _private(
 
     As many steps as the records alone would take: a record's examples are drawn together.
     """
-    places: dict[str, list[int]] = {
-        pair.id: [place] for place, pair in enumerate(device.history.pairs)
-    }
-    for place, pair in enumerate(request.kept, start=len(places)):
-        places.setdefault(pair.id.rpartition("/")[0], []).append(place)
-    steps = training.steps_for(len(places), job.schedule.batch_size, 1) * _epochs(job)
+    records = _by_record(device, request)
+    steps = training.steps_for(len(records), job.schedule.batch_size, 1) * _epochs(job)
     guarantee = Guarantee(recipe.epsilon or 0.0, recipe.delta, recipe.record_clip)
-    private_budget.spend(device, guarantee, len(places), job.schedule.batch_size, steps)
+    private_budget.spend(device, guarantee, len(records), job.schedule.batch_size, steps)
     return PreparedTraining(
         replace(job, schedule=replace(job.schedule, steps=steps)),
         guarantee=guarantee,
-        records=tuple(tuple(each) for each in places.values()),
+        records=records,
         draws=_draws(device, request, recipe, job),
     )
 
@@ -283,7 +286,7 @@ def train_gated(base: Base, what: PreparedTraining) -> CohortResult:
             return replace(result, error=each.error)
     if is_better(base, what.folds, [each.state for each in others]):
         return result
-    return replace(result, state=nothing(result.state))
+    return replace(result, state=lora.zeros(base.model))
 
 
 def _together(

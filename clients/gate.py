@@ -39,22 +39,22 @@ class Fold:
     held_out: tuple[Encoded, ...]
 
 
-def make_folds(job: CohortJob, sources: Sequence[int | None], number: int) -> tuple[Fold, ...]:
+def make_folds(job: CohortJob, records: Sequence[Sequence[int]], number: int) -> tuple[Fold, ...]:
     """Part a training into folds; fewer where D_u has fewer records, none for a single one.
 
     Args:
-        job: The whole training, the records of D_u first.
-        sources: Per example the place of the record of D_u that it was made from, a record's own
-            place for itself; None for what was made from none.
+        job: The whole training.
+        records: Per record of D_u the places of its examples: its own first, then those that were
+            made from it.
         number: Folds.
 
     Returns:
         The folds. Each trains with the whole training's steps, lessened as its examples are.
     """
-    own = [place for place, source in enumerate(sources) if source == place]
-    random.Random(derive_seed(job.batch_seed, "folds")).shuffle(own)
-    parts = [frozenset(own[first::number]) for first in range(min(number, len(own)))]
-    return tuple(_fold(job, sources, part) for part in parts) if len(parts) > 1 else ()
+    drawn = list(records)
+    random.Random(derive_seed(job.batch_seed, "folds")).shuffle(drawn)
+    parts = [drawn[first::number] for first in range(min(number, len(drawn)))]
+    return tuple(_fold(job, part) for part in parts) if len(parts) > 1 else ()
 
 
 def is_better(
@@ -76,23 +76,16 @@ def is_better(
     return adapted < alone
 
 
-def nothing(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The adapter of those shapes that changes no answer."""
-    return {name: torch.zeros_like(weight) for name, weight in state.items()}
-
-
-def _fold(job: CohortJob, sources: Sequence[int | None], part: frozenset[int]) -> Fold:
-    kept = [place for place, source in enumerate(sources) if source not in part]
+def _fold(job: CohortJob, part: Sequence[Sequence[int]]) -> Fold:
+    left_out = {place for record in part for place in record}
+    kept = [each for place, each in enumerate(job.examples) if place not in left_out]
+    held_out = [job.examples[place] for place in sorted(record[0] for record in part)]
     whole, size = len(job.examples), job.schedule.batch_size
     epochs = job.schedule.steps / max(1, steps_for(whole, size, 1))
     steps = max(1, round(epochs * steps_for(len(kept), size, 1)))
     return Fold(
-        replace(
-            job,
-            examples=[job.examples[place] for place in kept],
-            schedule=replace(job.schedule, steps=steps),
-        ),
-        tuple(job.examples[place] for place in sorted(part) if num_scored(job.examples[place])),
+        replace(job, examples=kept, schedule=replace(job.schedule, steps=steps)),
+        tuple(each for each in held_out if num_scored(each)),
     )
 
 

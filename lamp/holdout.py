@@ -53,7 +53,7 @@ def check_task(task: Task, key: str) -> None:
     Raises:
         ConfigError: If a pair is not asked as a query is.
     """
-    if not task.query_before or task.query_before not in task.pair_prompt:
+    if not task.asks_as_trained:
         raise ConfigError(
             f"{key}: records of {task.name} make no queries, as its pairs are trained in "
             "another wording than it asks; take lamp_2, lamp_3, lamp_4 or lamp_5"

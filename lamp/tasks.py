@@ -110,6 +110,11 @@ class Task:
         return self.retrieval or Wording(f'"{{{y}}}" is the {y} for "{{{x}}}"', x)
 
     @property
+    def asks_as_trained(self) -> bool:
+        """Whether a record can be asked as a query is: both have the same wording."""
+        return bool(self.query_before) and self.query_before in self.pair_prompt
+
+    @property
     def fields(self) -> tuple[str, ...]:
         """Text fields that every profile item must have."""
         return tuple(field for field in (self.input_field, self.response_field) if field)

@@ -65,7 +65,7 @@ def answer_queries(
         with nullcontext() if adapter is not None else lora.disabled(model):
             return decode(model)
     try:
-        states = [_zeros(model) if each is None else each for each in adapters]
+        states = [lora.zeros(model) if each is None else each for each in adapters]
         owners = [user for user, own in enumerate(prompts) for _ in own]
         stack = Stack(model, states)
         with installed(model, stack) as base:  # the model below the slot
@@ -76,9 +76,3 @@ def answer_queries(
             answer_queries(model, tokenizer, [own], [adapter], *settings)[0]
             for own, adapter in zip(prompts, adapters, strict=True)
         ]
-
-
-def _zeros(model: PeftModel) -> dict[str, torch.Tensor]:
-    """An adapter that changes nothing."""
-    weights = lora.lora_parameters(model).items()
-    return {name: torch.zeros_like(weight, device="cpu") for name, weight in weights}

@@ -96,6 +96,12 @@ def lora_parameters(peft_model: PeftModel) -> dict[str, nn.Parameter]:
     }
 
 
+def zeros(peft_model: PeftModel) -> dict[str, torch.Tensor]:
+    """Return the adapter that changes nothing, by the names of :func:`lora_parameters`."""
+    weights = lora_parameters(peft_model).items()
+    return {name: torch.zeros_like(weight, device="cpu") for name, weight in weights}
+
+
 def snapshot(peft_model: PeftModel) -> dict[str, torch.Tensor]:
     """Return a copy of the slot's matrices by the names of :func:`lora_parameters`."""
     return {name: weight.detach().clone() for name, weight in lora_parameters(peft_model).items()}

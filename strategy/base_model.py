@@ -20,6 +20,7 @@ from conf.errors import RunError
 from conf.schema import CausalModelConfig, QLoraConfig
 from conf.seeds import derive_seed
 from lamp import tasks
+from lamp.holdout import as_query
 from lamp.records import Pair, Prompt, Query, UserHistory
 from lamp.retrieval import prompt_with_items
 from lamp.tasks import Task
@@ -258,9 +259,9 @@ def _with_records(
 ) -> Prompt | None:
     """The prompt with the user's own other records; None where a record is not asked as trained."""
     if isinstance(asked, Pair):
-        if not task.query_before or task.query_before not in task.pair_prompt:
+        if not task.asks_as_trained:
             return None
-        query = Query(asked.id, *tasks.training_prompt(task, asked))
+        query = as_query(user.user_id, task, asked)
     else:
         query = asked
     return prompt_with_items(

@@ -31,7 +31,6 @@ from protocol.messages import (
     DEVICE_TO_SERVER,
     PROTOCOL_VERSION,
     AnswerReply,
-    AnswerRequest,
     HelloReply,
     HelloRequest,
 )
@@ -399,8 +398,8 @@ def _unreadable(reply: Message, outgoing: _Outgoing, user: str | None) -> str:
 
 def _task_of(outgoing: _Outgoing) -> Task:
     """The task that a device was asked about."""
-    request = decode(AnswerRequest, outgoing.content)
-    return tasks.task(settings_from_json(request.settings).task)
+    settings = str(outgoing.content.config_records[TEXTS]["settings"])
+    return tasks.task(settings_from_json(settings).task)
 
 
 def _pause_s(waiting: int) -> float:

@@ -107,23 +107,27 @@ OPPU = "Tan et al., EMNLP 2024 (OPPU)"
 CDCDA = "Zhong et al., arXiv 2508.21313, 2025 (CDCDA-PLM)"
 DAC24 = "Qin et al., DAC 2024"
 DP_SGD = "Abadi et al., CCS 2016 (DP-SGD)"
+GATE = "Wang et al., arXiv 1910.10252, 2019"
 
 ORACLE = allowed()  # nothing crosses the wire: all data are in the cloud
 AUGMENTED = allowed(up="shared pairs", down="kept pairs, M_base")
 
 
+def _variant(method: Method, ending: str, about: str, reference: str, **differing: Any) -> Method:
+    """The method with something else; it has neither the method's place nor its looks."""
+    plain: dict[str, Any] = {"title": "", "colour": "", "studied": False, "compared": 0}
+    own = {**plain, "name": f"{method.name}_{ending}", "variant_of": method.name, **differing}
+    return replace(method, about=about, reference=reference, **own)
+
+
 def _with_rag(method: Method, title: str, **differing: Any) -> Method:
     """The method with records of the user's profile in the prompt; its adapter is the same."""
-    return replace(
+    return _variant(
         method,
-        name=f"{method.name}_rag",
-        about=f"{method.name} with records of the user's own profile in the prompt (BM25)",
+        "rag",
+        f"{method.name} with records of the user's own profile in the prompt (BM25)",
+        LAMP,
         title=title,
-        colour="",
-        reference=LAMP,
-        studied=False,
-        compared=0,
-        variant_of=method.name,
         retrieves=True,
         adapter_of=method.name if method.adapts else "",
         **differing,
@@ -144,36 +148,15 @@ def _streaming(name: str, about: str, **differing: Any) -> Method:
 
 def _private(method: Method, about: str, without_sharing: str) -> Method:
     """The method with DP-SGD."""
-    return replace(
-        method,
-        name=f"{method.name}_dp",
-        about=about,
-        title="",
-        colour="",
-        reference=DP_SGD,
-        studied=False,
-        compared=0,
-        without_sharing=without_sharing,
-        variant_of=method.name,
-        recipe=recipes.noised,
-    )
+    changed = {"without_sharing": without_sharing, "recipe": recipes.noised}
+    return _variant(method, "dp", about, DP_SGD, **changed)
 
 
 def _gated(method: Method, without_sharing: str) -> Method:
     """The method with a gate on the device."""
-    return replace(
-        method,
-        name=f"{method.name}_gated",
-        about=f"{method.name}, its adapter used only where cross-validation in D_u favours it",
-        title="",
-        colour="",
-        reference="Wang et al., arXiv 1910.10252, 2019",
-        studied=False,
-        compared=0,
-        without_sharing=without_sharing,
-        variant_of=method.name,
-        recipe=recipes.gated,
-    )
+    about = f"{method.name}, its adapter used only where cross-validation in D_u favours it"
+    changed = {"without_sharing": without_sharing, "recipe": recipes.gated}
+    return _variant(method, "gated", about, GATE, **changed)
 
 
 _CLOUD = Method(

@@ -25,7 +25,7 @@ from strategy.large_model import LargeModel
 from strategy.ledger import Ledger
 from strategy.progress import Progress
 from strategy.run_log import RunLog
-from strategy.tuning import note_reductions
+from strategy.tuning import train_in_cloud
 
 ORACLE = "all data in the cloud"  # what answers of oracles were made from, as the log notes it
 Histories = Callable[[], Sequence[UserHistory]]
@@ -102,7 +102,7 @@ class Oracle:
         """M_base with one adapter, trained on all users' records together."""
         from models import loading, lora, training
         from models.chat import encode_pairs
-        from models.multi_lora.cohort import CohortJob, train_one
+        from models.multi_lora.cohort import CohortJob
 
         qlora, seed = self._settings.qlora, self._seed
         if self._base is None:
@@ -117,22 +117,14 @@ class Oracle:
             system=self._settings.system_prompt,
             max_len=qlora.max_seq_len,
         )
-        schedule = training.user_schedule(qlora, len(examples))
         job = CohortJob(
             examples=examples,
-            schedule=schedule,
+            schedule=training.user_schedule(qlora, len(examples)),
             adapter_seed=derive_seed(seed, "adapter"),
             batch_seed=derive_seed(seed, "batches"),
         )
-        with self._progress.phase(f"{arm.name}: adapt", schedule.steps) as phase:
-            report = train_one(
-                model,
-                tokenizer.pad_token_id,
-                job,
-                lambda *_: phase.advance(),
-                checkpointing=qlora.gradient_checkpointing,
-            )
-        note_reductions(arm.name, report.reductions, self._progress)
+        pad_id, phase = tokenizer.pad_token_id, f"{arm.name}: adapt"
+        train_in_cloud(model, pad_id, job, qlora, arm.name, phase, self._progress)
         return model, tokenizer, lora.snapshot(model)
 
 

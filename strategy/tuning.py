@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from conf.schema import CausalModelConfig, QLoraConfig, TaskConfig
 from conf.seeds import derive_seed
 from lamp.records import Prompt
 from strategy.progress import Progress
 from strategy.public import PublicUsers
+
+if TYPE_CHECKING:  # these load torch
+    from models.multi_lora.cohort import CohortJob
+    from models.training import TrainReport
 
 Example = tuple[str | Prompt, str]  # prompt, completion
 
@@ -65,7 +69,7 @@ def tune(
     """
     from models import loading, lora, training
     from models.chat import encode_example
-    from models.multi_lora.cohort import CohortJob, train_one
+    from models.multi_lora.cohort import CohortJob
 
     qlora, system = tuning.qlora, model.system_prompt
     encoded = [
@@ -88,20 +92,32 @@ def tune(
         adapter_seed=seed,
         batch_seed=derive_seed(tuning.seed, purpose, "batches"),
     )
-    with progress.phase(f"M_{purpose}", schedule.steps) as phase:
-        report = train_one(
-            tuned,
-            tokenizer.pad_token_id,
-            job,
-            lambda *_: phase.advance(),
-            checkpointing=qlora.gradient_checkpointing,
-        )
-    note_reductions(f"M_{purpose}", report.reductions, progress)
+    phase = f"M_{purpose}"
+    report = train_in_cloud(tuned, tokenizer.pad_token_id, job, qlora, phase, phase, progress)
     return tuned, report.losses
 
 
-def note_reductions(what: str, reductions: int, progress: Progress) -> None:
-    """Say that memory ran out while ``what`` was trained, if it did."""
-    if reductions:
-        times = "once" if reductions == 1 else f"{reductions} times"
+def train_in_cloud(
+    model: Any,
+    pad_id: int,
+    job: CohortJob,
+    qlora: QLoraConfig,
+    what: str,
+    phase_name: str,
+    progress: Progress,
+) -> TrainReport:
+    """Train one adapter, left in the model's slot, and tell how it goes.
+
+    Where memory ran out on the way, ``what`` is named with how often.
+    """
+    from models.multi_lora.cohort import train_one
+
+    checkpointing = qlora.gradient_checkpointing
+    with progress.phase(phase_name, job.schedule.steps) as phase:
+        report = train_one(
+            model, pad_id, job, lambda *_: phase.advance(), checkpointing=checkpointing
+        )
+    if report.reductions:
+        times = "once" if report.reductions == 1 else f"{report.reductions} times"
         progress.note(f"{what}: memory ran out {times}; trained on in smaller micro-batches")
+    return report

@@ -37,6 +37,8 @@ from storage import atomic
 from strategy.methods import METHODS
 
 Render = Callable[[str, dict[str, object]], str]
+SCORES, DIFFERENCES = "All metrics", "Paired differences and power"
+KEPT = "Augmentation and filters"
 MOST_EFFECTS = 40  # pairs in the overview
 MOST_SETTINGS = 8  # columns of the overview; with more, each section speaks for itself
 
@@ -51,6 +53,7 @@ class Document:
         layout: The table of the paper on top, where the runs ask for one.
         curves: Its curves.
         tables: What stands above the sections, by caption.
+        sections: One per setting.
     """
 
     results: tuple[Results, ...]
@@ -58,6 +61,7 @@ class Document:
     layout: Layout | None
     curves: Figure | None
     tables: Mapping[str, Table]
+    sections: tuple[Setting, ...]
 
 
 def write(runs: Sequence[Run], out: Path, render: Render) -> Document:
@@ -83,10 +87,10 @@ def write(runs: Sequence[Run], out: Path, render: Render) -> Document:
     curves = curves_figure("curves", layout.title, layout.panels) if layout else None
     if curves is not None:
         pictures.save(curves.spec, out.with_name(f"{out.stem}_curves.png"))
-    parts = [
-        {**_section(results, out), "title": title}
-        for results, title in zip(all_results, titles, strict=True)
-    ]
+    named = enumerate(zip(all_results, titles, strict=True))
+    sections = tuple(_section(results, title, number) for number, (results, title) in named)
+    both = zip(sections, all_results, strict=True)
+    parts = [_in_markdown(section, results, out) for section, results in both]
     context = {
         **_context(all_results),
         "layout": layout,
@@ -106,8 +110,8 @@ def write(runs: Sequence[Run], out: Path, render: Render) -> Document:
         "Overview": tables["overview"],
         "Paired differences": tables["effects"],
     }
-    named = {caption: table for caption, table in shown.items() if table is not None}
-    return Document(all_results, tuple(titles), layout, curves, named)
+    above = {caption: table for caption, table in shown.items() if table is not None}
+    return Document(all_results, tuple(titles), layout, curves, above, sections)
 
 
 def _captioned(layout: Layout) -> dict[str, Table]:
@@ -121,15 +125,9 @@ def _captioned(layout: Layout) -> dict[str, Table]:
 
 def comparison_page(document: Document) -> str:
     """The document as one HTML page, each setting with its verdict, warnings, chart and tables."""
-    sections = [
-        _setting_of(results, title, number)
-        for number, (results, title) in enumerate(
-            zip(document.results, document.titles, strict=True)
-        )
-    ]
     context = _context(document.results)
     return render_comparison(
-        sections,
+        document.sections,
         title=str(context["title"]),
         facts=context["facts"],  # type: ignore[arg-type]
         level=str(context["level"]),
@@ -139,12 +137,12 @@ def comparison_page(document: Document) -> str:
     )
 
 
-def _setting_of(results: Results, title: str, number: int) -> Setting:
+def _section(results: Results, title: str, number: int) -> Setting:
     found, figure = verdict(results), scores_figure(results)
     tables = {
-        "All metrics": score_tables.scores_table(results),
-        "Paired differences and power": score_tables.differences_table(results),
-        "Augmentation and filters": kept_over_seeds(results),
+        SCORES: score_tables.scores_table(results),
+        DIFFERENCES: score_tables.differences_table(results),
+        KEPT: kept_over_seeds(results),
     }
     return Setting(
         title,
@@ -152,12 +150,25 @@ def _setting_of(results: Results, title: str, number: int) -> Setting:
         caveats.warnings(results),
         replace(figure, name=f"scores-{number}") if figure else None,
         {caption: table for caption, table in tables.items() if table is not None},
-        _run_names(results),
+        ", ".join(f"{each.folder.name} (seed {each.config.seed})" for each in results.runs),
     )
 
 
-def _run_names(results: Results) -> str:
-    return ", ".join(f"{each.folder.name} (seed {each.config.seed})" for each in results.runs)
+def _in_markdown(section: Setting, results: Results, out: Path) -> dict[str, Any]:
+    """What the template of the document takes of a section; its picture is saved."""
+    picture = out.with_name(f"{out.stem}_{results.runs[0].folder.name}.png")
+    if section.figure is not None:
+        pictures.save(section.figure.spec, picture)
+    names = {"scores": SCORES, "differences": DIFFERENCES, "kept": KEPT}
+    found = {name: section.tables.get(caption) for name, caption in names.items()}
+    return {
+        **{name: to_markdown(table) if table else "" for name, table in found.items()},
+        "title": section.title,
+        "warnings": section.warnings,
+        "power": score_tables.power_notes(results),
+        "picture": picture.name if section.figure is not None else "",
+        "runs": section.runs,
+    }
 
 
 def group_runs(runs: Sequence[Run]) -> list[list[Run]]:
@@ -221,26 +232,6 @@ def _models(runs: Sequence[Run]) -> str:
 
 def _joined(values: Any) -> str:
     return ", ".join(dict.fromkeys(values))
-
-
-def _section(results: Results, out: Path) -> dict[str, Any]:
-    run = results.runs[0]
-    figure = scores_figure(results)
-    picture = out.with_name(f"{out.stem}_{run.folder.name}.png")
-    if figure is not None:
-        pictures.save(figure.spec, picture)
-    tables = {
-        "scores": score_tables.scores_table(results),
-        "differences": score_tables.differences_table(results),
-        "kept": kept_over_seeds(results),
-    }
-    return {
-        **{name: to_markdown(table) if table else "" for name, table in tables.items()},
-        "warnings": caveats.warnings(results),
-        "power": score_tables.power_notes(results),
-        "picture": picture.name if figure is not None else "",
-        "runs": _run_names(results),
-    }
 
 
 def kept_over_seeds(results: Results) -> Table | None:

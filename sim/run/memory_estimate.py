@@ -10,8 +10,7 @@ from models import memory
 from models.multi_lora.cohort import ACTIVATION_BYTES
 from models.shape import Shape
 from sim.run.counts import prompt_tokens, record_tokens
-from sim.run.times import encoder_weights, needs_cloud, writes_itself
-from strategy.arms import configured_arms
+from sim.run.times import encoder_weights, tunes_base, tunes_cloud, writes_itself
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 GIB = 1 << 30
@@ -30,20 +29,15 @@ def memory_lines(
         cloud: As ``device``, of the cloud model.
         processes: Devices that work at the same time.
     """
-    tokens, methods = (
-        record_tokens(config, data.targets),
-        [a.method for a in configured_arms(config)],
-    )
+    tokens = record_tokens(config, data.targets)
     on_gpu = config.resources.client_gpus > 0
     plan = device_plan(config, device, tokens) if device else None
     lines = [memory_line("a device process that trains", plan, machine_bytes(on_gpu), processes)]
     here = machine_bytes(config.resources.cloud_device != "cpu")
-    if any(method.tuned and method.answers == "device" for method in methods):
+    if tunes_base(config):
         plan = tuning_plan(config, device, tokens, "device") if device else None
         lines.append(memory_line("M_base while it is tuned", plan, here))
-    if any(m.distils or (m.tuned and m.answers == "cloud") for m in methods) and needs_cloud(
-        config
-    ):
+    if tunes_cloud(config):
         plan = tuning_plan(config, cloud, tokens, "cloud") if cloud else None
         lines.append(memory_line("M_cloud while it is tuned", plan, here))
     if writes_itself(config):

@@ -52,8 +52,8 @@ def parts(
     found = [
         Part("start and stop", START_S),
         *_built(config, data, replies),
-        Part("M_base, tuned on public users", _base_s(config, data, arms, speeds)),
-        Part("M_cloud, tuned on public users", _cloud_s(config, data, arms, speeds)),
+        Part("M_base, tuned on public users", _base_s(config, data, speeds)),
+        Part("M_cloud, tuned on public users", _cloud_s(config, data, speeds)),
         *_writing(config, data, replies, shared, speeds),
         Part("judging both ways", _judging_s(config, data, replies, speeds)),
         Part("teacher's logits", _teacher_s(config, data, arms, shared, speeds)),
@@ -67,6 +67,18 @@ def needs_cloud(config: Config) -> bool:
     return any(
         arm.method.answers == "cloud" or arm.method.distils for arm in configured_arms(config)
     ) or writes_itself(config)
+
+
+def tunes_base(config: Config) -> bool:
+    """Whether M_base is tuned on the public users."""
+    methods = (arm.method for arm in configured_arms(config))
+    return any(method.tuned and method.answers == "device" for method in methods)
+
+
+def tunes_cloud(config: Config) -> bool:
+    """Whether M_cloud is, to answer or to teach."""
+    methods = (arm.method for arm in configured_arms(config))
+    return any(each.distils or (each.tuned and each.answers == "cloud") for each in methods)
 
 
 def writes_itself(config: Config) -> bool:
@@ -85,24 +97,21 @@ def _built(config: Config, data: LampData, replies: int) -> Iterator[Part]:
         yield Part("the judge, trained once", JUDGE_S)
 
 
-def _base_s(
-    config: Config, data: LampData, arms: tuple[Arm, ...], speeds: dict[str, Speed]
-) -> float:
-    if not any(arm.method.tuned and arm.method.answers == "device" for arm in arms):
+def _base_s(config: Config, data: LampData, speeds: dict[str, Speed]) -> float:
+    if not tunes_base(config):
         return 0.0
-    records = public_records(config, data) * config.qlora.base_epochs
-    return records * record_tokens(config, data.public) * speeds["device"].train_s
+    return _tuned_tokens(config, data, config.qlora.base_epochs) * speeds["device"].train_s
 
 
-def _cloud_s(
-    config: Config, data: LampData, arms: tuple[Arm, ...], speeds: dict[str, Speed]
-) -> float:
-    tuned = any(arm.method.tuned and arm.method.answers == "cloud" for arm in arms)
-    if not tuned and not any(arm.method.distils for arm in arms):
+def _cloud_s(config: Config, data: LampData, speeds: dict[str, Speed]) -> float:
+    if not tunes_cloud(config):
         return 0.0
     epochs = config.qlora.cloud_epochs or config.qlora.base_epochs
-    records = public_records(config, data) * epochs
-    return records * record_tokens(config, data.public) * speeds["cloud"].train_s
+    return _tuned_tokens(config, data, epochs) * speeds["cloud"].train_s
+
+
+def _tuned_tokens(config: Config, data: LampData, epochs: int) -> float:
+    return public_records(config, data) * epochs * record_tokens(config, data.public)
 
 
 def _writing(

@@ -34,7 +34,8 @@ def job(examples: int, steps: int = 12) -> CohortJob:
 
 def test_a_record_is_held_out_once_and_with_all_that_was_made_from_it():
     sources = [0, 1, 2, 3, 0, 0, 3, None]  # four records, three texts from two of them, one other
-    folds = make_folds(job(8), sources, 2)
+    records = [[at for at, source in enumerate(sources) if source == own] for own in range(4)]
+    folds = make_folds(job(8), records, 2)
     held = [{row.input_ids[0] for row in fold.held_out} for fold in folds]
     assert held[0] | held[1] == {0, 1, 2, 3}
     assert not held[0] & held[1]
@@ -46,7 +47,7 @@ def test_a_record_is_held_out_once_and_with_all_that_was_made_from_it():
 
 @pytest.mark.parametrize(("records", "number", "folds"), [(5, 5, 5), (3, 5, 3), (1, 2, 0)])
 def test_folds_need_records(records, number, folds):
-    assert len(make_folds(job(records), list(range(records)), number)) == folds
+    assert len(make_folds(job(records), [[own] for own in range(records)], number)) == folds
 
 
 @pytest.fixture(scope="module")

@@ -64,25 +64,19 @@ def render_page(
         drawn: The charts.
         tables: Further tables by name, each with its title.
     """
-    return (
-        _environment()
-        .get_template("page.html")
-        .render(
-            title=title,
-            facts=facts,
-            verdict=verdict(results),
-            warnings=warnings,
-            metric=metric_title(metrics.headline(results.task)[0]),
-            headline=headline,
-            tables=tables,
-            figures={figure.name: figure for figure in drawn},
-            explored=[figure for figure in drawn if figure.name not in ("scores", "gains")],
-            css=Markup(_file("page.css")),
-            script=Markup(_file("page.js")),
-            bundle=Markup(_bundle()),
-            charts=Markup(_file("charts.js")),
-            data=_json({"specs": {figure.name: figure.spec for figure in drawn}, **_data(results)}),
-        )
+    return _page(
+        "page.html",
+        title,
+        facts,
+        _file("page.js"),
+        {"specs": {figure.name: figure.spec for figure in drawn}, **_data(results)},
+        verdict=verdict(results),
+        warnings=warnings,
+        metric=metric_title(metrics.headline(results.task)[0]),
+        headline=headline,
+        tables=tables,
+        figures={figure.name: figure for figure in drawn},
+        explored=[figure for figure in drawn if figure.name not in ("scores", "gains")],
     )
 
 
@@ -128,28 +122,37 @@ def render_comparison(
         notes: Below these tables.
         curves: Scores along an axis that the settings share; None without one.
     """
-    drawn = [section.figure for section in sections if section.figure]
+    drawn = [section.figure for section in sections] + [curves]
+    return _page(
+        "comparison.html",
+        title,
+        facts,
+        "report.draw(); report.onTheme(() => report.draw());",
+        {"specs": {figure.name: figure.spec for figure in drawn if figure}},
+        level=level,
+        tables=tables,
+        notes=notes,
+        curves=curves,
+        sections=sections,
+    )
+
+
+def _page(
+    template: str, title: str, facts: Sequence[str], script: str, data: Any, **parts: Any
+) -> str:
+    """Fill a template; ``script`` is what the page does with its ``data`` and charts."""
     return (
         _environment()
-        .get_template("comparison.html")
+        .get_template(template)
         .render(
             title=title,
             facts=facts,
-            level=level,
-            tables=tables,
-            notes=notes,
-            curves=curves,
-            sections=sections,
             css=Markup(_file("page.css")),
             bundle=Markup(_bundle()),
             charts=Markup(_file("charts.js")),
-            data=_json(
-                {
-                    "specs": {
-                        each.name: each.spec for each in (*drawn, *([curves] if curves else []))
-                    }
-                }
-            ),
+            script=Markup(script),
+            data=_json(data),
+            **parts,
         )
     )
 
@@ -159,8 +162,8 @@ def _data(results: Results) -> dict[str, Any]:
     run, name = results.runs[0], metrics.headline(results.task)[0]
     pairs = primary_pairs(run.config.contrasts, [result.arm for result in results.arms])
     gains = shown_gains(results, *pairs[0], name) if pairs else {}
-    own = users_frame(run)
-    own = own[own.arm == pairs[0][0]] if pairs else own
+    users = users_frame(run)
+    own = users[users.arm == pairs[0][0]] if pairs else users
     along = gain_axis(own)
     places = dict(zip(own.user, own[along], strict=True))
     return {
@@ -169,7 +172,7 @@ def _data(results: Results) -> dict[str, Any]:
         "higherIsBetter": name not in LOWER_IS_BETTER,
         "contrast": pairs[0] if pairs else None,
         "arms": [result.arm.name for result in results.arms],
-        "users": _users(run, name, gains, places),
+        "users": _users(run, users, name, gains, places),
         "candidates": _candidates(run),
     }
 
@@ -194,10 +197,13 @@ def _candidates(run: Run) -> dict[str, Any] | None:
 
 
 def _users(
-    run: Run, name: str, gains: Mapping[str, float], places: Mapping[Any, Any]
+    run: Run,
+    users: pd.DataFrame,
+    name: str,
+    gains: Mapping[str, float],
+    places: Mapping[Any, Any],
 ) -> list[dict[str, Any]]:
-    users, ledger = users_frame(run), ledger_frame(run)
-    made, training = augmentation_frame(run), training_frame(run)
+    ledger, made, training = ledger_frame(run), augmentation_frame(run), training_frame(run)
     up = ledger[ledger.direction.isin(["up", "down"])]
     sent = up.groupby(["user", "direction"]).bytes.agg(["sum", "count"])
     own_losses, rejected = dict(iter(training.groupby("user"))), dict(iter(made.groupby("user")))
