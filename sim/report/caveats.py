@@ -32,6 +32,7 @@ LOW_PASS = 0.05  # a filter that lets fewer candidates pass decides alone
 MANY_UNPARSED = 0.1
 FEW_USERS = 10
 WEAK_NLI = 0.7
+SHOWS_NOTHING = "its scores show neither an effect nor that there is none."
 LEAST_VARIATION = 0.01  # coefficient of variation of a score over a stream
 SCORE_TITLES = {"entropy": "entropy of embedding", "domain": "domain-specific score"}
 
@@ -124,13 +125,15 @@ def _filter_warnings(run: Run) -> Iterator[str]:
     for arm in run.arms:
         lines = augmentations_of(run, arm.name)
         total = total_of(lines) if lines else None
+        reason = exercised.why_not(run, arm)
         if total is None or not total.generated:
+            if reason:
+                yield f"{arm.name}: {exercised.LABEL}: {reason}; {SHOWS_NOTHING}"
             continue
-        if reason := exercised.why_not(run, arm):
+        if reason:
             yield (
                 f"{arm.name}: {exercised.LABEL}: {reason} ({count(total.kept)} of "
-                f"{count(total.generated)}); its scores show neither an effect nor that there is "
-                "none."
+                f"{count(total.generated)}); {SHOWS_NOTHING}"
             )
         for gate, reached, passed in gates(total, other_reasons(run)):
             if gate == QUANTILE or not asks(run, arm, gate):

@@ -21,6 +21,8 @@ def why_not(run: Run, arm: ArmName) -> str | None:
     An arm that nobody shared anything in (share ratio 0) is a control and counts as exercised. How
     much is kept is not judged where a method keeps all that could be read.
     """
+    if (reason := _unwritten(run, arm)) is not None:
+        return reason
     lines = [line for (name, _), line in run.augmentations.items() if name == arm.name]
     generated, kept = sum(line.generated for line in lines), sum(line.kept for line in lines)
     if not generated:
@@ -34,4 +36,16 @@ def why_not(run: Run, arm: ArmName) -> str | None:
     return (
         f"{100 * share:.1f}% of the candidates were kept, outside the {100 * least:g}% to "
         f"{100 * most:g}% of the paper's Table 4"
+    )
+
+
+def _unwritten(run: Run, arm: ArmName) -> str | None:
+    """Why an arm whose devices write for themselves has hardly a text of theirs."""
+    method = METHODS.get(arm.method)
+    own = [line.synthetic for (name, _), line in run.adaptations.items() if name == arm.name]
+    if method is None or method.local != "own_model" or not own or arm.ratio == 0:
+        return None
+    each = sum(own) / len(own)
+    return (
+        f"{each:.2g} own texts per user, fewer than {FEWEST_KEPT:g}" if each < FEWEST_KEPT else None
     )

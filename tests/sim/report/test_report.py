@@ -62,6 +62,19 @@ def test_report_links_only_pictures_that_exist(make_run):
     assert all((folder / link).is_file() for link in links)
 
 
+@pytest.mark.parametrize(("texts", "exercised"), [(0, False), (3, True)])
+def test_devices_that_wrote_nothing_for_themselves_are_not_exercised(make_run, texts, exercised):
+    folder = make_run(users=4, methods=("device", "direct_ft", "self_ft"))
+    rows = [row | {"synthetic": texts} for row in jsonlines.read(folder / "adaptations.jsonl")]
+    (folder / "adaptations.jsonl").unlink()
+    jsonlines.append(folder / "adaptations.jsonl", rows)
+    results = summarise([read_run(folder)])
+    (arm,) = (each for each in results.arms if each.arm.method == "self_ft")
+    assert arm.exercised == exercised
+    said = "method not exercised: 0 own texts per user, fewer than 1; its scores show neither"
+    assert any(said in text for text in caveats.warnings(results)) != exercised
+
+
 def test_an_arm_that_kept_next_to_nothing_is_headed_as_not_exercised(make_run):
     folder = make_run(users=12, kept_rate=0.002)
     text = written(folder)
