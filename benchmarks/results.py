@@ -69,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
     runs = [[*run, *more] for run in filled(group, given)]
     if DRY_RUN in words:
         return next((status for run in runs if (status := _sim([*run, DRY_RUN]))), 0)
-    root = Path(compose(()).paths.runs).expanduser()
+    root = Path(compose(()).paths.runs)
     folders = [RunFolder(root / f"{group.name}-{number}") for number in range(len(runs))]
     for folder, run in zip(folders, runs, strict=True):
         if status := _finish(folder, run):

@@ -70,7 +70,9 @@ def main(argv: Sequence[str]) -> int:
     try:
         if not {"folder", "out"} <= values.keys() <= {"folder", "out", *_OPTIONS}:
             raise ConfigError(USAGE)
-        print(_export_own(Path(values["folder"]), target_of(values), values.get("arm")))
+        print(
+            _export_own(Path(values["folder"]).expanduser(), target_of(values), values.get("arm"))
+        )
     except CdcdaError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         if "folder" not in values or not query:
             raise ConfigError(USAGE)
-        print(ask(Path(values["folder"]), values.get("arm"), query))
+        print(ask(Path(values["folder"]).expanduser(), values.get("arm"), query))
     except CdcdaError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

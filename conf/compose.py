@@ -14,6 +14,8 @@ import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
@@ -49,7 +51,8 @@ def compose(overrides: Sequence[str], *, tuning: bool = False) -> Config:
         tuning: Whether it is for ``python -m sim tune``, which alone reads the group ``tune``.
 
     Returns:
-        The checked configuration. Paths are as written; the launcher makes them absolute.
+        The checked configuration. In ``paths`` a leading ``~`` is the home folder; other paths
+        are as written, the launcher makes them absolute.
 
     Raises:
         ConfigError: If a word, name, key or value is refused; the message names the nearest known
@@ -58,7 +61,8 @@ def compose(overrides: Sequence[str], *, tuning: bool = False) -> Config:
     parsed = _parse_all(overrides)
     config = from_json(json.dumps(_typed_tree(_hydra_tree(parsed))))
     check_effect(config, [override.key_or_group for override in parsed], tuning=tuning)
-    return config
+    cache, runs = (str(Path(path).expanduser()) for path in (config.paths.cache, config.paths.runs))
+    return replace(config, paths=replace(config.paths, cache=cache, runs=runs))
 
 
 def choices(overrides: Sequence[str]) -> dict[str, str]:

@@ -130,7 +130,7 @@ def find_run(run: str, runs: Path) -> RunFolder:
     Raises:
         RunError: If there is none.
     """
-    for path in (Path(run), runs / run):
+    for path in (Path(run).expanduser(), runs.expanduser() / run):
         if RunFolder(path).is_run:
             return RunFolder(path.resolve())
     raise RunError(
@@ -145,6 +145,7 @@ def newest_run(runs: Path) -> Path:
     Raises:
         RunError: If there is none.
     """
+    runs = runs.expanduser()
     begun = [path.parent for path in (*runs.glob("*/config.json"), *runs.glob("*/*/config.json"))]
     if not begun:
         raise RunError(f"no run in {runs}; make one: python -m sim")

@@ -109,7 +109,7 @@ def load_run(path: str | Path | None = None) -> RunFrames:
     Raises:
         RunError: If there is no such run, or a file in it was damaged.
     """
-    runs = Path(compose(()).paths.runs).expanduser()
+    runs = Path(compose(()).paths.runs)
     return RunFrames(read_run(newest_run(runs) if path is None else find_run(str(path), runs).path))
 
 

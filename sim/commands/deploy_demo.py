@@ -29,4 +29,6 @@ def main(argv: Sequence[str]) -> int:
     config = compose(())
     default = Path(config.paths.runs) / f"deploy-demo-{datetime.now():%Y%m%d-%H%M%S}"
     cache = Path(values.get("cache") or config.paths.cache).expanduser().absolute()
-    return demonstrate(Path(values.get("folder") or default).absolute(), cache, console)
+    return demonstrate(
+        Path(values.get("folder") or default).expanduser().absolute(), cache, console
+    )

@@ -80,7 +80,7 @@ def _fetch(config: Config, address: str, console: Console) -> None:
 def _folder(config: Config) -> Path:
     if config.data != MINIATURE:
         return Path(config.data).expanduser().absolute()
-    return Path(config.paths.cache).expanduser().absolute() / "lamp"
+    return Path(config.paths.cache).absolute() / "lamp"
 
 
 def _split_address(argv: Sequence[str]) -> tuple[str, list[str]]:

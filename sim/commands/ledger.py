@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
         required("ledger", values, "run", "runs/demo"), Path(values.get("runs", "runs"))
     )
     if VERIFY in argv:
-        devices = Path(values["devices"]) if "devices" in values else folder.devices
+        devices = Path(values["devices"]).expanduser() if "devices" in values else folder.devices
         return _tell_faults(console, folder, verify(folder, devices))
     entries = list(jsonlines.read(folder.path / "ledger.jsonl"))
     user = values.get("user")

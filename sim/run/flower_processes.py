@@ -101,9 +101,8 @@ class Started:
     def _wait(self, limit_s: float) -> None:
         end = time.monotonic() + limit_s
         while time.monotonic() < end:
-            self.process.poll()  # a child that ended is taken off the process table
-            if not self.left():
-                self.process.poll()  # it may have ended since
+            # taken off the process table too, which comes after its last thread has ended
+            if self.process.poll() is not None and not self.left():
                 return
             time.sleep(POLL_S)
 

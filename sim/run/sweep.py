@@ -61,7 +61,7 @@ def _key(word: str) -> str:
 def name_apart(runs: Sequence[list[str]]) -> NamedRuns:
     """Give every run a name and a place in the sweep's folder, and note them there."""
     configs = [compose(words) for words in runs]
-    root = Path(configs[0].paths.runs).expanduser().absolute()
+    root = Path(configs[0].paths.runs).absolute()
     names = [config.name for config in configs]
     labels = [_label(words, runs) for words in runs]
     if None not in names and len(set(names)) == len(runs):

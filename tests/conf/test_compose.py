@@ -406,7 +406,9 @@ def test_the_cache_folder_comes_from_the_environment(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("CDCDA_CACHE", "elsewhere")
     assert compose([]).paths.cache == "elsewhere"
     monkeypatch.delenv("CDCDA_CACHE")
-    assert compose([]).paths.cache == "~/.cache/cdcda"
+    monkeypatch.setenv("HOME", "/home/ana")
+    assert compose([]).paths.cache == "/home/ana/.cache/cdcda"
+    assert compose(["paths.runs='~/runs'"]).paths.runs == "/home/ana/runs"
 
 
 def test_a_copied_tree_reads_its_own_yaml(tmp_path: Path) -> None:
