@@ -62,11 +62,12 @@ def _wordnet() -> Thesaurus:
 
     try:
         wordnet.ensure_loaded()
-    except LookupError as error:
+    except (LookupError, OSError) as error:
+        found = "is not on this machine" if isinstance(error, LookupError) else "cannot be read"
         raise DataError(
-            "WordNet: expected nltk's corpus 'wordnet' for eda_ft, it is not on this machine; get "
-            "it with `python -m nltk.downloader wordnet` (NLTK_DATA names another folder), or "
-            "leave eda_ft out"
+            f"WordNet: expected nltk's corpus 'wordnet' for eda_ft, it {found}; get it with "
+            "`python -m nltk.downloader wordnet` (NLTK_DATA names another folder), or leave "
+            "eda_ft out"
         ) from error
 
     @lru_cache(maxsize=65536)

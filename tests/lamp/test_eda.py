@@ -7,6 +7,8 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from nltk.corpus.reader.wordnet import WordNetCorpusReader
+from nltk.corpus.util import LazyCorpusLoader
 
 from conf.errors import DataError
 from lamp import eda
@@ -87,10 +89,11 @@ def test_wordnets_lemmas_are_sorted_and_leave_the_word_itself_out(monkeypatch):
     assert eda._wordnet()("car") == ("auto", "cable car")
 
 
-def test_missing_wordnet_is_an_error_that_names_the_download(monkeypatch):
-    def missing() -> None:
-        raise LookupError
-
-    monkeypatch.setattr("nltk.corpus.wordnet", SimpleNamespace(ensure_loaded=missing))
-    with pytest.raises(DataError, match=r"python -m nltk\.downloader wordnet"):
-        eda._wordnet()
+def test_missing_wordnet_is_an_error_that_names_the_download(monkeypatch, tmp_path):
+    (tmp_path / "corpora" / "wordnet").mkdir(parents=True)
+    for folder, found in (("nowhere", "is not on this machine"), ("", "cannot be read")):
+        unread = LazyCorpusLoader("wordnet", WordNetCorpusReader, object())
+        monkeypatch.setattr("nltk.data.path", [str(tmp_path / folder)])
+        monkeypatch.setattr("nltk.corpus.wordnet", unread)
+        with pytest.raises(DataError, match=rf"{found}.*python -m nltk\.downloader wordnet"):
+            eda._wordnet()
