@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from conf.schema import Config
+from conf.checks import WORLD
+from conf.compose import compose
+from conf.schema import BuildConfig, Config
 from lamp.dataset import LampData
 from lamp.records import UserHistory
 from models.shape import PUBLISHED, Shape, shape_of, shape_to_build
@@ -52,6 +54,13 @@ def known_shape(config: Config, which: str) -> Shape | None:
 def shape(config: Config, which: str) -> Shape:
     """As :func:`known_shape`; a network of 1.5 B parameters where it is not known."""
     return known_shape(config, which) or UNKNOWN
+
+
+def judge_to_build(config: Config) -> BuildConfig | None:
+    """Settings of a judge that is built on the miniature world; None where a checkpoint judges."""
+    if config.model.build is None and config.model.nli.path == WORLD:
+        return compose(["model=miniature"]).model.build
+    return config.model.build
 
 
 def parameters(config: Config, which: str) -> float:

@@ -10,7 +10,7 @@ from models import memory
 from models.multi_lora.cohort import ACTIVATION_BYTES
 from models.shape import Shape
 from sim.run.counts import prompt_tokens, record_tokens
-from sim.run.times import encoder_weights, tunes_base, tunes_cloud, writes_itself
+from sim.run.times import encoder_weights, judge_weights, tunes_base, tunes_cloud, writes_itself
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 GIB = 1 << 30
@@ -44,7 +44,7 @@ def memory_lines(
         plan = cloud_plan(config, cloud, prompt_tokens(config, data)) if cloud else None
         lines.append(memory_line("the cloud model that writes", plan, here))
         if config.model.build is None:
-            judge = memory.Plan(weights=4 * encoder_weights(config.model.nli.path))
+            judge = memory.Plan(weights=4 * judge_weights(config))
             lines.append(memory_line("the judge, beside it", judge, here))
     if config.evaluation.bertscore is not None:
         scorer = memory.Plan(weights=4 * encoder_weights(config.evaluation.bertscore))

@@ -15,7 +15,7 @@ from clients import folder as device_folder
 from clients import share_order
 from clients.folder import Device
 from conf.checks import WORLD
-from conf.compose import compose, to_json
+from conf.compose import to_json
 from conf.errors import RunError
 from conf.schema import Config
 from lamp import dataset, eda, world
@@ -29,6 +29,7 @@ from protocol.settings import settings_of
 from sim.folders import RunFolder, locked, new_run_folder, refuse_begun
 from sim.leakage.canaries import plant
 from sim.run import provision
+from sim.run.counts import judge_to_build
 from sim.run.manifest import make_manifest
 from sim.run.placement import with_cohort
 from sim.run.server import ServerInputs, configured_lexicons, public_tuning
@@ -252,8 +253,8 @@ def _trained_judge(config: Config, data: LampData, steps: StepProgress) -> Path 
     if nli.path == WORLD:
         from models.miniature import world_judge
 
-        settings = compose(["model=miniature"]).model.build
-        assert settings is not None  # what the preset is for
+        settings = judge_to_build(config)
+        assert settings is not None  # the world's judge is built
         return world_judge.ensure(data, config.task.max_field_words, settings, cache, steps)
     if nli.nli_data is not None:
         from models import nli_head

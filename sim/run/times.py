@@ -12,7 +12,14 @@ from lamp.dataset import LampData
 from models.checkpoint import settings_of
 from models.miniature import is_built
 from models.shape import Shape
-from sim.run.counts import prompt_tokens, public_records, record_tokens, reply_tokens, shape
+from sim.run.counts import (
+    judge_to_build,
+    prompt_tokens,
+    public_records,
+    record_tokens,
+    reply_tokens,
+    shape,
+)
 from sim.run.probe import Speed
 from strategy.arms import Arm, configured_arms
 
@@ -131,12 +138,7 @@ def _writing(
 def _judging_s(config: Config, data: LampData, replies: int, speeds: dict[str, Speed]) -> float:
     """Two texts of a record's length, in both orders."""
     tokens = replies * 2 * min(config.model.nli.max_length, 2 * record_tokens(config, data.targets))
-    if config.model.build is not None:
-        size = config.model.build.nli
-        weights = size.layers * (4 * size.width**2 + 2 * size.width * size.feed_forward)
-    else:
-        weights = encoder_weights(config.model.nli.path)
-    return tokens * _encoded_s(config, weights, speeds)
+    return tokens * _encoded_s(config, judge_weights(config), speeds)
 
 
 def _teacher_s(
@@ -155,6 +157,15 @@ def _bertscore_s(
     texts = 2 * len(arms) * sum(len(user.queries) for user in data.targets)
     weights = encoder_weights(config.evaluation.bertscore)
     return texts * config.task.max_new_tokens * _encoded_s(config, weights, speeds)
+
+
+def judge_weights(config: Config) -> int:
+    """Weights of the judge's blocks."""
+    build = judge_to_build(config)
+    if build is None:
+        return encoder_weights(config.model.nli.path)
+    size = build.nli
+    return size.layers * (4 * size.width**2 + 2 * size.width * size.feed_forward)
 
 
 def encoder_weights(path: str) -> int:

@@ -68,6 +68,12 @@ def test_each_model_that_works_in_a_run_has_its_time(qwen2_folder, tmp_path):
     assert scored == base | {"BERTScore"}
 
 
+def test_a_judge_that_is_built_has_the_size_it_will_have():
+    built = times.judge_weights(compose([]))
+    assert times.judge_weights(compose(["model=smollm2", "model.nli.path=world"])) == built
+    assert times.judge_weights(compose(["model=smollm2", "model.nli.path=elsewhere"])) > 100 * built
+
+
 def test_what_an_endpoint_writes_takes_no_model_of_ours(qwen2_folder, tmp_path):
     there = ("augmenter.endpoint.base_url=http://127.0.0.1:1/v1", "augmenter.endpoint.model=m")
     config = compose(words(qwen2_folder, tmp_path, "methods=[cdcda]", *there))
