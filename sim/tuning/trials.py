@@ -7,6 +7,7 @@ measured before, with the same models, users, settings and seed, is read from th
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -350,10 +351,14 @@ def _base(bench: Bench, config: Config) -> BaseModel:
 
 
 def _loaded(bench: Bench, made: BaseModel) -> Base:
-    """M_base with its adapter slot; loaded once for all trials of one M_base."""
+    """M_base with its adapter slot; loaded once for all trials of one M_base.
+
+    It takes all processors, as this process alone works.
+    """
     from clients import base
 
-    return base.load(made.folder, bench.config.qlora, bench.config.resources.torch_threads)
+    threads = bench.config.resources.num_cpus or os.cpu_count() or 1
+    return base.load(made.folder, bench.config.qlora, threads)
 
 
 def _candidates(bench: Bench, config: Config) -> Candidates:
