@@ -402,13 +402,15 @@ def test_hydras_global_state_is_left_as_it_was(default: Config) -> None:
     assert not GlobalHydra.instance().is_initialized()
 
 
-def test_the_cache_folder_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_folder_comes_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("CDCDA_CACHE", "elsewhere")
     assert compose([]).paths.cache == "elsewhere"
     monkeypatch.delenv("CDCDA_CACHE")
-    monkeypatch.setenv("HOME", "/home/ana")
-    assert compose([]).paths.cache == "/home/ana/.cache/cdcda"
-    assert compose(["paths.runs='~/runs'"]).paths.runs == "/home/ana/runs"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert compose([]).paths.cache == str(tmp_path / ".cache/cdcda")
+    assert compose(["paths.runs='~/runs'"]).paths.runs == str(tmp_path / "runs")
 
 
 def test_a_copied_tree_reads_its_own_yaml(tmp_path: Path) -> None:
