@@ -4,7 +4,8 @@
 adapters of a finished run. Per file type of the base: the share of answer tokens with the same most
 likely token as transformers in float32 on the dequantised NF4 twin, teacher-forced on the gold
 answers; the share of identical greedy answers; the score with its paired difference from F16 over
-the users: what quantising the base after training does to an adapter. Needs ``make llamacpp``.
+the users: what quantising the base after training does to an adapter. Needs ``make llamacpp``;
+``--types`` without a type compares adapters beside the base and merged into it alone.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +31,10 @@ from conf.compose import from_json
 from conf.schema import Config, GgufWeights
 from lamp import metrics, tasks
 from lamp.metrics import QueryScore, score_query
+from models import lora
 from models.chat import IGNORED, Encoded, encode_example, stop_ids
 from models.llamacpp.runtime import Runtime
+from models.merging import merged
 from protocol.settings import DeviceSettings, settings_of
 from sim.commands.answer import adapter_of
 from sim.folders import RunFolder, find_run
@@ -63,12 +67,13 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--users", type=int, default=50)
     parser.add_argument("--queries", type=int, default=4, help="of each user, at most")
     parser.add_argument("--arm", help="whose adapters; the last trained by default")
+    parser.add_argument("--types", nargs="*", choices=TYPES, default=TYPES, help="of llama.cpp")
     arguments = parser.parse_args(argv)
     run = find_run(arguments.run, Path("runs"))
     config = from_json(run.config.read_text(encoding="utf-8"))
     devices = _devices(run)[: arguments.users]
     work = _Work(run, config, devices, arguments.arm, arguments.queries)
-    print(append("device_parity", [work.sheet()]))
+    print(append("device_parity", [work.sheet(arguments.types)]))
     return 0
 
 
@@ -100,19 +105,21 @@ class _Work:
         threads = config.resources.torch_threads
         self._base: Base = device_base.load(folder, config.qlora, threads)
 
-    def sheet(self) -> Sheet:
-        here = self._transformers()
+    def sheet(self, types: Sequence[GgufWeights]) -> Sheet:
+        here, here_merged = self._transformers(), self._transformers(merge=True)
         self._base.model.float()  # the same weights; what is left is llama.cpp's own rounding
-        ours = self._transformers()
-        found = {weights: self._llamacpp(weights) for weights in TYPES}
+        ours, ours_merged = self._transformers(), self._transformers(merge=True)
+        found = {weights: self._llamacpp(weights) for weights in types}
         name, _ = metrics.headline(self._task)
         computed = self._config.qlora.compute_dtype
         rows = [
             self._row("transformers, float32", ours, ours, None),
+            self._row("transformers, float32, merged", ours_merged, ours, None),
             self._row(f"transformers, {computed}, as in the run", here, ours, None),
+            self._row(f"transformers, {computed}, merged", here_merged, ours, None),
         ]
         rows += [
-            self._row(f"llama.cpp, {weights.upper()}", tally, ours, found["f16"])
+            self._row(f"llama.cpp, {weights.upper()}", tally, ours, found.get("f16"))
             for weights, tally in found.items()
         ]
         tokens = sum(len(each) for own in ours.chosen.values() for each in own)
@@ -128,14 +135,18 @@ class _Work:
             f"{self._config.evaluation.confidence:.0%} over users, paired.",
         )
 
-    def _transformers(self) -> Tally:
-        tally = Tally()
+    def _transformers(self, *, merge: bool = False) -> Tally:
+        tally, model = Tally(), self._base.model
+        evaluation = replace(self._settings.evaluation, merge_adapters=merge)
+        settings = replace(self._settings, evaluation=evaluation)
         for device in self._devices:
             arm, _ = adapter_of(self._run, device, self._arm)
-            adapters.load_into(device, arm, self._base.model)
-            tally.chosen[device.user_id] = [self._chosen_here(each) for each in self._gold(device)]
+            adapters.load_into(device, arm, model)
+            with merged(model, lora.snapshot(model)) if merge else nullcontext(model) as network:
+                chosen = [self._chosen_here(network, each) for each in self._gold(device)]
+            tally.chosen[device.user_id] = chosen
             texts = [
-                answering.answer_text(device, self._base, arm, query.input, self._settings)
+                answering.answer_text(device, self._base, arm, query.input, settings)
                 for query in device.history.queries[: self._queries]
             ]
             self._keep(tally, device, texts)
@@ -172,8 +183,8 @@ class _Work:
         ]
 
     @torch.inference_mode()
-    def _chosen_here(self, example: Encoded) -> Tokens:
-        logits = self._base.model(torch.tensor([example.input_ids[:-1]])).logits[0]
+    def _chosen_here(self, network: torch.nn.Module, example: Encoded) -> Tokens:
+        logits = network(torch.tensor([example.input_ids[:-1]])).logits[0]
         chosen: Tokens = logits[_start(example) :].float().argmax(dim=-1).numpy()
         return chosen
 

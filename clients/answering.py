@@ -91,4 +91,5 @@ def _decode(
         sampling=greedy(settings),
         batch_size=settings.evaluation.batch_size,
         system=settings.system_prompt,
+        merge=settings.evaluation.merge_adapters,
     )

@@ -84,7 +84,8 @@ def answer(
     Raises:
         RunError: If the device has no adapter for the arm.
     """
-    alone = settings.evaluation.runtime == "llamacpp"  # which answers one prompt at a time
+    # llama.cpp answers one prompt at a time, merged adapters one user
+    alone = settings.evaluation.runtime == "llamacpp" or settings.evaluation.merge_adapters
     if request.weights or alone:  # averaged: the device keeps them first
         return answering.answer(device, base, request, settings)
     name = f"answers-{hash_json([request.arm, request.base_id, request.settings])}"

@@ -112,10 +112,14 @@ def _unread_thresholds(config: Config, path: str) -> str | None:
     return None
 
 
-def _unread_weights(config: Config, path: str) -> str | None:
+def _unread_runtime(config: Config, path: str) -> str | None:
     runtime = config.evaluation.runtime
     if path == "evaluation.weights" and runtime != "llamacpp":
         return f"while evaluation.runtime is {runtime}; add evaluation.runtime=llamacpp"
+    if path == "evaluation.merge_adapters" and runtime == "llamacpp":
+        return "while evaluation.runtime is llamacpp; leave it out"
+    if path == "evaluation.merge_adapters" and not config.qlora.dequantise_once:
+        return "on weights in 4 bits; add qlora.dequantise_once=true"
     return None
 
 
@@ -127,5 +131,5 @@ UNREAD: tuple[Callable[[Config, str], str | None], ...] = (
     _unread_head,
     _unread_split,
     _unread_augmenter,
-    _unread_weights,
+    _unread_runtime,
 )

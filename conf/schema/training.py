@@ -151,6 +151,8 @@ class EvaluationConfig:
         runtime: What devices answer through: "transformers", or "llamacpp" as on a phone, one
             prompt at a time (docs/device.md). The cloud's oracles stay with transformers.
         weights: Type of the base's matrices for llama.cpp.
+        merge_adapters: Add a user's adapter to the base's weights while that user is answered,
+            users one after the other: faster one prompt at a time, at a rounding (docs/device.md).
     """
 
     disclose: Literal["queries", "sums"] = "queries"
@@ -165,6 +167,7 @@ class EvaluationConfig:
     margin: NonNegativeFloat = 0.05
     runtime: AnswerRuntime = "transformers"
     weights: GgufWeights = "q8_0"
+    merge_adapters: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -387,7 +387,7 @@ def _prepared(model: PeftModel, stack: Stack) -> Iterator[nn.Module]:
         if tail:
             stack.only_scored(tail)
             undo.enter_context(_scored_only(model.get_submodule(tail), stack))
-        base: Any = undo.enter_context(installed(model, stack))
+        base: Any = undo.enter_context(installed(model, stack.modules()))
         undo.callback(base.set_attn_implementation, base.config._attn_implementation)
         packing.register()
         base.set_attn_implementation(packing.ATTENTION)

@@ -12,7 +12,7 @@ user's tokens alone: who else is in the stack changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -169,14 +169,16 @@ class Stack:
 
 
 @contextmanager
-def installed(peft_model: PeftModel, stack: Stack) -> Iterator[nn.Module]:
-    """Replace the slot's layers inside the block; yields the base model that then uses the stack.
+def installed(
+    peft_model: PeftModel, modules: Iterable[tuple[str, nn.Module]]
+) -> Iterator[nn.Module]:
+    """Put ``modules`` in the place of the slot's layers; yields the base model that uses them.
 
     Afterwards the model is as it was, also after an error.
     """
     replaced: list[tuple[nn.Module, str, nn.Module]] = []
     try:
-        for name, module in stack.modules():
+        for name, module in modules:
             parent, _, leaf = name.rpartition(".")
             owner = peft_model.get_submodule(parent)
             replaced.append((owner, leaf, owner.get_submodule(leaf)))

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from clients import folder as device_folder
 from clients.folder import Device
 from clients.offline_query import BASE_ALONE, answer_with, newest_adapter
 from conf.errors import ConfigError, RunError
 from conf.names import one_of
-from conf.schema import AnswerRuntime, EvaluationConfig, GgufWeights
+from conf.schema import AnswerRuntime, GgufWeights
 from conf.words import read_words, required
 from protocol.settings import settings_of
 from sim.folders import RunFolder, find_run
@@ -23,9 +23,10 @@ from strategy.ledger import M_BASE
 
 USAGE = (
     'usage: python -m sim answer run=<folder or name> user=<id> [arm=cdcda] "query"\n'
-    "       [runtime=transformers|llamacpp] [weights=f16|q8_0|q4_0|q4_k_m]\n"
+    "       [runtime=transformers|llamacpp] [weights=f16|q8_0|q4_0|q4_k_m] [merge=true]\n"
     "The query may be a whole prompt, or just the text, which then gets the task's own prompt.\n"
-    "arm=device asks M_base without an adapter; weights are those of llama.cpp's base."
+    "arm=device asks M_base without an adapter; weights are those of llama.cpp's base;\n"
+    "merge adds the adapter to the base's weights first (evaluation.merge_adapters)."
 )
 RUNTIMES: tuple[AnswerRuntime, ...] = get_args(AnswerRuntime)
 WEIGHTS: tuple[GgufWeights, ...] = get_args(GgufWeights)
@@ -37,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
     if set(argv) & {"-h", "--help"}:
         console.print(USAGE)
         return 0
-    known = ("run", "user", "arm", "runs", "runtime", "weights")
+    known = ("run", "user", "arm", "runs", "runtime", "weights", "merge")
     values, words = read_words("answer", argv, known, free=True)
     if not words:
         raise ConfigError(f"answer: the query is missing\n{USAGE}")
@@ -53,7 +54,7 @@ def answer(
     device: Device,
     arm: str | None,
     query: str,
-    through: EvaluationConfig | None = None,
+    through: Mapping[str, Any] | None = None,
 ) -> str:
     """Answer ``query`` on ``device``.
 
@@ -62,13 +63,11 @@ def answer(
         device: Whose adapter answers.
         arm: The adapter's; None takes the last one trained, "device" M_base alone.
         query: A whole prompt, or just the text.
-        through: Runtime and weights; None takes the run's.
+        through: Keys of ``evaluation`` that are other than the run's.
     """
     config = run.read_config()
     settings = settings_of(config)
-    if through is not None:
-        chosen = replace(settings.evaluation, runtime=through.runtime, weights=through.weights)
-        settings = replace(settings, evaluation=chosen)
+    settings = replace(settings, evaluation=replace(settings.evaluation, **(through or {})))
     if arm == BASE_ALONE:
         return answer_with(device, None, _base_of(run, device), settings, query)
     return answer_with(device, *adapter_of(run, device, arm), settings, query)
@@ -98,17 +97,19 @@ def _bases(run: RunFolder) -> Path:
     return bases_root(Path(config.paths.cache))
 
 
-def _through(values: dict[str, str]) -> EvaluationConfig | None:
-    """Runtime and weights from the command line; None where neither is given."""
-    if not {"runtime", "weights"} & values.keys():
-        return None
-    runtime = one_of("runtime", values.get("runtime", "transformers"), RUNTIMES)
-    if "weights" in values and runtime != "llamacpp":
+def _through(values: dict[str, str]) -> dict[str, Any]:
+    """Keys of ``evaluation`` from the command line."""
+    found: dict[str, Any] = {}
+    if {"runtime", "weights"} & values.keys():
+        found["runtime"] = one_of("runtime", values.get("runtime", "transformers"), RUNTIMES)
+        found["weights"] = one_of("weights", values.get("weights", "q8_0"), WEIGHTS)
+    if "weights" in values and found["runtime"] != "llamacpp":
         raise ConfigError(
-            f"answer: weights has no effect with runtime={runtime}; add runtime=llamacpp"
+            f"answer: weights has no effect with runtime={found['runtime']}; add runtime=llamacpp"
         )
-    weights = one_of("weights", values.get("weights", "q8_0"), WEIGHTS)
-    return EvaluationConfig(runtime=runtime, weights=weights)
+    if "merge" in values:
+        found["merge_adapters"] = one_of("merge", values["merge"], ("true", "false")) == "true"
+    return found
 
 
 def find_device(run: RunFolder, user: str) -> Device:

@@ -188,6 +188,18 @@ def test_what_is_refused_is_named_in_one_line(word: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("evaluation.runtime=llamacpp", "has no effect while evaluation.runtime is llamacpp"),
+        ("qlora.dequantise_once=false", "has no effect on weights in 4 bits; add qlora.dequantise"),
+    ],
+)
+def test_adapters_are_merged_into_the_twin_alone(word: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"evaluation.merge_adapters {message}"):
+        compose(["evaluation.merge_adapters=true", word])
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         (["filters=quantile", "filters.eps_tdf=0.5"], "filters.eps_tdf has no effect while"),

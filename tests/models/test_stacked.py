@@ -56,7 +56,7 @@ def test_each_token_meets_its_own_users_matrices(model):
     ids = torch.randint(0, 300, (6, 9), generator=torch.Generator().manual_seed(0))
     stack = Stack(model, given)
     stack.scope = Scope(Owners.of([1 * 9, 3 * 9, 2 * 9], CPU))
-    with torch.no_grad(), installed(model, stack) as base:
+    with torch.no_grad(), installed(model, stack.modules()) as base:
         together = base(input_ids=ids).logits
     for user, rows in enumerate([[0], [1, 2, 3], [4, 5]]):
         lora.fill(model, given[user], "of a test")
@@ -81,7 +81,7 @@ def test_dropout_and_all_gradients_are_those_of_the_formula(model):
     mlp = model.get_submodule(LAYER)
     layers = {name: getattr(mlp, name) for name in ("gate_proj", "up_proj")}
     ours = inputs.clone().requires_grad_()
-    with installed(model, stack):
+    with installed(model, stack.modules()):
         out = [getattr(mlp, name)(ours) for name in layers]
         sum((o * w).sum() for o, w in zip(out, weights, strict=True)).backward()
     theirs = inputs.clone().requires_grad_()
