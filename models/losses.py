@@ -74,6 +74,15 @@ class TokenLosses:
     cross_entropy: torch.Tensor
     reverse_kl: torch.Tensor
 
+    @classmethod
+    def joined(cls, parts: Sequence[TokenLosses]) -> TokenLosses:
+        """Return the losses of a batch from those of its parts; the total has no gradient."""
+        return cls(
+            torch.stack([part.total.detach() for part in parts]).sum(),
+            torch.cat([part.cross_entropy for part in parts]),
+            torch.cat([part.reverse_kl for part in parts]),
+        )
+
     def loss(self, distillation: float) -> torch.Tensor:
         """Return the loss of the module's head line over all tokens, without a gradient."""
         loss = self.cross_entropy.mean()
@@ -176,19 +185,23 @@ def batch_loss(
     examples: Sequence[Encoded],
     pad_id: int,
     distillation: float = 0.0,
+    whole: Sequence[Encoded] | None = None,
 ) -> TokenLosses:
     """Return the losses of a batch whose scored tokens weigh alike.
 
     Args:
         model: Causal model.
-        examples: The batch.
+        examples: The batch, or a part of it.
         pad_id: Id that fills short rows.
         distillation: Weight of the reverse KL of those examples that are :class:`Taught`.
+        whole: The batch that the examples are a part of; the totals of all its parts add up to that
+            of the whole. None where they are all of it.
     """
-    batch = collate(examples, pad_id, model.device)
+    batch, whole = collate(examples, pad_id, model.device), whole or examples
     states, head = _states(model, batch)
-    weights = torch.full((len(states),), 1 / max(1, len(states)), device=states.device)
-    share = distillation / max(1, num_taught(examples))
+    each = 1 / max(1, sum(map(num_scored, whole)))
+    weights = torch.full((len(states),), each, device=states.device)
+    share = distillation / max(1, num_taught(whole))
     lesson = lesson_of([examples], [0], [share], states.device)
     return weighted_loss(states, head, batch.targets, weights, lesson)
 

@@ -29,8 +29,9 @@ import numpy as np
 import torch
 from peft import PeftModel
 
+from models.batch_gradient import BatchGradient
 from models.chat import Encoded
-from models.losses import batch_loss
+from models.out_of_memory import no_other_lack
 from models.training import (
     Schedule,
     TrainReport,
@@ -40,8 +41,6 @@ from models.training import (
     require_finite_weights,
     training_mode,
 )
-
-Gradients = list[torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +180,7 @@ def train_privately(
         As of :func:`models.training.train`; a step that drew no record has loss 0.
 
     Raises:
-        ModelError: If a loss is not finite.
+        ModelError: If a loss is not finite, or memory runs out with a single example.
     """
     if not schedule.steps or not records:
         return TrainReport((), 0, 0, 0.0, peak_memory(model.device))
@@ -192,15 +191,16 @@ def train_privately(
     optimizer = torch.optim.AdamW(
         trained, lr=schedule.learning_rate, weight_decay=schedule.weight_decay
     )
+    gradient = BatchGradient(model, trained, pad_id)
     losses, tokens = [], 0
-    with training_mode(model, dropout_seed):
+    with no_other_lack(1), training_mode(model, dropout_seed):
         for learning_rate in learning_rates(schedule):
             chosen = (draws.uniform(len(records)) < rate).nonzero().flatten().tolist()
             drawn = [records[index] for index in chosen]
-            total, loss = _clipped_sum(model, trained, pad_id, drawn, guarantee.clip)
-            for weight, gradient in zip(trained, total, strict=True):
-                noise = draws.normal(gradient.shape).to(gradient.device)
-                weight.grad = (gradient + sigma * guarantee.clip * noise) / (rate * len(records))
+            total, loss = _clipped_sum(gradient, trained, drawn, guarantee.clip)
+            for weight, own in zip(trained, total, strict=True):
+                noise = draws.normal(own.shape).to(own.device)
+                weight.grad = (own + sigma * guarantee.clip * noise) / (rate * len(records))
             optimizer.param_groups[0]["lr"] = learning_rate
             optimizer.step()
             losses.append(loss)
@@ -208,28 +208,27 @@ def train_privately(
     optimizer.zero_grad(set_to_none=True)
     require_finite(losses, schedule)
     require_finite_weights(trained, schedule)
-    seconds = time.perf_counter() - started
-    return TrainReport(tuple(losses), len(losses), tokens, seconds, peak_memory(model.device))
+    seconds, peak = time.perf_counter() - started, peak_memory(model.device)
+    return TrainReport(tuple(losses), len(losses), tokens, seconds, peak, gradient.reductions)
 
 
 def _clipped_sum(
-    model: PeftModel,
+    gradient: BatchGradient,
     trained: Sequence[torch.nn.Parameter],
-    pad_id: int,
     drawn: Sequence[Sequence[Encoded]],
     clip: float,
-) -> tuple[Gradients, float]:
-    """Sum of the records' clipped gradients, and their mean loss."""
+) -> tuple[list[torch.Tensor], float]:
+    """Sum of the records' clipped gradients, and their mean loss.
+
+    A record's gradient is clipped when it is whole, also where memory parts its examples.
+    """
     total = [torch.zeros_like(weight) for weight in trained]
     losses = []
-    mixed = model.dtype == torch.bfloat16
     for record in drawn:
-        with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=mixed):
-            found = batch_loss(model, record, pad_id)
-        own = torch.autograd.grad(found.total, list(trained))
+        own, found = gradient.of(record)
         scale = clipping_factor(own, clip)
-        for place, gradient in enumerate(own):
-            total[place] += scale * gradient
+        for place, each in enumerate(own):
+            total[place] += scale * each
         losses.append(float(found.loss(0.0)))
     return total, sum(losses) / max(1, len(losses))
 

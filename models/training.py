@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -24,8 +23,8 @@ from transformers import PreTrainedModel
 from conf.errors import ModelError
 from conf.schema import QLoraConfig
 from conf.seeds import derive_seed
+from models.batch_gradient import BatchGradient
 from models.chat import Encoded
-from models.losses import TokenLosses, batch_loss
 
 OnStep = Callable[[int, int], None]
 
@@ -102,9 +101,8 @@ def train(
 ) -> TrainReport:
     """Train the parameters of ``model`` that require gradients; the model is left in eval mode.
 
-    The loss of a step is the mean over the scored tokens of its batch. A bfloat16 base computes
-    under autocast, so float32 adapter weights keep their precision while their products run in the
-    compute type; a float32 base computes in float32 throughout.
+    The loss of a step is the mean over the scored tokens of its batch, in micro-batches where
+    memory runs out (:mod:`models.batch_gradient`).
 
     Args:
         model: Causal model, typically a frozen base with an adapter slot.
@@ -117,7 +115,8 @@ def train(
         distillation: Weight of the reverse KL of examples that have a teacher.
 
     Raises:
-        ModelError: If there are steps to take but no examples, or a loss is not finite.
+        ModelError: If there are steps to take but no examples, a loss is not finite, or memory runs
+            out with single rows.
     """
     if not schedule.steps:
         return TrainReport((), 0, 0, 0.0, peak_memory(model.device))
@@ -125,13 +124,14 @@ def train(
         raise ModelError(f"training: expected examples for {schedule.steps} steps, got none")
     started = time.perf_counter()
     with training_mode(model, seed):
-        losses, tokens = _run(
+        losses, tokens, reductions = _run(
             model, tokenizer_pad_id, examples, schedule, seed, on_step, distillation
         )
     require_finite(losses, schedule)
     require_finite_weights((w for w in model.parameters() if w.requires_grad), schedule)
     seconds = time.perf_counter() - started
-    return TrainReport(losses, len(losses), tokens, seconds, peak_memory(model.device))
+    peak = peak_memory(model.device)
+    return TrainReport(losses, len(losses), tokens, seconds, peak, reductions)
 
 
 def learning_rates(schedule: Schedule) -> list[float]:
@@ -168,41 +168,30 @@ def _run(
     seed: int,
     on_step: OnStep | None,
     distillation: float,
-) -> tuple[tuple[float, ...], int]:
+) -> tuple[tuple[float, ...], int, int]:
+    """Losses of all steps, tokens seen, and how often memory ran out."""
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(
         trained, lr=schedule.learning_rate, weight_decay=schedule.weight_decay, fused=True
     )
+    (group,) = optimizer.param_groups
+    gradient = BatchGradient(model, trained, pad_id, distillation)
     order = batches(len(examples), schedule.batch_size, schedule.steps, seed)
     losses, tokens = [], 0  # on the device: reading one here would wait for the step
     for done, (rate, chosen) in enumerate(zip(learning_rates(schedule), order, strict=True), 1):
         rows = [examples[index] for index in chosen]
-        objective = partial(batch_loss, model, rows, pad_id, distillation)
-        losses.append(_step(model, optimizer, objective, rate, schedule.clip, distillation))
+        gradients, found = gradient.of(rows)
+        for weight, own in zip(trained, gradients, strict=True):
+            weight.grad = own
+        nn.utils.clip_grad_norm_(trained, schedule.clip)
+        group["lr"] = rate
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        losses.append(found.loss(distillation))
         tokens += sum(len(row.input_ids) for row in rows)
         if on_step is not None:
             on_step(done, schedule.steps)
-    return tuple(torch.stack(losses).tolist()), tokens
-
-
-def _step(
-    model: PreTrainedModel | PeftModel,
-    optimizer: torch.optim.Optimizer,
-    objective: Callable[[], TokenLosses],
-    rate: float,
-    clip: float,
-    distillation: float,
-) -> torch.Tensor:
-    (group,) = optimizer.param_groups
-    group["lr"] = rate
-    mixed = model.dtype == torch.bfloat16
-    with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=mixed):
-        losses = objective()
-    losses.total.backward()
-    nn.utils.clip_grad_norm_(group["params"], clip)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return losses.loss(distillation)
+    return tuple(torch.stack(losses).tolist()), tokens, gradient.reductions
 
 
 @contextmanager

@@ -18,12 +18,13 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from models.batch import largest_part, micro_batches
 from models.chat import IGNORED, Encoded, num_scored
 from models.losses import TokenLosses, before_head, lesson_of, num_taught, weighted_loss
 from models.multi_lora import packing
 from models.multi_lora.checkpointing import Checkpoints
 from models.multi_lora.stacked import Owners, Scope, Stack
-from models.out_of_memory import DoesNotFitError, is_out_of_memory
+from models.out_of_memory import Shrinking
 
 _MULTIPLE = 32  # in bfloat16, oneDNN takes half a millisecond for a product of a new size
 _FILLER = Encoded([0], [IGNORED])
@@ -59,12 +60,7 @@ class Step:
 
 
 class Backward:
-    """Brings the gradients of step after step.
-
-    Attributes:
-        most_tokens: Tokens of a micro-batch, about; smaller after memory ran out.
-        reductions: How often memory ran out and a step went on in a smaller way.
-    """
+    """Brings the gradients of step after step."""
 
     def __init__(
         self,
@@ -75,9 +71,14 @@ class Backward:
         *,
         may_checkpoint: bool = True,
     ) -> None:
-        self.most_tokens, self.reductions = most_tokens, 0
         self._base, self._stack = base, stack
         self._checkpoints, self._may_checkpoint = checkpoints, may_checkpoint
+        self._shrinking = Shrinking(most_tokens, self._checkpoint)
+
+    @property
+    def reductions(self) -> int:
+        """How often memory ran out and a step went on in a smaller way."""
+        return self._shrinking.reductions
 
     def losses(self, step: Step) -> torch.Tensor:
         """Bring the gradients of a step; returns the users' (U,) mean losses per token.
@@ -86,46 +87,28 @@ class Backward:
             DoesNotFitError: If memory runs out and nothing can be made smaller.
         """
         begun = [generator.get_state() for generator in step.generators]
-        while True:
-            found, said = self._tried(step)
-            if found is not None:
-                return found
-            # here the error is gone, and with it the frames that held the step's tensors
+
+        def again() -> None:
             self._stack.forget()
-            if self._stack.weights.is_cuda:
-                torch.cuda.empty_cache()
             for generator, state in zip(step.generators, begun, strict=True):
                 generator.set_state(state)
-            self._reduce(step, said)
 
-    def _tried(self, step: Step) -> tuple[torch.Tensor | None, str]:
-        """The losses, or None and what was said where memory ran out."""
-        try:
-            return self._all_parts(step), ""
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            return None, str(error).partition("\n")[0]
+        return self._shrinking.compute(
+            lambda: self._all_parts(step),
+            lambda most_tokens: largest_part(step.rows, most_tokens),
+            again,
+            len(step.rows),
+        )
 
-    def _reduce(self, step: Step, said: str) -> None:
-        """Take smaller micro-batches from now on, or checkpointing where there are none."""
-        most = _largest(step, self.most_tokens)
-        smaller = min(self.most_tokens, most) // 2
-        while smaller and _largest(step, smaller) >= most:
-            smaller //= 2
-        if smaller:
-            self.most_tokens = smaller
-        elif self._may_checkpoint and self._checkpoints.blocks and not self._checkpoints.active:
-            self._checkpoints.active = True
-        else:
-            raise DoesNotFitError(
-                f"training: out of memory with {most} tokens of {len(step.rows)} users at once, "
-                f"the fewest there are ({said}); take a smaller device model or qlora.max_seq_len"
-            )
-        self.reductions += 1
+    def _checkpoint(self) -> bool:
+        """Take up checkpointing where it may and is not there yet; returns whether it did."""
+        if not self._may_checkpoint or not self._checkpoints.blocks or self._checkpoints.active:
+            return False
+        self._checkpoints.active = True
+        return True
 
     def _all_parts(self, step: Step) -> torch.Tensor:
-        first, *further = packing.micro_batches(step.rows, self.most_tokens)
+        first, *further = micro_batches(step.rows, self._shrinking.most_tokens)
         total = self._part(step, first)
         if further:
             gradients = self._stack.gradients.clone()  # each backward pass writes over the last
@@ -163,12 +146,6 @@ class Backward:
         losses = weighted_loss(states, head, packed.targets, _weights(packed, step), lesson)
         losses.total.backward()
         return _per_user(losses, packed, step, [num_taught(own) for own in rows])
-
-
-def _largest(step: Step, most_tokens: int) -> int:
-    """Return the tokens of the largest micro-batch."""
-    parts = packing.micro_batches(step.rows, most_tokens)
-    return max(sum(len(row.input_ids) for own in part for row in own) for part in parts)
 
 
 def _weights(packed: packing.Packed, step: Step) -> torch.Tensor:

@@ -36,7 +36,7 @@ from models.multi_lora.adamw import AdamW
 from models.multi_lora.backward import Backward, Step
 from models.multi_lora.checkpointing import checkpoints
 from models.multi_lora.stacked import NotStackableError, Stack, installed
-from models.out_of_memory import DoesNotFitError, is_out_of_memory
+from models.out_of_memory import DoesNotFitError, no_other_lack
 from models.save_point import SavePoint
 from models.training import (
     OnStep,
@@ -121,7 +121,7 @@ def train_cohort(
     ready = [run for run in runs if run.error is None and run.job.schedule.steps]
     if ready:
         most_tokens = activation_bytes // token_bytes(model, checkpointed=checkpointing is True)
-        with _told(len(ready)):
+        with no_other_lack(len(ready)):
             own = saved if len(jobs) == 1 else None
             reductions = _train(model.eval(), ready, on_step, most_tokens, own, checkpointing)
     seconds = time.perf_counter() - started
@@ -131,27 +131,6 @@ def train_cohort(
         run.result(seconds * run.tokens / tokens, peak, reductions if run in ready else 0)
         for run in runs
     )
-
-
-@contextmanager
-def _told(users: int) -> Iterator[None]:
-    """Turn a lack of memory beside the forward pass, for adapters or moments, into our own error.
-
-    Raises:
-        DoesNotFitError: If there is one.
-    """
-    said: str | None = None
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        said = str(error).partition("\n")[0]
-    if said is not None:  # behind the handler, so that the error holds nothing of the step
-        raise DoesNotFitError(
-            f"training: out of memory for the adapters of {users} users ({said}); take a smaller "
-            "device model or a smaller qlora.rank"
-        )
 
 
 def train_shrinking(
@@ -206,7 +185,7 @@ def train_one(
         job: What to train on.
         on_step: Called after each step with the steps done and their total.
         saved: Where the training keeps its place; the plain loop begins at the start.
-        activation_bytes: As of :func:`train_cohort`; the plain loop takes what it needs.
+        activation_bytes: As of :func:`train_cohort`; the plain loop begins with whole batches.
         checkpointing: As of :func:`train_cohort`; the plain loop has none.
 
     Raises:
@@ -218,7 +197,7 @@ def train_one(
     except NotStackableError:
         lora.fill(model, job.start or lora.fresh(model, job.adapter_seed), "to start from")
         seed, weight = job.batch_seed, job.distillation
-        with _told(1):
+        with no_other_lack(1):
             return train(model, pad_id, job.examples, job.schedule, seed, on_step, weight)
     if result.error is not None:
         raise result.error

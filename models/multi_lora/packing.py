@@ -106,51 +106,6 @@ def pack(
     return line.finish(torch.device(device))
 
 
-def micro_batches(
-    users: Sequence[Sequence[Encoded]], most_tokens: int
-) -> list[list[list[Encoded]]]:
-    """Part the rows of a step into micro-batches of about ``most_tokens`` tokens.
-
-    How a user's rows are parted, and in which order they come, does not depend on who else is
-    there. Where all of them fit they stay in their order; else each part has rows of like length.
-
-    Args:
-        users: Rows of each user, at least one.
-        most_tokens: A micro-batch has more only where a single row does, or parts are uneven.
-
-    Returns:
-        Micro-batches of the rows of each user; a user may have none in some of them.
-    """
-    waiting = [_even_parts(rows, most_tokens) for rows in users]
-    made = []
-    while any(waiting):
-        taken, room = list[list[Encoded]](), most_tokens
-        for parts in waiting:
-            fits = parts and (room == most_tokens or _tokens(parts[0]) <= room)
-            taken.append(parts.pop(0) if fits else [])
-            room -= _tokens(taken[-1])
-        made.append(taken)
-    return made
-
-
-def _even_parts(rows: Sequence[Encoded], most_tokens: int) -> list[list[Encoded]]:
-    """Part one user's rows into as few parts as fit, of about as many tokens each."""
-    number = min(-(-_tokens(rows) // max(1, most_tokens)), len(rows))
-    if number <= 1:
-        return [list(rows)]
-    parts: list[list[Encoded]] = [[] for _ in range(number)]
-    before, tokens = 0, _tokens(rows)
-    for row in sorted(rows, key=lambda row: -len(row.input_ids)):
-        middle = before + len(row.input_ids) / 2
-        parts[min(number - 1, int(middle * number / tokens))].append(row)
-        before += len(row.input_ids)
-    return [part for part in parts if part]
-
-
-def _tokens(rows: Iterable[Encoded]) -> int:
-    return sum(len(row.input_ids) for row in rows)
-
-
 def shared_width(rows: Sequence[Encoded]) -> int:
     """Return how many tokens the rows share at their beginning, all of them before the first score.
 

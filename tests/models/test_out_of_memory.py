@@ -12,6 +12,7 @@ from peft import PeftModel
 
 from conf.schema import QLoraConfig
 from models import lora
+from models.batch_gradient import BatchGradient
 from models.chat import encode_example
 from models.loading import load_device_base, load_tokenizer
 from models.multi_lora.cohort import (
@@ -22,7 +23,8 @@ from models.multi_lora.cohort import (
     train_shrinking,
 )
 from models.out_of_memory import DoesNotFitError, is_out_of_memory
-from models.training import Schedule
+from models.private_training import Guarantee, SeededDraws, train_privately
+from models.training import Schedule, TrainReport, train, training_mode
 
 SCHEDULE = Schedule(
     steps=5, batch_size=4, learning_rate=1e-3, warmup=0.2, clip=0.5, weight_decay=0.01
@@ -58,8 +60,12 @@ def jobs(qwen2_folder) -> list[CohortJob]:
 
 
 @contextmanager
-def limited(model: PeftModel, tokens: int, *, backward: bool = False) -> Iterator[list[int]]:
+def limited(
+    model: PeftModel, tokens: int, *, rows: bool = False, backward: bool = False
+) -> Iterator[list[int]]:
     """Let passes of more than ``tokens`` tokens have no memory, forward or backward.
+
+    With ``rows`` they lie in padded rows, whose filling counts, else one after the other.
 
     Yields the tokens of each pass that got through.
     """
@@ -69,8 +75,10 @@ def limited(model: PeftModel, tokens: int, *, backward: bool = False) -> Iterato
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     def forward(_module, _inputs, output):
-        if output.shape[1] <= tokens:
-            seen.append(output.shape[1])
+        size = output.shape[0] * output.shape[1]
+        assert rows or output.shape[0] == 1
+        if size <= tokens:
+            seen.append(size)
         elif backward:
             output.register_hook(refuse)
         else:
@@ -233,6 +241,88 @@ def test_no_memory_for_the_optimizer_is_told_too(slots, jobs, monkeypatch):
     monkeypatch.setattr("models.multi_lora.cohort.AdamW.step", refuse)
     with pytest.raises(DoesNotFitError, match="for the adapters of 2 users"):
         train_cohort(slots[PLAIN], jobs[:2])
+
+
+def by_the_plain_loop(model, job) -> tuple[TrainReport, dict[str, torch.Tensor]]:
+    lora.fill(model, lora.fresh(model, job.adapter_seed), "of a test")
+    report = train(model, 0, job.examples, job.schedule, job.batch_seed)
+    return report, lora.snapshot(model)
+
+
+def by_dp_sgd(model, job) -> tuple[TrainReport, dict[str, torch.Tensor]]:
+    """Records of four examples each, as the cloud's texts make them."""
+    lora.fill(model, lora.fresh(model, job.adapter_seed), "of a test")
+    records = [job.examples[:4], job.examples[4:]]
+    guarantee = Guarantee(epsilon=8.0, delta=1e-3, clip=0.5)
+    report = train_privately(
+        model, 0, records, job.schedule, guarantee, SeededDraws(5), job.batch_seed
+    )
+    return report, lora.snapshot(model)
+
+
+LOOPS = pytest.mark.parametrize("loop", [by_the_plain_loop, by_dp_sgd])
+
+
+@LOOPS
+@pytest.mark.parametrize("backward", [False, True])
+def test_the_other_loops_halve_a_step_too(slots, jobs, loop, backward):
+    model, job = slots[PLAIN], jobs[0]
+    whole, expected = loop(model, job)
+    with limited(model, 2 * largest_row(jobs), rows=True, backward=backward) as seen:
+        parted, found = loop(model, job)
+    assert max(seen) <= 2 * largest_row(jobs)
+    assert whole.reductions == 0
+    assert 1 <= parted.reductions <= 3
+    assert parted.losses == pytest.approx(whole.losses, abs=1e-5)
+    assert parted.tokens == whole.tokens
+    assert difference(expected, found) < 1e-5
+    assert difference(expected, lora.fresh(model, job.adapter_seed)) > 1e-3
+
+
+@LOOPS
+def test_with_dropout_the_other_loops_repeat_the_masks_of_smaller_micro_batches(slots, jobs, loop):
+    model, job, most = slots[DROPPED], jobs[0], 2 * largest_row(jobs)
+    with limited(model, most, rows=True):
+        first, state = loop(model, job)
+    with limited(model, most, rows=True):
+        again, other = loop(model, job)
+    assert first.reductions >= 1
+    assert first.losses == again.losses
+    assert all(torch.equal(state[name], other[name]) for name in state)
+
+
+def test_the_masks_of_a_broken_pass_are_drawn_anew(slots, jobs):
+    model, rows = slots[DROPPED], jobs[0].examples[:4]
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    tokens = sum(len(row.input_ids) for row in rows)
+
+    def gradients(most_tokens: int, begin: int) -> tuple[torch.Tensor, ...]:
+        gradient = BatchGradient(model, trained, 0)
+        gradient._shrinking.most_tokens = begin
+        with limited(model, most_tokens, rows=True), training_mode(model, 3):
+            return gradient.of(rows)[0]
+
+    broken, small = gradients(2 * largest_row(jobs), 1 << 40), gradients(1 << 40, tokens // 2)
+    assert all(torch.equal(one, other) for one, other in zip(broken, small, strict=True))
+
+
+@LOOPS
+def test_the_other_loops_tell_that_single_rows_do_not_fit(slots, jobs, loop):
+    with (
+        limited(slots[PLAIN], 5, rows=True),
+        pytest.raises(DoesNotFitError, match=r"a smaller device model or qlora\.max_seq_len"),
+    ):
+        loop(slots[PLAIN], jobs[0])
+    assert not slots[PLAIN].training
+
+
+def test_no_memory_for_dp_sgds_optimizer_is_told(slots, jobs, monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", refuse)
+    with pytest.raises(DoesNotFitError, match="for the adapters of 1 users"):
+        by_dp_sgd(slots[PLAIN], jobs[0])
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(slots, jobs):

@@ -5,8 +5,9 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from conf.errors import ModelError
+from models.batch import micro_batches
 from models.chat import IGNORED, Encoded
-from models.multi_lora.packing import Grid, micro_batches, pack, packed_attention, shared_width
+from models.multi_lora.packing import Grid, pack, packed_attention, shared_width
 
 # prompts 1 2 3 and 1 2 4, completions 7 8 and 9; another user with one row
 ONE = Encoded([1, 2, 3, 7, 8], [IGNORED, IGNORED, IGNORED, 7, 8])

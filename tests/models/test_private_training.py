@@ -9,6 +9,7 @@ import torch
 
 from conf.schema import QLoraConfig
 from models import loading, lora, private_training
+from models.batch_gradient import BatchGradient
 from models.chat import Encoded
 from models.private_training import (
     AccountedTraining,
@@ -91,8 +92,8 @@ def test_one_record_moves_the_sum_of_gradients_by_at_most_the_clip(model):
 
     lora.reset(model, 0)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    clip = 1e-3
-    sums = [_clipped_sum(model, weights, 0, RECORDS[:number], clip)[0] for number in (3, 4)]
+    clip, gradient = 1e-3, BatchGradient(model, weights, 0)
+    sums = [_clipped_sum(gradient, weights, RECORDS[:number], clip)[0] for number in (3, 4)]
     moved = math.sqrt(sum(float((a - b).norm()) ** 2 for a, b in zip(*sums, strict=True)))
     assert 0.99 * clip < moved <= clip * 1.000001
 
