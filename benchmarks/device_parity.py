@@ -106,18 +106,19 @@ class _Work:
         self._base: Base = device_base.load(folder, config.qlora, threads)
 
     def sheet(self, types: Sequence[GgufWeights]) -> Sheet:
-        here, here_merged = self._transformers(), self._transformers(merge=True)
+        computed, ways = self._config.qlora.compute_dtype, dict[str, Tally]()
+        if computed != "float32":
+            ways[f"transformers, {computed}, as in the run"] = self._transformers()
+            ways[f"transformers, {computed}, merged"] = self._transformers(merge=True)
         self._base.model.float()  # the same weights; what is left is llama.cpp's own rounding
-        ours, ours_merged = self._transformers(), self._transformers(merge=True)
+        ours = self._transformers()
+        exact = {
+            "transformers, float32": ours,
+            "transformers, float32, merged": self._transformers(merge=True),
+        }
         found = {weights: self._llamacpp(weights) for weights in types}
         name, _ = metrics.headline(self._task)
-        computed = self._config.qlora.compute_dtype
-        rows = [
-            self._row("transformers, float32", ours, ours, None),
-            self._row("transformers, float32, merged", ours_merged, ours, None),
-            self._row(f"transformers, {computed}, as in the run", here, ours, None),
-            self._row(f"transformers, {computed}, merged", here_merged, ours, None),
-        ]
+        rows = [self._row(way, tally, ours, None) for way, tally in {**exact, **ways}.items()]
         rows += [
             self._row(f"llama.cpp, {weights.upper()}", tally, ours, found.get("f16"))
             for weights, tally in found.items()

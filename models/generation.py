@@ -168,11 +168,12 @@ def inverse_cdf(logits: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
 def contiguous_states(model: PreTrainedModel | PeftModel) -> Iterator[None]:
     """Let the output layer read states that lie together.
 
-    The last positions of several prompts do not; for such PyTorch multiplies prompt by prompt, and
-    in bfloat16 on a CPU it copies the layer's weights for each.
+    The last positions of prompts do not; for such PyTorch multiplies prompt by prompt, and in
+    bfloat16 on a CPU it copies the layer's weights for each: 150 ms instead of 7 for 49,152 tokens
+    of width 576. Of a single prompt only the strides tell, which ``contiguous()`` leaves.
     """
     hook = model.get_output_embeddings().register_forward_pre_hook(
-        lambda _head, inputs: (inputs[0].contiguous(), *inputs[1:])
+        lambda _head, inputs: (inputs[0].clone(memory_format=torch.contiguous_format), *inputs[1:])
     )
     try:
         yield
