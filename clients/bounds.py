@@ -1,6 +1,6 @@
 """What a device takes from a server: settings and recipes within its own bounds, nothing else.
 
-Task and metric, the folder of a BERTScore model and whether texts are shown are the device's own;
+Task and metric, a BERTScore model and whether texts are shown are the device's own;
 what a message says of them is compared or replaced, never opened.
 """
 

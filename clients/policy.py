@@ -105,7 +105,8 @@ class Policy:
         plugins: Python files that register its task, where it is none of ours; relative paths count
             from the device's folder. They run with the device's rights.
         task: Whose prompts and metric the device uses; None takes no training and no queries.
-        bertscore: Folder of the device's own BERTScore model; None for none.
+        bertscore: Folder or hub name of the device's own BERTScore model; None for none. What a
+            server names is never opened.
         bounds: Hyperparameters that it takes.
         bases: SHA-256 of the base models that it takes.
         base_keys: Ed25519 public keys, as hexadecimal digits, whose owners may sign base models.

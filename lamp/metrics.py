@@ -12,7 +12,7 @@ Unicode tokens (:mod:`lamp.scripts`); that score stands beside LaMP's and enters
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -28,7 +28,6 @@ from lamp.tasks import Task
 if TYPE_CHECKING:
     from rouge_score.rouge_scorer import RougeScorer
 
-TextScore = Callable[[str, str], float]  # (prediction, gold) -> score
 UNPARSED = -1
 LOWEST_STARS, HIGHEST_STARS = 1.0, 5.0
 COMPAT_RESAMPLES = 1000
@@ -64,16 +63,13 @@ class QueryScore:
     unicode_rouge1: float | None = None
 
 
-def score_query(
-    task: Task, prediction: str, gold: str, bertscore: TextScore | None = None
-) -> QueryScore:
-    """Score one answer.
+def score_query(task: Task, prediction: str, gold: str) -> QueryScore:
+    """Score one answer, without BERTScore, which is made of many at once (:mod:`lamp.bertscore`).
 
     Args:
         task: Task that says what is scored.
         prediction: Raw answer.
         gold: Official answer.
-        bertscore: Scorer of :mod:`lamp.bertscore`, for texts only; None leaves it out.
     """
     prediction, gold = prediction.strip(), gold.strip()
     if task.kind == "classification":
@@ -89,7 +85,6 @@ def score_query(
         bool(prediction),
         rouge1=float(rouge["rouge1"].fmeasure),
         rougeL=float(rouge["rougeL"].fmeasure),
-        bertscore=None if bertscore is None else bertscore(prediction, gold),
         unicode_rouge1=None if is_latin(gold) else rouge1(prediction, gold),
     )
 

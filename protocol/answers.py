@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from conf.schema import SamplingConfig
 from lamp import metrics, tasks
@@ -14,6 +15,9 @@ from lamp.retrieval import Tokenizer, prompt_with_items
 from lamp.tasks import Task
 from protocol.messages import AnswerReply
 from protocol.settings import DeviceSettings
+
+if TYPE_CHECKING:
+    from lamp.bertscore import BertScore
 
 
 def prompts(
@@ -71,43 +75,23 @@ def scored_replies(
         seconds: Wall time of all; each user gets a share by tokens.
     """
     every = max(1, sum(each.tokens for own in answers for each in own))
+    scores = _scores(users, answers, settings)
     return [
-        scored_reply(
-            user,
-            arm,
-            [each.text for each in own],
-            settings,
-            seconds=seconds * sum(each.tokens for each in own) / every,
-            tokens=sum(each.tokens for each in own),
-            shortened=sum(each.shortened for each in own),
-        )
-        for user, own in zip(users, answers, strict=True)
+        _reply(user, arm, own, found, settings, seconds / every)
+        for user, own, found in zip(users, answers, scores, strict=True)
     ]
 
 
-def scored_reply(
+def _reply(
     user: UserHistory,
     arm: str,
-    texts: Sequence[str],
+    answers: Sequence[Answer],
+    scores: Sequence[QueryScore],
     settings: DeviceSettings,
-    *,
     seconds: float,
-    tokens: int,
-    shortened: int,
 ) -> AnswerReply:
-    """Measure one user's answers against the gold ones and disclose what the settings allow.
-
-    Args:
-        user: Whose queries were answered.
-        arm: Arm that answered.
-        texts: One answer per query, in their order.
-        settings: The run's settings.
-        seconds: Wall time of answering.
-        tokens: Tokens generated.
-        shortened: Queries whose prompt lost text.
-    """
-    task = tasks.task(settings.task)
-    scores = _scores(task, user.queries, texts, settings)
+    """Disclose what the settings allow of one user's scores; ``seconds`` are those of a token."""
+    task, tokens = tasks.task(settings.task), sum(each.tokens for each in answers)
     if settings.evaluation.disclose == "sums":
         columns = _sums(task, scores)
     else:
@@ -117,31 +101,37 @@ def scored_reply(
         user_id=user.user_id,
         arm=arm,
         num_queries=len(user.queries),
-        seconds=seconds,
+        seconds=seconds * tokens,
         tokens=tokens,
-        shortened=shortened,
-        texts=tuple(texts) if shipped else (),
+        shortened=sum(each.shortened for each in answers),
+        texts=tuple(each.text for each in answers) if shipped else (),
         gold_texts=tuple(query.gold for query in user.queries) if shipped else (),
         **columns,
     )
 
 
 def _scores(
-    task: Task, queries: Sequence[Query], texts: Sequence[str], settings: DeviceSettings
-) -> list[QueryScore]:
-    folder = settings.evaluation.bertscore
-    scorer = _bertscore(folder) if folder and task.kind == "text" else None
-    return [
-        score_query(task, text, query.gold, scorer)
-        for query, text in zip(queries, texts, strict=True)
+    users: Sequence[UserHistory], answers: Sequence[Sequence[Answer]], settings: DeviceSettings
+) -> list[list[QueryScore]]:
+    """Score all users' answers; BERTScore encodes all of their texts together."""
+    task, path = tasks.task(settings.task), settings.evaluation.bertscore
+    asked = [[query.gold for query in user.queries] for user in users]
+    scores = [
+        [score_query(task, answer.text, gold) for answer, gold in zip(own, golds, strict=True)]
+        for own, golds in zip(answers, asked, strict=True)
     ]
+    if path is None or task.kind != "text":
+        return scores
+    texts = [answer.text for own in answers for answer in own]
+    values = iter(_bertscore(path).score(texts, [gold for golds in asked for gold in golds]))
+    return [[replace(score, bertscore=next(values)) for score in own] for own in scores]
 
 
 @lru_cache(maxsize=1)
-def _bertscore(folder: str) -> Callable[[str, str], float] | None:
-    from lamp.bertscore import load_bertscore
+def _bertscore(path: str) -> BertScore:
+    from lamp.bertscore import load_bertscore  # loads a deep-learning library
 
-    return load_bertscore(folder)
+    return load_bertscore(path)
 
 
 def _columns(queries: Sequence[Query], scores: Sequence[QueryScore]) -> dict[str, Any]:

@@ -141,7 +141,8 @@ class EvaluationConfig:
         ship_predictions: Send prediction texts too (case studies); the ledger says so.
         exclude_contaminated: Leave out queries whose text stands in the user's own profile.
         batch_size: Queries answered at once.
-        bertscore: Local model folder of BERTScore-F1; None reports 'n/a'.
+        bertscore: Encoder of BERTScore-F1 for texts, a folder or a name on the hub; on a GPU where
+            the device's process has one. None reports 'n/a'.
         rag_items: Records of the user's profile that the *_rag methods put into a prompt.
         rag_max_tokens: Length of these records together, in tokens, split evenly over them.
         bootstrap: Resamples of every interval.

@@ -9,12 +9,19 @@ from conf.compose import compose
 from conf.schema import BuildConfig, Config
 from lamp.dataset import LampData
 from lamp.records import UserHistory
+from lamp.tasks import task
 from models.shape import PUBLISHED, Shape, shape_of, shape_to_build
 from strategy.prompting import make_prompt
 
 CHARACTERS_PER_TOKEN = 4.0
 TEMPLATE_TOKENS = 20  # of a chat template
 UNKNOWN = PUBLISHED["Qwen/Qwen2.5-1.5B-Instruct"]  # taken for what only the hub knows
+
+
+def scorer_of(config: Config) -> str | None:
+    """Return BERTScore's encoder; None where none is set or the task's answers are no texts."""
+    is_text = task(config.task).kind == "text"
+    return config.evaluation.bertscore if is_text else None
 
 
 def record_tokens(config: Config, users: tuple[UserHistory, ...]) -> float:

@@ -9,7 +9,7 @@ from lamp.dataset import LampData
 from models import memory
 from models.multi_lora.cohort import ACTIVATION_BYTES
 from models.shape import Shape
-from sim.run.counts import prompt_tokens, record_tokens
+from sim.run.counts import prompt_tokens, record_tokens, scorer_of
 from sim.run.times import encoder_weights, judge_weights, tunes_base, tunes_cloud, writes_itself
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -46,9 +46,9 @@ def memory_lines(
         if config.model.build is None:
             judge = memory.Plan(weights=4 * judge_weights(config))
             lines.append(memory_line("the judge, beside it", judge, here))
-    if config.evaluation.bertscore is not None:
-        scorer = memory.Plan(weights=4 * encoder_weights(config.evaluation.bertscore))
-        lines.append(memory_line("BERTScore's encoder", scorer, here))
+    if (path := scorer_of(config)) is not None:
+        scorer = memory.Plan(weights=4 * encoder_weights(path))
+        lines.append(memory_line("BERTScore's encoder", scorer, machine_bytes(on_gpu)))
     return lines
 
 

@@ -18,8 +18,7 @@ from conf.checks import WORLD
 from conf.compose import to_json
 from conf.errors import RunError
 from conf.schema import Config
-from lamp import dataset, eda, world
-from lamp.bertscore import check_folder
+from lamp import bertscore, dataset, eda, world
 from lamp.dataset import LampData
 from lamp.records import Pair, UserHistory
 from models import sources
@@ -29,7 +28,7 @@ from protocol.settings import settings_of
 from sim.folders import RunFolder, locked, new_run_folder, refuse_begun
 from sim.leakage.canaries import plant
 from sim.run import provision
-from sim.run.counts import judge_to_build
+from sim.run.counts import judge_to_build, scorer_of
 from sim.run.manifest import make_manifest
 from sim.run.placement import with_cohort
 from sim.run.server import ServerInputs, configured_lexicons, public_tuning
@@ -65,8 +64,8 @@ def check(config: Config) -> LampData:
         open_client(config.augmenter.endpoint)
     if config.augmenter.file is not None:
         candidates.read(Path(config.augmenter.file))
-    if config.evaluation.bertscore is not None:
-        check_folder(Path(config.evaluation.bertscore))
+    if (scorer := scorer_of(config)) is not None:
+        bertscore.check_source(scorer)
     if config.evaluation.runtime == "llamacpp":
         runtime.binding()
     data = dataset.load(config)

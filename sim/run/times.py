@@ -18,6 +18,7 @@ from sim.run.counts import (
     public_records,
     record_tokens,
     reply_tokens,
+    scorer_of,
     shape,
 )
 from sim.run.probe import Speed
@@ -152,10 +153,11 @@ def _teacher_s(
 def _bertscore_s(
     config: Config, data: LampData, arms: tuple[Arm, ...], speeds: dict[str, Speed]
 ) -> float:
-    if config.evaluation.bertscore is None:
+    scorer = scorer_of(config)
+    if scorer is None:
         return 0.0
     texts = 2 * len(arms) * sum(len(user.queries) for user in data.targets)
-    weights = encoder_weights(config.evaluation.bertscore)
+    weights = encoder_weights(scorer)
     return texts * config.task.max_new_tokens * _encoded_s(config, weights, speeds)
 
 

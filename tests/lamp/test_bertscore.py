@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from conf.errors import ModelError
-from lamp.bertscore import check_folder, load_bertscore
+from lamp.bertscore import check_source, load_bertscore
 
-WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "sat", "on", "a", "mat", "dog")
 SIZES = {
     "hidden_size": 16,
     "num_hidden_layers": 2,
@@ -14,18 +13,6 @@ SIZES = {
     "intermediate_size": 32,
     "max_position_embeddings": 34,
 }
-
-
-@pytest.fixture(scope="module")
-def bert_folder(tmp_path_factory):
-    """A BERT of random weights; its path holds "t5", which bert-score takes for a model type."""
-    from transformers import BertConfig, BertModel, BertTokenizer
-
-    folder = tmp_path_factory.mktemp("beside-t5") / "bert"
-    torch.manual_seed(0)
-    BertModel(BertConfig(vocab_size=len(WORDS), **SIZES)).save_pretrained(folder)
-    BertTokenizer(vocab={word: n for n, word in enumerate(WORDS)}).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -60,13 +47,10 @@ def bertscore(bert_folder):
     return load_bertscore(str(bert_folder))
 
 
-def test_without_a_folder_there_is_no_scorer():
-    assert load_bertscore(None) is None
-
-
 def test_equal_texts_score_one_and_others_less(bertscore):
-    assert bertscore("the cat sat", "the cat sat") == pytest.approx(1, abs=1e-6)
-    assert 0 < bertscore("a dog ran", "the cat sat") < 0.99
+    equal, other = bertscore.score(["the cat sat", "a dog ran"], ["the cat sat"] * 2)
+    assert equal == pytest.approx(1, abs=1e-6)
+    assert 0 < other < 0.99
 
 
 def test_a_blank_text_scores_zero_and_does_not_stop_the_others(bertscore):
@@ -77,7 +61,8 @@ def test_a_blank_text_scores_zero_and_does_not_stop_the_others(bertscore):
 
 def test_a_text_longer_than_the_model_is_cut(bertscore):
     assert bertscore.tokenizer.model_max_length == 34
-    assert 0 < bertscore("a dog ran on " * 50, "the cat sat") < 1
+    (score,) = bertscore.score(["a dog ran on " * 50], ["the cat sat"])
+    assert 0 < score < 1
 
 
 def test_the_matching_is_that_of_the_bert_score_package(roberta_folder):
@@ -123,7 +108,7 @@ def test_an_incomplete_folder_is_named_before_anything_is_loaded(tmp_path, missi
         if name not in missing.split():
             (tmp_path / name).write_text("{}")
     with pytest.raises(ModelError, match=f"evaluation.bertscore: {what}"):
-        check_folder(tmp_path)
+        check_source(str(tmp_path))
 
 
 def test_an_encoder_decoder_is_refused(bert_folder, tmp_path):
@@ -132,3 +117,35 @@ def test_an_encoder_decoder_is_refused(bert_folder, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "t5", "is_encoder_decoder": true}')
     with pytest.raises(ModelError, match="expected an encoder such as roberta-large"):
         load_bertscore(str(tmp_path))
+
+
+def test_many_texts_at_once_score_as_each_alone_without_the_space_around_them(bertscore):
+    texts = ["the cat sat", "a dog", "on a mat the cat sat on a mat", "dog "]
+    golds = [" a dog sat", "a dog", "the mat", "cat\n"]
+    alone = [
+        bertscore.score([text.strip()], [gold.strip()])[0]
+        for text, gold in zip(texts, golds, strict=True)
+    ]
+    assert bertscore.score(texts, golds) == pytest.approx(alone, abs=1e-6)
+
+
+def test_a_hub_name_is_looked_up_before_anything_else_is_done(monkeypatch):
+    from transformers import AutoConfig, BertConfig
+
+    asked = []
+
+    def known(source, **settings):
+        asked.append((source, settings["local_files_only"]))
+        return BertConfig()
+
+    monkeypatch.setattr(AutoConfig, "from_pretrained", known)
+    check_source("owner/encoder")
+    assert asked == [("owner/encoder", False)]
+
+
+def test_a_hub_name_that_cannot_be_reached_is_told_with_the_remedy(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match=r"'owner/encoder'.*or null to report 'n/a'"):
+        check_source("owner/encoder")
+    with pytest.raises(ModelError, match=r"expected config.json in the folder 'none'"):
+        check_source("/nowhere/none")

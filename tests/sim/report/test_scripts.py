@@ -13,7 +13,8 @@ from clients.policy import Policy
 from conf.compose import compose
 from conf.errors import RunError
 from lamp.records import Query, UserHistory
-from protocol.answers import scored_reply
+from models.generation import Generation
+from protocol.answers import scored_replies
 from protocol.codec import decode, encode
 from protocol.messages import AnswerReply
 from protocol.settings import settings_of
@@ -34,7 +35,8 @@ def reply(user: str, disclose: str, numbers: str, answers=ANSWERS) -> AnswerRepl
     settings = settings_of(compose(["task=lamp_4", f"evaluation.disclose={disclose}"]))
     queries = tuple(Query(f"{user}-{n}", "a question", gold) for n, gold in enumerate(GOLDS))
     asked = UserHistory(user, (), (), queries)
-    made = scored_reply(asked, "device", answers, settings, seconds=1.0, tokens=9, shortened=0)
+    given = [Generation(text, 3, finished=True) for text in answers]
+    (made,) = scored_replies([asked], "device", [given], settings, seconds=1.0)
     policy = Policy(1.0, numbers=numbers, minimum=1, task=settings.task)
     return decode(AnswerReply, encode(thinned(made, policy)))
 
