@@ -80,6 +80,13 @@ def simulate(
     """
     set_environment()
     _log_to_file(folder.path / "flower.log")
+    with _gpus_of(inputs.config.resources):
+        _run(folder, inputs, progress, on_arm)
+
+
+def _run(
+    folder: RunFolder, inputs: ServerInputs, progress: Progress, on_arm: Callable[[str], None]
+) -> None:
     run_config = client_run_config(inputs.config, folder)
     if inputs.config.engine.name != "simulation":
         from sim.run.superlink import run_on_superlink
@@ -88,15 +95,18 @@ def simulate(
     elif inputs.config.resources.backend == "inline":
         from sim.run.inline import run_inline
 
-        with _gpus_of(inputs.config.resources):
-            run_inline(run_config, inputs, progress, on_arm)
+        run_inline(run_config, inputs, progress, on_arm)
     else:
         _run_ray(run_config, inputs, progress, on_arm)
 
 
 @contextmanager
 def _gpus_of(resources: ResourcesConfig) -> Iterator[None]:
-    """Hide all GPUs from this process while a run works in it that is to use none."""
+    """Hide all GPUs while a run works that is to use none, from this process and what it starts.
+
+    Devices in Ray's processes see what they book; the server's own process, in which oracles
+    answer, would see them all.
+    """
     before = os.environ.get(VISIBLE)
     if not resources.client_gpus and resources.cloud_device == "cpu":
         os.environ[VISIBLE] = ""

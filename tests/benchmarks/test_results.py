@@ -49,7 +49,9 @@ def test_unknown_group_lists_the_groups(capsys):
 
 
 @pytest.mark.long
-def test_the_papers_protocol_runs_on_official_files(tmp_path, qwen2_folder, monkeypatch, capfd):
+def test_the_papers_protocol_runs_on_official_files(
+    tmp_path, qwen2_folder, bert_folder, monkeypatch, capfd
+):
     for task in ("lamp_4", "lamp_7"):
         write_world(
             tmp_path / "lamp", task, compose([f"task={task}", "world=small", "model=tiny"]).world
@@ -61,7 +63,7 @@ def test_the_papers_protocol_runs_on_official_files(tmp_path, qwen2_folder, monk
     ]
     monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
     line = ["paper_table3", f"data={tmp_path / 'lamp'}"]
-    more = ["--", *toy, "resources=cpu", "ratios=[1.0]"]
+    more = ["--", *toy, "resources=cpu", "ratios=[1.0]", f"evaluation.bertscore={bert_folder}"]
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert results.main([*line, "--dry-run", *more]) == 0
     assert "What would run" in capfd.readouterr().out
@@ -69,4 +71,5 @@ def test_the_papers_protocol_runs_on_official_files(tmp_path, qwen2_folder, monk
         assert results.main([*line, *more]) == 0
     text = (tmp_path / "results" / "paper_table3" / "report.md").read_text(encoding="utf-8")
     assert "LaMP-7" in text
+    assert "BERT" in text
     assert "cdcda_random" in text

@@ -7,11 +7,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from conf.compose import compose
-from sim.run.engine import VISIBLE, _gpus_of
+from sim.folders import RunFolder
+from sim.run.engine import VISIBLE, _gpus_of, simulate
 
 ROOT = Path(__file__).resolve().parents[3]
 SEEN = """
@@ -44,6 +46,26 @@ def test_a_device_sees_the_gpus_that_it_books_and_no_other():
     assert nothing == ""
     assert {one, half} == {"0", "1"}
     assert "Tip: In future versions" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "route"),
+    [
+        (["resources.backend=inline"], "sim.run.inline.run_inline"),
+        ([], "sim.run.engine._run_ray"),
+        (["engine=flwr_run"], "sim.run.superlink.run_on_superlink"),
+    ],
+)
+def test_no_route_lets_a_run_on_cpus_see_a_gpu(tmp_path, monkeypatch, words, route):
+    seen = []
+    monkeypatch.setenv(VISIBLE, "0,1")
+    monkeypatch.setattr(route, lambda *_: seen.append(os.environ[VISIBLE]))
+    for resources in ("cpu", "gpu"):
+        config = compose([f"resources={resources}", *words])
+        folder = RunFolder(tmp_path)
+        simulate(folder, SimpleNamespace(config=config), None)
+    assert seen == ["", "0,1"]
+    assert os.environ[VISIBLE] == "0,1"
 
 
 def test_one_process_hides_gpus_from_a_run_on_cpus_alone(monkeypatch):
