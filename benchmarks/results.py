@@ -27,6 +27,8 @@ from conf.errors import ConfigError
 from conf.names import suggestion
 from sim.folders import ROOT, RunFolder
 from sim.report.report import REPORT, write_combined
+from sim.run.lifecycle import with_absolute_paths
+from sim.run.prepare import check
 from sim.terminal import PlainConsole
 
 GROUPS = Path(__file__).with_suffix(".yaml")
@@ -68,7 +70,8 @@ def main(argv: Sequence[str]) -> int:
     given = dict(word.split("=", 1) for word in words if "=" in word)
     runs = [[*run, *more] for run in filled(group, given)]
     if DRY_RUN in words:
-        return next((status for run in runs if (status := _sim([*run, DRY_RUN]))), 0)
+        status = next((status for run in runs if (status := _sim([*run, DRY_RUN]))), 0)
+        return status or _show_totals(group, runs)
     root = Path(compose(()).paths.runs)
     folders = [RunFolder(root / f"{group.name}-{number}") for number in range(len(runs))]
     for folder, run in zip(folders, runs, strict=True):
@@ -76,6 +79,20 @@ def main(argv: Sequence[str]) -> int:
             return status
     paths = [folder.path for folder in folders]
     write_combined(paths, RESULTS / group.name / REPORT, PlainConsole())
+    return 0
+
+
+def _show_totals(group: Group, runs: Sequence[Sequence[str]]) -> int:
+    """Say what all runs of a group take of one GPU, each size for itself."""
+    from sim.run import cards  # these load a deep-learning library
+    from sim.run.estimate import card_hours
+
+    each_run = []
+    for run in runs:
+        config = with_absolute_paths(compose(run))
+        each_run.append(card_hours(config, check(config)))
+    for of_one_size in zip(*each_run, strict=True):
+        print(f"{group.name}, {len(runs)} runs, {cards.line(cards.total(of_one_size))}")
     return 0
 
 

@@ -7,7 +7,7 @@ that would compute (:mod:`sim.run.probe`); they are good to a factor of two or t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -16,7 +16,7 @@ from clients.outbound import covered_count
 from clients.policy import Policy
 from conf.schema import Config
 from lamp.dataset import LampData
-from sim.run import provision
+from sim.run import cards, provision
 from sim.run.counts import (
     adapter_bytes,
     duration,
@@ -25,6 +25,7 @@ from sim.run.counts import (
     reply_tokens,
     shape,
 )
+from sim.run.memory_estimate import CARDS, held, memory_lines
 from sim.run.placement import actors
 from sim.run.power import planned_power
 from sim.run.probe import Speed, measure
@@ -136,7 +137,12 @@ def measured(config: Config, data: LampData, *, cloud: bool) -> dict[str, Speed]
 
 def print_estimate(config: Config, data: LampData, console: Console) -> None:
     """Show the estimate as tables."""
-    made = estimate(config, data, measured(config, data, cloud=needs_cloud(config)))
+    here = gpus_are_here(config)
+    if here:
+        speeds = measured(config, data, cloud=needs_cloud(config))
+    else:
+        speeds = cards.speeds(config, data, CARDS[0])
+    made = estimate(config, data, speeds)
     numbers = ("records", "shared", "replies", "optimizer steps", "time")
     table = words_table("What would run", ("arm",), numbers)
     for each in made.arms:
@@ -149,6 +155,7 @@ def print_estimate(config: Config, data: LampData, console: Console) -> None:
     console.print(beside)
     for note in data.notes:
         console.print(f"note: {note}")
+    how = "to a factor of two or three" if here else f"as on GPUs of {CARDS[0]} GiB, none is here"
     console.print(
         f"{len(data.targets)} target users, {len(data.public)} public users, "
         f"{sum(len(user.queries) for user in data.targets)} queries\n"
@@ -157,14 +164,34 @@ def print_estimate(config: Config, data: LampData, console: Console) -> None:
         "(0 where the cache has them)\n"
         f"adapters on disk: {made.disk_bytes / MIB:,.1f} MiB in {Path(config.paths.runs)}\n"
         f"{_memory(config, data)}\n"
-        f"time, to a factor of two or three: {duration(made.seconds)}; less for what the cache has"
+        f"time, {how}: {duration(made.seconds)}; less for what the cache has"
     )
+    for card in card_hours(config, data):
+        console.print(cards.line(card))
+
+
+def gpus_are_here(config: Config) -> bool:
+    """Whether this process sees a GPU, or the run wants none."""
+    import torch
+
+    wanted = config.resources.client_gpus > 0 or config.resources.cloud_device != "cpu"
+    return not wanted or torch.cuda.is_available()
+
+
+def card_hours(config: Config, data: LampData) -> list[cards.CardHours]:
+    """What the run would take of one GPU alone, for each size; nothing for the miniatures."""
+    if config.model.build is not None:
+        return []
+    alone = replace(config, resources=replace(config.resources, backend="inline"))
+    parts = held(config, data, known_shape(config, "device"), known_shape(config, "cloud"))
+    return [
+        cards.on_card(gib, estimate(alone, data, cards.speeds(config, data, gib)).seconds, parts)
+        for gib in CARDS
+    ]
 
 
 def _memory(config: Config, data: LampData) -> str:
     """What each process holds; a process's own start comes on top."""
-    from sim.run.memory_estimate import memory_lines
-
     device, cloud = known_shape(config, "device"), known_shape(config, "cloud")
     return "\n".join(memory_lines(config, data, device, cloud, actors(config.resources)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 
 from conf.schema import Config
 from lamp.dataset import LampData
@@ -17,6 +18,26 @@ GIB = 1 << 30
 CARDS = (24, 80)  # GiB
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What one process of a run holds.
+
+    Attributes:
+        what: Whose process it is, or what is at work in it.
+        plan: None where the network's shape is not known.
+        by_device: Whether a device's process holds it.
+    """
+
+    what: str
+    plan: memory.Plan | None
+    by_device: bool = False
+
+    @property
+    def bytes(self) -> int:
+        """All of it; 0 where it is not known."""
+        return 0 if self.plan is None else self.plan.total
+
+
 def memory_lines(
     config: Config, data: LampData, device: Shape | None, cloud: Shape | None, processes: int
 ) -> list[str]:
@@ -29,27 +50,40 @@ def memory_lines(
         cloud: As ``device``, of the cloud model.
         processes: Devices that work at the same time.
     """
+    own = machine_bytes(config.resources.client_gpus > 0)
+    servers = machine_bytes(config.resources.cloud_device != "cpu")
+    return [
+        memory_line(
+            each.what,
+            each.plan,
+            own if each.by_device else servers,
+            processes if each.by_device else 1,
+        )
+        for each in held(config, data, device, cloud)
+    ]
+
+
+def held(config: Config, data: LampData, device: Shape | None, cloud: Shape | None) -> list[Held]:
+    """Plan what each process of a run holds, in the order of the run; as :func:`memory_lines`."""
     tokens = record_tokens(config, data.targets)
-    on_gpu = config.resources.client_gpus > 0
     plan = device_plan(config, device, tokens) if device else None
-    lines = [memory_line("a device process that trains", plan, machine_bytes(on_gpu), processes)]
-    here = machine_bytes(config.resources.cloud_device != "cpu")
+    found = [Held("a device process that trains", plan, by_device=True)]
     if tunes_base(config):
         plan = tuning_plan(config, device, tokens, "device") if device else None
-        lines.append(memory_line("M_base while it is tuned", plan, here))
+        found.append(Held("M_base while it is tuned", plan))
     if tunes_cloud(config):
         plan = tuning_plan(config, cloud, tokens, "cloud") if cloud else None
-        lines.append(memory_line("M_cloud while it is tuned", plan, here))
+        found.append(Held("M_cloud while it is tuned", plan))
     if writes_itself(config):
         plan = cloud_plan(config, cloud, prompt_tokens(config, data)) if cloud else None
-        lines.append(memory_line("the cloud model that writes", plan, here))
+        found.append(Held("the cloud model that writes", plan))
         if config.model.build is None:
             judge = memory.Plan(weights=4 * judge_weights(config))
-            lines.append(memory_line("the judge, beside it", judge, here))
+            found.append(Held("the judge, beside it", judge))
     if (path := scorer_of(config)) is not None:
         scorer = memory.Plan(weights=4 * encoder_weights(path))
-        lines.append(memory_line("BERTScore's encoder", scorer, machine_bytes(on_gpu)))
-    return lines
+        found.append(Held("BERTScore's encoder", scorer, by_device=True))
+    return found
 
 
 def machine_bytes(gpu: bool) -> int:

@@ -8,14 +8,15 @@ import pytest
 import torch
 
 from conf.compose import compose
-from conf.schema import CausalModelConfig
+from conf.schema import CausalModelConfig, Config
 from lamp import dataset
 from models import loading, memory
 from models.multi_lora.cohort import ACTIVATION_BYTES
-from models.shape import Shape
-from sim.run import counts, estimate, probe, times
+from models.shape import PUBLISHED, Shape
+from sim.run import cards, counts, estimate, probe, times
 from sim.run.memory_estimate import device_plan, memory_line, memory_lines
 from sim.run.probe import Speed
+from sim.terminal import PlainConsole
 from tests.plugins.small_runs import words
 
 SPEED = Speed(train_s=1e-3, read_s=1e-4, write_s=1e-2, batch=16)
@@ -173,3 +174,58 @@ def test_every_process_has_its_memory(planned_words, qwen2_folder):
         "the judge, beside it",
     ]
     assert sum("unknown until" in line for line in lines) == 2
+
+
+QWEN = PUBLISHED["Qwen/Qwen2.5-0.5B-Instruct"]
+
+
+def test_the_cards_speeds_are_the_measured_ones_where_they_were_measured(monkeypatch):
+    """benchmarks/RESULTS.md, gpu_adaptation: tokens a second of 1, 8 and 15 users on an H200."""
+    monkeypatch.setitem(cards.BANDWIDTHS, 141, cards.MEASURED_BANDWIDTH)
+    for users, measured in ((1, 5_882), (8, 21_090), (15, 27_827)):
+        speed = cards._speed(QWEN, 141, 2, users * 16 * 96, prompts=1)
+        assert 1 / speed.train_s == pytest.approx(measured, rel=0.12)
+    assert 1 / speed.write_s == pytest.approx(54.8, rel=0.12)  # one prompt at a time
+
+
+@pytest.fixture(scope="module")
+def few_users():
+    return dataset.load(compose(["model=qwen2.5", "world=small", "users=3"]))
+
+
+def for_gpus(*more: str) -> Config:
+    return compose(["model=qwen2.5", "world=small", "users=3", "resources=gpu", *more])
+
+
+def test_a_run_has_its_hours_and_its_memory_on_each_card(few_users):
+    small, large = estimate.card_hours(for_gpus("methods=[direct_ft]"), few_users)
+    assert (small.gib, large.gib) == (24, 80)
+    assert small.hours > large.hours > 0
+    assert small.largest is not None
+    assert small.largest.bytes < 24 << 30
+    assert not small.refused
+
+
+def test_what_a_card_does_not_hold_is_named(few_users):
+    config = for_gpus("augmenter.batch_size=4096", "methods=[cdcda]")
+    small, large = estimate.card_hours(config, few_users)
+    (refused,) = small.refused
+    assert refused.what == "the cloud model that writes"
+    assert "does NOT FIT: the cloud model that writes" in cards.line(small)
+    whole = cards.total([small, small])
+    assert whole.hours == pytest.approx(2 * small.hours)
+    assert whole.refused == small.refused
+    assert large.hours < small.hours
+
+
+def test_a_run_for_gpus_is_estimated_where_none_is(few_users, monkeypatch, capsys):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    estimate.print_estimate(for_gpus("methods=[direct_ft]"), few_users, PlainConsole())
+    told = " ".join(capsys.readouterr().out.split())
+    assert "as on GPUs of 24 GiB, none is here" in told
+    assert "one GPU of 24 GiB: about" in told
+    assert "one GPU of 80 GiB: about" in told
+
+
+def test_the_miniatures_need_no_card(few_users):
+    assert estimate.card_hours(compose(["model=miniature", "users=3"]), few_users) == []
