@@ -10,9 +10,11 @@ file mentions it, and ``+key=value`` means the same as ``key=value``.
 
 from __future__ import annotations
 
+import copy
+import functools
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +36,7 @@ from conf.checks import check
 from conf.effects import check_effect
 from conf.errors import ConfigError
 from conf.explain import explain, required
-from conf.groups import ADDED, FOLDER, PRIMARY, groups, preset_text
+from conf.groups import ADDED, FOLDER, PRIMARY, groups, preset_text, version
 from conf.keys import defaults, is_key, keys, suggest_key
 from conf.names import nearest, suggestion
 from conf.schema import Config
@@ -59,7 +61,7 @@ def compose(overrides: Sequence[str], *, tuning: bool = False) -> Config:
             name or the bound.
     """
     parsed = _parse_all(overrides)
-    config = from_json(json.dumps(_typed_tree(_hydra_tree(parsed))))
+    config = from_json(json.dumps(_typed_tree(parsed)))
     check_effect(config, [override.key_or_group for override in parsed], tuning=tuning)
     cache, runs = (str(Path(path).expanduser()) for path in (config.paths.cache, config.paths.runs))
     return replace(config, paths=replace(config.paths, cache=cache, runs=runs))
@@ -71,8 +73,7 @@ def choices(overrides: Sequence[str]) -> dict[str, str]:
     Raises:
         ConfigError: As :func:`compose`, but without looking at the values.
     """
-    chosen = _hydra_tree(_parse_all(overrides)).hydra.runtime.choices
-    return {group: chosen[group] for group in groups()}
+    return _presets(_parse_all(overrides))[1]
 
 
 def expand(words: Sequence[str]) -> list[list[str]]:
@@ -114,9 +115,10 @@ def from_json(text: str) -> Config:
 def _parse_all(words: Sequence[str]) -> list[Override]:
     parsed = [_parse(word) for word in words]
     plugins.load(_plugins(parsed))  # their presets are names like others
+    known = groups()
     for override in parsed:
         _check_single(override)
-        _check_name(override)
+        _check_name(override, known)
     return parsed
 
 
@@ -174,10 +176,10 @@ def _check_single(override: Override) -> None:
         )
 
 
-def _check_name(override: Override) -> None:
+def _check_name(override: Override, known: Mapping[str, Sequence[str]]) -> None:
     """Refuse an unknown group name or key before Hydra sees it."""
     key, value = override.key_or_group, override.value()
-    names = groups().get(key)
+    names = known.get(key)
     if names is not None and not isinstance(value, str):
         raise ConfigError(f"{key}: expected one name. {suggestion(str(value), names)}")
     if names is not None and value not in names:
@@ -185,25 +187,53 @@ def _check_name(override: Override) -> None:
     if names is not None and value not in ADDED.get(key, {}):
         preset_text(key, str(value))
     if names is None and not is_key(key):
-        raise ConfigError(f"{key}: unknown key. {suggest_key(key, also=groups())}")
+        raise ConfigError(f"{key}: unknown key. {suggest_key(key, also=known)}")
 
 
-def _hydra_tree(overrides: Iterable[Override]) -> DictConfig:
-    """Let Hydra compose; the result holds Hydra's own section too."""
-    words = [_for_hydra(override) for override in overrides]
-    with _composing(), _fresh_hydra():
-        return hydra_compose(PRIMARY, overrides=words, return_hydra_config=True)
+def _typed_tree(overrides: Sequence[Override]) -> Any:
+    """Set the given keys in the presets' tree and resolve it: ``${...}`` may refer to any key.
 
-
-def _typed_tree(tree: DictConfig) -> Any:
-    """Resolve ``tree`` over the schema's defaults, so that ``${...}`` may refer to any key."""
-    chosen = OmegaConf.masked_copy(tree, [str(key) for key in tree if key != "hydra"])
+    Keys are added by force: the schema knows them although the YAML may not mention them.
+    """
+    presets, chosen = _presets(overrides)
     with _composing():
-        missing = sorted(OmegaConf.missing_keys(chosen))
-        resolved = OmegaConf.to_container(OmegaConf.merge(defaults(), chosen), resolve=True)
+        tree = copy.deepcopy(presets)
+        for override in overrides:
+            key = override.key_or_group
+            if key not in chosen:
+                OmegaConf.update(tree, key, override.value(), merge=True, force_add=True)
+        missing = sorted(OmegaConf.missing_keys(tree))
+        resolved = OmegaConf.to_container(tree, resolve=True)
     if missing:
         raise ConfigError("; ".join(required(key) for key in missing))
     return resolved
+
+
+def _presets(overrides: Iterable[Override]) -> tuple[DictConfig, dict[str, str]]:
+    """The tree of the presets that the words choose, and which preset of each group that is.
+
+    The tree is kept for the next call: copy it before a key is set.
+    """
+    known = groups()
+    words = [
+        o.input_line.lstrip("+") for o in overrides if o.input_line and o.key_or_group in known
+    ]
+    with _composing():
+        tree, chosen = _compose_presets(tuple(words), version())
+    return tree, {group: chosen[group] for group in known}
+
+
+@functools.lru_cache(maxsize=32)
+def _compose_presets(words: tuple[str, ...], _: object) -> tuple[DictConfig, dict[str, str]]:
+    """Let Hydra compose, over the schema's defaults; a composition takes it a tenth of a second."""
+    with _fresh_hydra():
+        tree = hydra_compose(PRIMARY, overrides=list(words), return_hydra_config=True)
+    presets = OmegaConf.masked_copy(tree, [str(key) for key in tree if key != "hydra"])
+    merged = OmegaConf.create(defaults())
+    merged.merge_with(presets)
+    for key in OmegaConf.missing_keys(presets):  # merge_with() passes over what a preset requires
+        OmegaConf.update(merged, key, "???", force_add=True)
+    return merged, dict(tree.hydra.runtime.choices)
 
 
 @contextmanager
@@ -212,12 +242,6 @@ def _composing() -> Iterator[None]:
         yield
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise ConfigError(f"the configuration cannot be composed: {_one_line(error)}") from error
-
-
-def _for_hydra(override: Override) -> str:
-    """Force-add plain keys: the schema knows them although the YAML may not mention them."""
-    word = (override.input_line or "").lstrip("+")
-    return word if override.key_or_group in groups() else f"++{word}"
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from conf.errors import ConfigError
 FOLDER = Path(__file__).resolve().parent
 PRIMARY = "config"
 ADDED: dict[str, dict[str, str]] = {}  # group -> name -> what it is
+_additions: list[str] = []  # names in the order of their add_preset
 
 
 def groups() -> dict[str, tuple[str, ...]]:
@@ -36,6 +37,13 @@ def add_preset(group: str, name: str, values: Mapping[str, object], about: str) 
     """
     ConfigStore.instance().store(group=group, name=name, node=dict(values))
     ADDED.setdefault(group, {})[name] = about
+    _additions.append(name)
+
+
+def version() -> tuple[object, ...]:
+    """Return what differs as soon as a preset's file was written or a preset was added."""
+    files = sorted(FOLDER.glob("**/*.yaml"))
+    return (len(_additions), *((str(file), file.stat().st_mtime_ns) for file in files))
 
 
 def _names(folder: Path) -> tuple[str, ...]:

@@ -106,10 +106,12 @@ def test_later_words_win() -> None:
 def test_a_key_that_no_yaml_mentions_can_be_set_and_referred_to() -> None:
     config = compose(["filters.length_unit=words", "evaluation.batch_size=${users}", "+users=9"])
     assert (config.filters.length_unit, config.evaluation.batch_size) == ("words", 9)
+    assert compose(["qlora.rank=${qlora.alpha}"]).qlora.rank == config.qlora.alpha
 
 
-def test_one_item_of_a_list_can_be_set() -> None:
+def test_one_item_of_a_list_can_be_set(default: Config) -> None:
     assert compose(["privacy.groups.0.high=0.3"]).privacy.groups[0].high == 0.3
+    assert compose([]) == default  # a word holds for its own call only
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,12 @@ def test_a_preset_in_utf_8_is_read(write, ends):
     assert groups.headline("experiment", "own") == "Mine."
 
 
+def test_a_preset_that_was_written_again_counts_at_once(write):
+    for users in (3, 4):
+        write("experiment", HEAD + f"users: {users}\n".encode())
+        assert compose(["experiment=own"]).users == users
+
+
 @pytest.mark.parametrize("group", ["experiment", "qlora"])
 @pytest.mark.parametrize(
     ("content", "message"),

@@ -56,6 +56,13 @@ def test_a_plugins_task_and_method_are_names_like_others(write):
     assert choices(["task=mail"])["task"] == "mail"
 
 
+def test_a_preset_that_is_registered_again_counts_at_once(write, forget_plugins):
+    for length in (24, 9):
+        file = write(TASK.replace("24", str(length)))
+        assert compose(["task=mail", f"plugins=[{file}]"]).task.max_new_tokens == length
+        forget_plugins()
+
+
 def test_a_run_that_is_read_back_loads_its_plugins_again(write, forget_plugins):
     text = to_json(compose(["methods=[mine]", f"plugins=[{write(METHOD)}]"]))
     forget_plugins()
@@ -77,7 +84,7 @@ def test_an_experiment_file_may_name_plugins(write, tmp_path, monkeypatch):
     (tmp_path / "experiment" / "own.yaml").write_text(f"plugins: ['{write(METHOD)}']\n")
     for module in ("compose", "groups"):
         monkeypatch.setattr(f"conf.{module}.FOLDER", tmp_path)
-    monkeypatch.setattr("conf.compose._check_name", lambda _: None)
+    monkeypatch.setattr("conf.compose._check_name", lambda *_: None)
     from conf.compose import _parse_all
 
     _parse_all(["experiment=own"])
