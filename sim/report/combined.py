@@ -147,7 +147,7 @@ def _section(results: Results, title: str, number: int) -> Setting:
     return Setting(
         title,
         found.effects or (found.headline,),
-        caveats.warnings(results),
+        [*caveats.warnings(results), *filter(None, [found.lacking])],
         replace(figure, name=f"scores-{number}") if figure else None,
         {caption: table for caption, table in tables.items() if table is not None},
         ", ".join(f"{each.folder.name} (seed {each.config.seed})" for each in results.runs),

@@ -31,6 +31,22 @@ def primary_pairs(contrasts: Sequence[str], arms: Sequence[ArmName]) -> list[Pai
     return found
 
 
+def without_method(contrasts: Sequence[str], arms: Sequence[ArmName]) -> str:
+    """One sentence on the declared contrasts that lack a method in the run; "" where none does."""
+    present = {arm.method for arm in arms}
+    absent = {
+        contrast: [method for method in contrast.split(" - ") if method not in present]
+        for contrast in contrasts
+    }
+    named = [
+        f"{' against '.join(contrast.split(' - '))} (no {', no '.join(methods)})"
+        for contrast, methods in absent.items()
+        if methods
+    ]
+    head = "Declared, but not tested, as this run lacks a method"
+    return f"{head}: {'; '.join(named)}." if named else ""
+
+
 def _meant(method: str, arms: Sequence[ArmName]) -> ArmName | None:
     own = [arm for arm in arms if arm.method == method]
     return max(own, key=lambda arm: 1.0 if arm.ratio is None else arm.ratio, default=None)

@@ -11,7 +11,7 @@ from itertools import combinations
 
 from lamp import metrics
 from sim.report import exercised
-from sim.report.contrasts import primary_pairs
+from sim.report.contrasts import primary_pairs, without_method
 from sim.report.frames import augmentation_frame, ledger_frame, user_scores
 from sim.report.pooling import ArmResult, Results, person, seeds_of
 from sim.report.run_records import Run
@@ -41,12 +41,14 @@ class Verdict:
         users: Who scores better and worse, per contrast, and how many do by chance.
         privacy: What left the devices.
         untested: Why no contrast was tested, where none was.
+        lacking: Which declared contrasts lack which method; "" where none does.
     """
 
     effects: tuple[str, ...]
     users: tuple[str, ...]
     privacy: str
     untested: str
+    lacking: str
 
     @property
     def headline(self) -> str:
@@ -67,8 +69,8 @@ NO_CONTRAST = (
 def verdict(results: Results) -> Verdict:
     """Judge the declared contrasts of one run, or of several seeds of one setting."""
     name = metrics.headline(results.task)[0]
-    contrasts = results.runs[0].config.contrasts
-    pairs = primary_pairs(contrasts, [result.arm for result in results.arms])
+    contrasts, arms = results.runs[0].config.contrasts, [result.arm for result in results.arms]
+    pairs = primary_pairs(contrasts, arms)
     effects, users = [], []
     for first, second in pairs:
         result = results.arm(first)
@@ -80,8 +82,13 @@ def verdict(results: Results) -> Verdict:
             users.append(_helped(results, first, second, name))
     if users and (chance := _by_chance(results, pairs[0][1], name)):
         users.append(chance)
-    untested = NO_ANSWERS if pairs else NO_CONTRAST
-    return Verdict(tuple(effects), tuple(users), _privacy(results.runs), untested)
+    return Verdict(
+        tuple(effects),
+        tuple(users),
+        _privacy(results.runs),
+        untested=NO_ANSWERS if pairs else NO_CONTRAST,
+        lacking=without_method(contrasts, arms),
+    )
 
 
 def _effect(result: ArmResult, reference: str, name: str, found: Difference) -> str:

@@ -5,7 +5,7 @@ import pytest
 
 from conf.compose import compose
 from conf.errors import ConfigError
-from sim.report.contrasts import holm, primary_pairs
+from sim.report.contrasts import holm, primary_pairs, without_method
 from sim.report.pooling import summarise
 from sim.report.run_records import ArmName, read_run
 from sim.report.score_tables import differences_table, power_notes
@@ -37,6 +37,16 @@ def test_of_several_shares_the_largest_is_meant():
     assert primary_pairs(["cdcda - direct_ft", "cdcda - device_rag"], arms) == [
         ("cdcda@1", "direct_ft")
     ]
+
+
+def test_a_contrast_without_its_method_is_named():
+    arms = [ArmName("cdcda@1", "cdcda", 1.0), ArmName("direct_ft", "direct_ft", None)]
+    declared = ["cdcda - direct_ft", "cdcda - device_rag", "rkd_ft - fedavg"]
+    assert without_method(declared, arms) == (
+        "Declared, but not tested, as this run lacks a method: cdcda against device_rag "
+        "(no device_rag); rkd_ft against fedavg (no rkd_ft, no fedavg)."
+    )
+    assert without_method(declared[:1], arms) == ""
 
 
 def test_primary_contrasts_are_adjusted_and_the_rest_is_exploratory(make_run):

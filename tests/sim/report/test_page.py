@@ -89,6 +89,9 @@ def test_a_run_without_contrasts_has_a_page_too(make_run):
     write_report([folder])
     text = (folder / PAGE).read_text(encoding="utf-8")
     assert "None of the declared contrasts" in text
+    missing = "cdcda against direct_ft (no cdcda, no direct_ft)"
+    assert missing in text
+    assert missing in (folder / "report.md").read_text(encoding="utf-8")
     assert data_of(text)["contrast"] is None
 
 
