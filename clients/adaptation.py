@@ -24,7 +24,7 @@ from clients.capacity import (
 from clients.dac24.stream import adapt_to_stream
 from clients.folder import Device
 from clients.gate import Fold, is_better, make_folds
-from clients.local_data import added_pairs, own_texts
+from clients.local_data import added_pairs, near_records, own_texts
 from conf.seeds import derive_seed
 from lamp import tasks
 from models import lora, training
@@ -341,13 +341,15 @@ def _examples(
     device: Device, base: Base, request: AdaptRequest, settings: DeviceSettings
 ) -> list[Encoded]:
     recipe, system = recipe_from_json(request.recipe), settings.system_prompt
+    task = tasks.task(settings.task)
     made = (
         *added_pairs(device, recipe, request.seed),
         *own_texts(device, base, recipe, request.seed, system),
+        *near_records(device, recipe, task, request.public),
     )
     return encode_pairs(
         base.tokenizer,
-        tasks.task(settings.task),
+        task,
         (*device.history.pairs, *request.kept, *made),
         system=system,
         max_len=settings.qlora.max_seq_len,

@@ -55,7 +55,8 @@ def queued(device: Device, adapter: str) -> QueueRequest | None:
     value = _read(_queued(device, adapter))
     if value is None:
         return None
-    return QueueRequest(**{**value, "kept": tuple(Pair(**pair) for pair in value["kept"])})
+    pairs = {name: tuple(Pair(**pair) for pair in value[name]) for name in ("kept", "public")}
+    return QueueRequest(**{**value, **pairs})
 
 
 def put_reply(device: Device, name: str, reply: WireMessage, provenance_key: str = "") -> None:

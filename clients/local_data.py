@@ -12,6 +12,8 @@ from clients.folder import Device
 from conf.seeds import derive_seed
 from lamp import eda
 from lamp.records import Pair
+from lamp.retrieval import nearest
+from lamp.tasks import Task
 from protocol.recipe import Recipe
 
 
@@ -41,6 +43,16 @@ def own_texts(
     own = derive_seed(seed, device.user_id, "own texts")
     written = synthesise(base, covered, recipe.writing, own, system).pairs
     return tuple(pair for each in written for pair in each)
+
+
+def near_records(
+    device: Device, recipe: Recipe, task: Task, public: tuple[Pair, ...]
+) -> tuple[Pair, ...]:
+    """Choose the public records that ``recipe`` adds: k nearest of each covered record."""
+    if recipe.local != "neighbours":
+        return ()
+    covered = outbound.grant(device, [recipe.ratio]).pairs
+    return tuple(pair for own in nearest(task, covered, public, recipe.k) for pair in own)
 
 
 def _copies(pair: Pair, _user: str, recipe: Recipe, _seed: int) -> Iterator[Pair]:

@@ -72,13 +72,37 @@ def prompt_with_items(
 
 def ranked(task: Task, query: Query, pairs: tuple[Pair, ...]) -> list[int]:
     """Order the records by their BM25 score for ``query``, best first, ties in their own order."""
+    return _ordered(task, _asked(task, query).split(), pairs)
+
+
+def _ordered(task: Task, words: Sequence[str], pairs: tuple[Pair, ...]) -> list[int]:
     if not any(_searched(task, pair) for pair in pairs):
         return list(range(len(pairs)))
     index = _index(task, pairs)
-    asked = [word for word in _asked(task, query).split() if word in index.vocab_dict]
+    asked = [word for word in words if word in index.vocab_dict]
     scores = index.get_scores(asked) if asked else np.zeros(len(pairs))
     order: list[int] = np.argsort(-scores, kind="stable").tolist()
     return order
+
+
+def nearest(
+    task: Task, pairs: Sequence[Pair], others: tuple[Pair, ...], number: int
+) -> list[list[Pair]]:
+    """Per record of ``pairs`` the ``number`` nearest of ``others`` by BM25, none of them twice.
+
+    A record that is the nearest to several goes to the first of them, in turns: everyone's
+    nearest, then everyone's second. Where ``others`` run out, the last get fewer.
+    """
+    found: list[list[Pair]] = [[] for _ in pairs]
+    orders = [iter(_ordered(task, _searched(task, pair), others)) for pair in pairs]
+    taken: set[int] = set()
+    for _ in range(number):
+        for order, own in zip(orders, found, strict=True):
+            place = next((each for each in order if each not in taken), None)
+            if place is not None:
+                taken.add(place)
+                own.append(others[place])
+    return found
 
 
 @lru_cache(maxsize=2)  # one user's queries follow each other

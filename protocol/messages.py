@@ -18,7 +18,7 @@ from conf.errors import ProtocolError
 from lamp.records import Pair
 from protocol.codec import Arrays, Range, WireMessage, holds
 
-PROTOCOL_VERSION = 5
+PROTOCOL_VERSION = 6
 
 ANY = Range(low=-(1 << 63), high=(1 << 63) - 1)
 NAME = Range(most=1 << 16)
@@ -171,6 +171,8 @@ class AdaptRequest:
             tokens: float16 logits of shape (scored tokens, vocabulary) of a small vocabulary;
             else float32 of shape (scored tokens, k + 1, 2), the k most likely tokens with their
             log probabilities, at last -1 and the log of the others' mass.
+        public: Records of public users; the device trains on those nearest to its own, where the
+            recipe says so.
     """
 
     TYPE: ClassVar[str] = "train.adapt"
@@ -184,6 +186,7 @@ class AdaptRequest:
     recipe: str = holds("settings", "{}")
     weights: Arrays = holds("averaged weights", dict)
     logits: Arrays = holds("teacher logits", dict)
+    public: tuple[Pair, ...] = holds("public records", ())
 
     @property
     def adapter_name(self) -> str:

@@ -25,7 +25,7 @@ from conf.errors import ProtocolError
 from conf.schema import STRICT, Fraction, StreamConfig
 from lamp.dialogue.lexicons import Lexicon
 
-Local = Literal["nothing", "copies", "eda", "own_model"]
+Local = Literal["nothing", "copies", "eda", "own_model", "neighbours"]
 Score = Literal["entropy", "domain", "dissimilarity"]
 Replace = Literal["scores", "random", "fifo", "k_center"]
 ALL_SCORES: tuple[Score, ...] = ("entropy", "domain", "dissimilarity")
@@ -56,9 +56,10 @@ class Recipe:
 
     Attributes:
         local: What the device adds to D_u by itself, made from the records that it would share:
-            copies of them, EDA variants, or texts of the device's own model.
+            copies of them, EDA variants, texts of the device's own model, or the records of the
+            message's public ones that are nearest to them.
         ratio: Share ratio that the device would be asked for; its policy bounds it as ever.
-        k: Copies or variants of each such record.
+        k: Copies, variants or neighbours of each such record.
         eda_rate: Share of an input's words that one EDA operation changes.
         thesaurus: Where EDA finds synonyms.
         writing: How the device's own model writes; ``sets`` texts of each such record.

@@ -54,6 +54,7 @@ from strategy.planning import (
     with_logits,
 )
 from strategy.progress import LoggedProgress, Progress
+from strategy.public import NO_RECORDS, RecordPool
 from strategy.recipes import RecipeInputs
 from strategy.registry import Fleet, discover_clients, wait_for_nodes
 from strategy.rounds import Rounds, adapt_request, answer_request
@@ -82,6 +83,7 @@ class CdcdaPlm(Strategy):
         teacher: LargeModel | None = None,
         oracle: Oracle | None = None,
         truth: Truth | None = None,
+        pool: RecordPool = NO_RECORDS,
         progress: Progress | None = None,
         on_arm: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -100,16 +102,18 @@ class CdcdaPlm(Strategy):
             teacher: The large model whose logits ``rkd_ft`` learns from.
             oracle: Runs the arms that hold all data in the cloud, outside the wire.
             truth: Tells right synthetic pairs from wrong ones, for the report alone.
+            pool: Public records for the devices of ``neighbours_ft``.
             progress: Where progress is told; None tells Python's log.
             on_arm: Called with the arm's name after each arm.
 
         Raises:
-            ConfigError: If an arm needs a teacher or an oracle and there is none.
+            ConfigError: If an arm needs a teacher, an oracle or public records and there is none.
         """
         self._arms, self._settings, self._bases = tuple(arms), settings, bases
         self._augmenter, self._filters, self._fleet, self._log = augmenter, filters, fleet, log
         self._seed, self._recipes = seed, recipes or RecipeInputs()
         self._teacher, self._oracle, self._truth = teacher, oracle, truth
+        self._pool = pool
         self._progress, self._on_arm = progress or LoggedProgress(), on_arm
         self._plans: list[ArmPlan] = []
         for arm in self._arms:
@@ -117,6 +121,8 @@ class CdcdaPlm(Strategy):
                 raise ConfigError(f"methods: {arm.method.name} reads every history, none was given")
             if arm.method.distils and teacher is None:
                 raise ConfigError(f"methods: {arm.method.name} learns from a teacher, got none")
+            if arm.method.reads_public and not self._pool.records:
+                raise ConfigError(f"methods: {arm.method.name} reads public records, got none")
 
     @override
     def start(
@@ -202,6 +208,7 @@ class CdcdaPlm(Strategy):
             candidates=candidates,
             k=largest_k(self._arms, self._augmenter.k),
             truth=self._truth,
+            pool=self._pool,
         )
         planned = plan_arms(self._arms, self._bases, inputs, self._plan_settings)
         self._log.planned(planned)

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from lamp.records import Pair
 from protocol.recipe import Local, Recipe, Stream
 from protocol.wire import Allowed
 from strategy import recipes
+from strategy.hand_out import KeptPairs, own_pairs
 from strategy.recipes import MakeRecipe, RecipeInputs
 
-Added = Literal["nothing", "kept", "logits"]
+Added = Literal["nothing", "kept", "logits", "public"]
 SelectionRule = Literal["filtered", "random", "all"]
-KeptPairs = Mapping[str, tuple[Pair, ...]]  # user -> pairs
-
-
-def own_pairs(kept: KeptPairs) -> KeptPairs:
-    """Every user gets what was made from the user's own records."""
-    return kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,10 +37,11 @@ class Method:
         tuned: Whether that model is tuned on the public users.
         adapts: Whether an adapter is trained: one per user, for an oracle one for all.
         recipe: What its devices do besides training on D_u and on what the messages bring.
-        added: What the messages bring: kept synthetic pairs, or the teacher's logits on shared
-            pairs.
+        added: What the messages bring: kept synthetic pairs, the teacher's logits on shared
+            pairs, or records of public users, the same for all devices.
         choice: Which of the readable synthetic pairs are kept.
-        hand_out: Who gets whose kept pairs; in simulations alone may it be another user's.
+        hand_out: Who gets whose kept pairs, by the run's seed; in simulations alone may it be
+            another user's.
         matches_steps: Train on D_u alone, as many steps as with the kept pairs.
         retrieves: Whether records of the user's own profile stand in the prompt (RAG).
         adapter_of: Method whose adapter answers; "" for the method's own.
@@ -68,7 +63,7 @@ class Method:
     recipe: MakeRecipe = recipes.plain
     added: Added = "nothing"
     choice: SelectionRule = "filtered"
-    hand_out: Callable[[KeptPairs], KeptPairs] = own_pairs
+    hand_out: Callable[[KeptPairs, int], KeptPairs] = own_pairs
     matches_steps: bool = False
     retrieves: bool = False
     adapter_of: str = ""
@@ -112,6 +107,11 @@ class Method:
     def distils(self) -> bool:
         """Whether the devices train on the teacher's logits."""
         return self.added == "logits"
+
+    @property
+    def reads_public(self) -> bool:
+        """Whether the devices get records of public users."""
+        return self.added == "public"
 
     @property
     def shares(self) -> bool:
@@ -162,6 +162,7 @@ class Method:
             "device model": not self.oracle and not self.tuned,
             "kept pairs": self.downloads,
             "teacher logits": self.distils,
+            "public records": self.reads_public,
             "averaged weights": self.federated,
         }
         return Allowed(*(frozenset(each for each in part if part[each]) for part in (up, down)))

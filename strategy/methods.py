@@ -16,6 +16,7 @@ from conf.errors import ConfigError
 from conf.names import suggestion
 from protocol.wire import NUMBERS_ONLY, WIRE_TABLE, Allowed, allowed
 from strategy import recipes
+from strategy.hand_out import others_pairs
 from strategy.method import Method
 
 METHODS: dict[str, Method] = {}  # in the order of registration; register() fills it
@@ -270,6 +271,16 @@ register(
 register(
     replace(
         _LOCAL,
+        name="neighbours_ft",
+        about="adapter on D_u and the k nearest public records of each record (nothing is shared)",
+        recipe=recipes.neighbours,
+        added="public",
+    ),
+    allowed(down="public records, M_base"),
+)
+register(
+    replace(
+        _LOCAL,
         name="rkd_ft",
         about="direct_ft and per-token reverse KL to M_cloud on shared pairs (off-policy)",
         title="RKD\n-FT",
@@ -306,6 +317,18 @@ register(
         studied=False,
         variant_of="cdcda",
         choice="all",
+    ),
+    AUGMENTED,
+)
+register(
+    _variant(
+        _CDCDA,
+        "shuffled",
+        "cdcda with another user's kept pairs: is its gain personal, or mere regularisation?",
+        "",
+        title="CDCDA\nshuffled",
+        colour="#999933",
+        hand_out=others_pairs,
     ),
     AUGMENTED,
 )

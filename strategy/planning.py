@@ -18,6 +18,7 @@ from strategy.arms import Arm
 from strategy.base_model import BaseModels
 from strategy.diagnosis import Diagnosis, Truth, UserChoice, diagnose
 from strategy.filters import Candidate, Selection, select, select_random, select_readable
+from strategy.public import NO_RECORDS, RecordPool
 from strategy.recipes import RecipeInputs
 from strategy.taught import ChosenLogits
 
@@ -37,6 +38,7 @@ class ArmPlan:
         taught: Per user the ids of the shared pairs whose logits the adapter is to see.
         recipe: What the devices do besides.
         retrieved: Records of the user's profile in each prompt.
+        pool: Public records that every device gets.
         answers: Whether the devices answer after this round.
     """
 
@@ -47,6 +49,7 @@ class ArmPlan:
     taught: Mapping[str, Sequence[str]] = field(default_factory=dict)
     recipe: Recipe = PLAIN
     retrieved: int = 0
+    pool: RecordPool = NO_RECORDS
     answers: bool = True
 
     @property
@@ -66,7 +69,8 @@ class ArmPlan:
         kept = [[pair.input, pair.response] for pair in self.kept.get(user, ())]
         facts = [self.base_id, kept, self.arm.method.matches_steps, asdict(self.recipe), context]
         taught = [list(self.taught.get(user, ()))] if self.arm.method.distils else []
-        return hash_json([*facts, *taught])
+        pool = [self.pool.content_hash] if self.pool.records else []
+        return hash_json([*facts, *taught, *pool])
 
     def answer_key(self, trained: str) -> str:
         """What names the answers of one user: model, adapter and prompts."""
@@ -130,12 +134,14 @@ class ArmInputs:
         candidates: Per user k candidates for each record of the largest share, in its order.
         k: Samples per record among the candidates: the largest number that any arm takes.
         truth: What the simulation knows of a synthetic pair, for the report alone.
+        pool: Public records, for the arms whose devices get some.
     """
 
     shares: Shares = field(default_factory=dict)
     candidates: Mapping[str, tuple[Candidate, ...]] = field(default_factory=dict)
     k: int = 0
     truth: Truth | None = None
+    pool: RecordPool = NO_RECORDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,10 +197,11 @@ def plan_arm(arm: Arm, base_id: str, inputs: ArmInputs, settings: PlanSettings) 
         ArmPlan(
             arm=arm,
             base_id=base_id,
-            kept=arm.method.hand_out(kept),
+            kept=arm.method.hand_out(kept, settings.seed),
             taught=_taught(arm, inputs.shares) if arm.method.distils else {},
             recipe=arm.recipe(settings.recipes, number),
             retrieved=settings.rag_items if arm.method.retrieves else 0,
+            pool=inputs.pool if arm.method.reads_public else NO_RECORDS,
             answers=number == rounds - 1,
         )
         for number in range(rounds)

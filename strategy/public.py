@@ -1,4 +1,7 @@
-"""The public users as the server holds them: a file of histories, named by what it holds."""
+"""The public users as the server holds them: a file of histories, named by what it holds.
+
+Some of their records may be sent to devices (:class:`RecordPool`).
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,14 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 from conf.errors import DataError
-from lamp.records import UserHistory
+from conf.seeds import derive_seed
+from lamp.records import Pair, UserHistory
 from lamp.serialise import history_from_json, history_to_json
 from storage import atomic
-from storage.hashing import hash_bytes
+from storage.hashing import hash_bytes, hash_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +30,32 @@ class PublicUsers:
 
     path: Path
     content_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecordPool:
+    """Public records that every device gets.
+
+    Attributes:
+        records: The records; their ids say nothing of whose they are.
+        content_hash: Hash of the records; "" where there are none.
+    """
+
+    records: tuple[Pair, ...] = ()
+    content_hash: str = ""
+
+
+NO_RECORDS = RecordPool()
+
+
+def pool(users: Iterable[UserHistory], number: int, seed: int) -> RecordPool:
+    """Draw at most ``number`` records of ``users``, each text once."""
+    texts = dict.fromkeys((pair.input, pair.response) for user in users for pair in user.pairs)
+    drawn = list(texts)
+    if len(drawn) > number:
+        drawn = Random(derive_seed(seed, "public pool")).sample(drawn, number)
+    records = tuple(Pair(f"public-{place}", *text) for place, text in enumerate(drawn))
+    return RecordPool(records, hash_json(drawn) if drawn else "")
 
 
 def write(folder: Path, users: Iterable[UserHistory]) -> PublicUsers:

@@ -66,6 +66,11 @@ def eda(inputs: RecipeInputs) -> Recipe:
     )
 
 
+def neighbours(inputs: RecipeInputs) -> Recipe:
+    """K nearest public records of each record that the user would share."""
+    return Recipe(local="neighbours", ratio=inputs.ratio, k=inputs.k)
+
+
 def self_written(inputs: RecipeInputs) -> Recipe:
     """K texts of the device's own model on each record that the user would share."""
     writing = replace(inputs.stream, sets=inputs.k)

@@ -205,6 +205,7 @@ def adapt_request(plan: ArmPlan, context: RunContext, user: str, averaged: Array
         recipe=recipe_to_json(plan.recipe),
         weights=averaged,
         logits=plan.logits.get(user, {}),
+        public=plan.pool.records,
     )
 
 

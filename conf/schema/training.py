@@ -186,6 +186,8 @@ class BaselinesConfig:
         dp_delta: Probability of a larger loss; below one over the records of a user.
         dp_clip: Largest gradient norm of one record under DP-SGD.
         gate_folds: Parts of D_u in the cross-validation of the *_gated methods.
+        neighbours_pool: At most so many public records are sent to every device of
+            neighbours_ft, which looks for the nearest among them.
     """
 
     eda_rate: Annotated[float, Field(gt=0, le=1)] = 0.1
@@ -197,6 +199,7 @@ class BaselinesConfig:
     dp_delta: Annotated[float, Field(gt=0, lt=1)] = 1e-3
     dp_clip: PositiveFloat = 1.0
     gate_folds: Annotated[int, Field(ge=2)] = 2
+    neighbours_pool: PositiveInt = 2000
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

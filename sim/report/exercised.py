@@ -13,6 +13,7 @@ from strategy.methods import METHODS
 LABEL = "method not exercised"
 FEWEST_KEPT = 1.0  # synthetic pairs per user
 KEPT_SHARES = (0.03, 0.33)  # of the generated pairs; least and most of the paper's Table 4
+_WRITTEN = {"own_model": "own texts", "neighbours": "public records"}
 
 
 def why_not(run: Run, arm: ArmName) -> str | None:
@@ -40,12 +41,13 @@ def why_not(run: Run, arm: ArmName) -> str | None:
 
 
 def _unwritten(run: Run, arm: ArmName) -> str | None:
-    """Why an arm whose devices write for themselves has hardly a text of theirs."""
+    """Why an arm whose devices train on texts of their own or of others has hardly any of them."""
     method = METHODS.get(arm.method)
-    own = [line.synthetic for (name, _), line in run.adaptations.items() if name == arm.name]
-    if method is None or method.local != "own_model" or not own or arm.ratio == 0:
+    added = [line.synthetic for (name, _), line in run.adaptations.items() if name == arm.name]
+    if method is None or not added or arm.ratio == 0:
         return None
-    each = sum(own) / len(own)
-    return (
-        f"{each:.2g} own texts per user, fewer than {FEWEST_KEPT:g}" if each < FEWEST_KEPT else None
-    )
+    what = _WRITTEN.get(method.local) or ("texts of other users" if method.crosses_users else "")
+    each = sum(added) / len(added)
+    if not what or each >= FEWEST_KEPT:
+        return None
+    return f"{each:.2g} {what} per user, fewer than {FEWEST_KEPT:g}"

@@ -28,7 +28,7 @@ from strategy.domains import lexicons_of
 from strategy.large_model import LargeModel, require_same_vocabulary
 from strategy.oracle import Histories, Oracle
 from strategy.progress import Progress
-from strategy.public import PublicUsers
+from strategy.public import NO_RECORDS, PublicUsers, RecordPool, pool, read
 from strategy.recipes import RecipeInputs, thesaurus_of
 from strategy.registry import Fleet, read_bound
 from strategy.run_log import RunLog
@@ -109,6 +109,7 @@ def configured_strategy(
         teacher=large,
         oracle=_oracle(inputs, large, bases, progress),
         truth=inputs.truth,
+        pool=_pool(inputs, arms),
         progress=progress,
         on_arm=on_arm,
     )
@@ -151,6 +152,14 @@ def _augmenter(inputs: ServerInputs, cloud: Cloud) -> CloudAugmenter:
         seed=config.seed,
         save_to=inputs.run_folder / FILE if config.augmenter.save else None,
     )
+
+
+def _pool(inputs: ServerInputs, arms: tuple[Arm, ...]) -> RecordPool:
+    """The public records that devices get; none where no arm's devices get any."""
+    if not any(arm.method.reads_public for arm in arms):
+        return NO_RECORDS
+    config = inputs.config
+    return pool(read(inputs.public), config.baselines.neighbours_pool, config.seed)
 
 
 def _fleet(config: Config, end_hung: Callable[[], int]) -> Fleet:

@@ -19,6 +19,7 @@ from models import loading, lora
 from models.answering import answer_queries
 from models.multi_lora import cohort as together
 from protocol.messages import AnswerRequest, CollectRequest, QueueRequest
+from protocol.recipe import Recipe, recipe_to_json
 from protocol.settings import settings_of, settings_to_json
 
 USERS = ("ana", "ben", "eve")
@@ -269,3 +270,10 @@ def test_a_real_device_is_a_cohort_of_itself(settings, tmp_path):
     own = (tmp_path,)
     asked = replace(settings, qlora=replace(settings.qlora, cohort=8))
     assert Place(own, 0, tmp_path, real=True).cohort_folders(asked) == own
+
+
+def test_a_queued_request_keeps_the_public_records_that_it_brings(devices, base, settings):
+    near = tuple(Pair(f"p{n}", f"ben text {n}", f"title {n}") for n in range(20))
+    recipe = recipe_to_json(Recipe(local="neighbours", k=2))
+    queue(devices, settings, kept=(), recipe=recipe, public=near)
+    assert [collect(devices, base, settings, which).synthetic for which in range(3)] == [6, 6, 6]

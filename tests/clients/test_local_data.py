@@ -10,16 +10,21 @@ from clients import outbound
 from clients.base import load
 from clients.dac24 import self_synthesis
 from clients.folder import Device, Policy
-from clients.local_data import added_pairs, own_texts
+from clients.local_data import added_pairs, near_records, own_texts
 from conf.compose import compose
 from conf.errors import ProtocolError
 from conf.schema import StreamConfig
 from lamp.records import Pair, UserHistory
+from lamp.tasks import TASKS
 from models.generation import Generation
 from protocol.recipe import PLAIN, Recipe, recipe_from_json
 from protocol.settings import settings_of
 
 PAIRS = tuple(Pair(str(n), f"a quiet film about a war number {n}", "classic") for n in range(10))
+PUBLIC = (
+    *(Pair(f"far{n}", "boats sail home", "comedy") for n in range(20)),
+    *(Pair(f"p{n}-{m}", f"one film number {n} seen", "action") for n in range(10) for m in (0, 1)),
+)
 EDA = Recipe(local="eda", k=3, thesaurus="world", eda_rate=0.3)
 
 
@@ -67,6 +72,18 @@ def test_eda_depends_on_the_seed_only():
 
 def test_the_plain_recipe_adds_nothing():
     assert added_pairs(device(1.0), PLAIN, seed=1) == ()
+    assert near_records(device(1.0), PLAIN, TASKS["lamp_2"], PUBLIC) == ()
+
+
+def test_the_nearest_public_records_are_as_many_as_copies_would_be():
+    own, task = device(0.4, withdrawn=("1",)), TASKS["lamp_2"]
+    near = near_records(own, Recipe(local="neighbours", k=3), task, PUBLIC)
+    assert len(near) == len(added_pairs(own, Recipe(local="copies", k=3), seed=1))
+    covered = {pair.id for pair in outbound.grant(own, [1.0]).pairs}
+    assert {f"p{number}-0" for number in covered} <= {pair.id for pair in near}
+    assert len(set(near)) == len(near)
+    assert not any(pair.id.startswith("far") for pair in near)
+    assert near_records(device(0.0), Recipe(local="neighbours"), task, PUBLIC) == ()
 
 
 def test_the_devices_own_model_writes_of_what_consent_covers(monkeypatch, qwen2_folder):

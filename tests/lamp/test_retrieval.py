@@ -7,7 +7,7 @@ import math
 import pytest
 
 from lamp.records import Pair, Query
-from lamp.retrieval import prompt_with_items, ranked
+from lamp.retrieval import nearest, prompt_with_items, ranked
 from lamp.tasks import TASKS
 
 PAIRS = (
@@ -55,6 +55,20 @@ def test_the_order_is_that_of_bm25_computed_by_hand():
     totals = [sum(score(text.split(), term) for term in ("day", "sun")) for text in corpus]
     expected = sorted(range(3), key=lambda place: -totals[place])
     assert ranked(TASKS["lamp_4"], query("lamp_4", "day sun"), PAIRS) == expected
+
+
+def test_the_nearest_records_of_others_are_taken_in_turns_and_none_twice():
+    task, own = TASKS["lamp_4"], (Pair("a", "dogs bark", ""), Pair("b", "dogs run", ""))
+    others = (
+        Pair("o1", "a day in the sun", "sun"),
+        Pair("o2", "dogs bark and run", "dogs"),
+        Pair("o3", "some dogs run", "dogs"),
+    )
+    ids = [[pair.id for pair in found] for found in nearest(task, own, others, 2)]
+    assert ids == [["o2", "o1"], ["o3"]]  # a's second choice goes before b's; nothing is left
+    assert nearest(task, own, others, 1) == [[others[1]], [others[2]]]
+    assert nearest(task, own, (), 2) == [[], []]
+    assert nearest(task, (), others, 2) == []
 
 
 def test_labels_are_not_searched():

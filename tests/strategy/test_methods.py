@@ -99,7 +99,7 @@ def test_methods_that_other_settings_exclude_are_refused(words, message):
 
 
 def test_kept_pairs_of_others_stay_in_simulations(registries):
-    crossing = replace(METHODS["cdcda"], name="crossing", hand_out=lambda kept: kept)
+    crossing = replace(METHODS["cdcda"], name="crossing", hand_out=lambda kept, seed: kept)
     register(crossing, WIRE_TABLE["cdcda"])
     check_methods(compose(["methods=[crossing]"]))
     with pytest.raises(ConfigError, match="from one user's records to another"):

@@ -10,7 +10,7 @@ import pytest
 from conf.compose import compose
 from conf.errors import RunError
 from conf.schema import ThresholdsConfig
-from lamp.records import Pair
+from lamp.records import Pair, UserHistory
 from protocol.recipe import PLAIN, Recipe, recipe_from_json, recipe_to_json
 from storage import jsonlines
 from strategy.arms import Arm, make_arms
@@ -29,6 +29,7 @@ from strategy.planning import (
     to_teach,
     with_logits,
 )
+from strategy.public import pool
 from strategy.recipes import RecipeInputs, thesaurus_of
 from strategy.run_log import RunLog
 
@@ -133,6 +134,29 @@ def test_only_methods_that_ask_for_it_get_a_recipe():
     assert arm("copies_ft", 0.3).recipe(SETTINGS.recipes) == Recipe(local="copies", ratio=0.3, k=4)
     eda = arm("eda_ft").recipe(SETTINGS.recipes)
     assert (eda.local, eda.ratio, eda.thesaurus) == ("eda", 1.0, "world")
+
+
+def test_only_arms_that_read_public_records_get_them_and_are_trained_again_for_others():
+    pools = [pool([UserHistory("u", (), SHARED[:1], ())], 9, seed) for seed in (0, 1)]
+    pools.append(pool([UserHistory("u", (), (Pair("r0", "other", "y"),), ())], 9, 0))
+    keys = set()
+    for each in pools:
+        (near,) = plan_arm(arm("neighbours_ft"), "base", ArmInputs(pool=each), SETTINGS).rounds
+        (plain,) = plan_arm(arm("copies_ft"), "base", ArmInputs(pool=each), SETTINGS).rounds
+        assert (near.pool, plain.pool.records) == (each, ())
+        assert near.recipe == Recipe(local="neighbours", k=4)
+        keys.add(near.training_key("ana", "s"))
+    assert len(keys) == 2  # the first two have the same records
+
+
+def test_a_pool_has_every_text_once_and_no_ids_of_users():
+    users = [UserHistory(name, (), tuple(SHARED), ()) for name in ("u", "v")]
+    drawn = pool(users, 9, 0)
+    assert [pair.id for pair in drawn.records] == ["public-0"]
+    many = UserHistory("w", (), tuple(Pair(f"w{n}", f"x{n}", "y") for n in range(50)), ())
+    first, again, other = (pool([many], 5, seed) for seed in (0, 0, 1))
+    assert len(first.records) == 5
+    assert first == again != other
 
 
 def test_real_text_takes_wordnet_unless_told_otherwise():

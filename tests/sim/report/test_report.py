@@ -63,15 +63,23 @@ def test_report_links_only_pictures_that_exist(make_run):
 
 
 @pytest.mark.parametrize(("texts", "exercised"), [(0, False), (3, True)])
-def test_devices_that_wrote_nothing_for_themselves_are_not_exercised(make_run, texts, exercised):
-    folder = make_run(users=4, methods=("device", "direct_ft", "self_ft"))
+@pytest.mark.parametrize(
+    ("method", "what"),
+    [
+        ("self_ft", "own texts"),
+        ("neighbours_ft", "public records"),
+        ("cdcda_shuffled", "texts of other users"),
+    ],
+)
+def test_devices_that_add_nothing_are_not_exercised(make_run, texts, exercised, method, what):
+    folder = make_run(users=4, methods=("device", "direct_ft", method), kept_rate=0.1)
     rows = [row | {"synthetic": texts} for row in jsonlines.read(folder / "adaptations.jsonl")]
     (folder / "adaptations.jsonl").unlink()
     jsonlines.append(folder / "adaptations.jsonl", rows)
     results = summarise([read_run(folder)])
-    (arm,) = (each for each in results.arms if each.arm.method == "self_ft")
+    (arm,) = (each for each in results.arms if each.arm.method == method)
     assert arm.exercised == exercised
-    said = "method not exercised: 0 own texts per user, fewer than 1; its scores show neither"
+    said = f"{method}: method not exercised: 0 {what} per user, fewer than 1"
     assert any(said in text for text in caveats.warnings(results)) != exercised
 
 
