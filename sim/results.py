@@ -80,6 +80,11 @@ class RunFrames:
         return frames.users_frame(self.run)
 
     @cached_property
+    def leakage(self) -> pd.DataFrame:
+        """One row per attacked arm, user and kind of records; empty without an audit."""
+        return frames.leakage_frame(self.run)
+
+    @cached_property
     def phases(self) -> pd.DataFrame:
         """One row per timed phase."""
         return frames.phases_frame(self.run)

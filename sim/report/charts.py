@@ -6,8 +6,8 @@ the methods everywhere; text and lines take the page's own colours, in light and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import fields
 from itertools import cycle
 from typing import Any
 
@@ -17,8 +17,10 @@ import pandas as pd
 
 from lamp import metrics
 from sim.report.contrasts import primary_pairs
+from sim.report.figure import WIDTH, Figure, colour_of, spec_of
 from sim.report.filter_tables import waterfall
 from sim.report.frames import ledger_frame, phases_frame, training_frame, users_frame
+from sim.report.further_charts import devices_figure, leakage_figure, stream_figure
 from sim.report.layout import Layout, Panel, Point, Series
 from sim.report.pooling import Results
 from sim.report.run_records import Run
@@ -34,13 +36,11 @@ MOST_POINTS = 400  # users of a scatter; beyond, a part is drawn, and said so
 LEAST_BYTES = 1000  # below it the scale of bytes is linear
 MOST_STEPS = 80  # points of a loss curve
 BRUSH = "selected"
-WIDTH = 640
 GROUP = "privacy group"
 FEWEST_RATIOS = 2
 FEWEST_IN_TREND = 3  # users
 UNFILTERED = 2  # gates of an arm that only reads replies
 GROUP_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")
-OTHER_COLOURS = ("#8C6BB1", "#CC79A7", "#E69F00", "#009E73", "#0072B2", "#D55E00", "#56B4E9")
 DIRECTIONS = alt.Scale(range=["#0072B2", "#D55E00"])
 
 
@@ -49,25 +49,6 @@ GAIN_AXES = {
     "kept": "kept synthetic pairs of the user",
 }
 GAIN_SCALES = {"ratio": alt.Scale(domain=[0, 1]), "kept": alt.Scale(zero=True)}
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One chart.
-
-    Attributes:
-        name: Id in the page.
-        title: Heading.
-        alt: What it shows, in a sentence.
-        spec: Vega-Lite specification.
-        note: What a reader must know; "" for nothing.
-    """
-
-    name: str
-    title: str
-    alt: str
-    spec: Mapping[str, Any]
-    note: str = ""
 
 
 def figures(results: Results, layout: Layout | None = None) -> tuple[Figure, ...]:
@@ -81,6 +62,9 @@ def figures(results: Results, layout: Layout | None = None) -> tuple[Figure, ...
         filters_figure(run),
         wire_figure(run),
         losses_figure(run),
+        None if run.config.layout == "dac24" else stream_figure(run),  # has its curves above
+        devices_figure(run),
+        leakage_figure(results),
         phases_figure(run),
     )
     return tuple(figure for figure in found if figure is not None)
@@ -119,7 +103,7 @@ def scores_figure(results: Results) -> Figure | None:
         "Scores",
         f"{metric_title(name)} of {len(rows)} methods with {results.resampling.level} intervals; "
         f"the best value is that of {leading}.",
-        _spec((ends + points).properties(width=WIDTH, height=alt.Step(26))),
+        spec_of((ends + points).properties(width=WIDTH, height=alt.Step(26))),
     )
 
 
@@ -169,7 +153,7 @@ def gains_figure(results: Results) -> Figure | None:
         f"What sharing brings: {first} against {second}",
         f"One point for each of {len(shown)} users: {GAIN_AXES[along]} against the gain; "
         f"{int((users.gain > 0).sum())} of {len(users)} users gain.",
-        _spec(alt.layer(zero, *trend, points).properties(width=WIDTH, height=340)),
+        spec_of(alt.layer(zero, *trend, points).properties(width=WIDTH, height=340)),
         " ".join(notes),
     )
 
@@ -210,7 +194,7 @@ def curves_figure(name: str, title: str, panels: Sequence[Panel]) -> Figure | No
         for panel in drawn
     )
     chart = charts[0] if len(charts) == 1 else alt.concat(*charts, columns=2)
-    return Figure(name, title, f"{words}.", _spec(chart))
+    return Figure(name, title, f"{words}.", spec_of(chart))
 
 
 def _panel(panel: Panel, colours: alt.Scale, dashes: alt.Scale) -> Any:
@@ -304,12 +288,6 @@ def _colour(series: Series) -> str:
     return series.colour or colour_of(series.method)
 
 
-def colour_of(method: str) -> str:
-    """Colour of a method: its own, else one by its name."""
-    known = METHODS.get(method)
-    return known.colour if known and known.colour else OTHER_COLOURS[sum(method.encode()) % 7]
-
-
 def filters_figure(run: Run) -> Figure | None:
     """How many candidates are left behind each gate, per arm that filters."""
     rows = waterfall(run)
@@ -335,7 +313,7 @@ def filters_figure(run: Run) -> Figure | None:
         f"{arm}: " + ", ".join(f"{left} {gate}" for gate, left in own[["gate", "left"]].values)
         for arm, own in frame.groupby("arm", sort=False)
     )
-    return Figure("filters", "What the filters leave", words + ".", _spec(chart))
+    return Figure("filters", "What the filters leave", words + ".", spec_of(chart))
 
 
 def wire_figure(run: Run) -> Figure | None:
@@ -368,7 +346,7 @@ def wire_figure(run: Run) -> Figure | None:
     alt_text = (
         f"{total.get('up', 0):,} bytes from devices to the server, {total.get('down', 0):,} back."
     )
-    return Figure("wire", "Over the wire", alt_text, _spec(chart))
+    return Figure("wire", "Over the wire", alt_text, spec_of(chart))
 
 
 def losses_figure(run: Run) -> Figure | None:
@@ -405,7 +383,7 @@ def losses_figure(run: Run) -> Figure | None:
     )
     return Figure(
         "losses", "Training on the devices", f"Mean loss: {words}.",
-        _spec((band + line).properties(width=WIDTH, height=260)),
+        spec_of((band + line).properties(width=WIDTH, height=260)),
         "Mean over users; the band holds 80 % of them.",
     )  # fmt: skip
 
@@ -433,17 +411,10 @@ def phases_figure(run: Run) -> Figure | None:
     )
     longest = frame.loc[frame.seconds.idxmax()]
     words = f"{len(frame)} phases, {end.iloc[-1]:,.0f} s in all; the longest is {longest['name']}."
-    return Figure("phases", "Where the time went", words, _spec(chart))
+    return Figure("phases", "Where the time went", words, spec_of(chart))
 
 
 def _along(losses: Sequence[float]) -> list[float]:
     """A loss curve at :data:`MOST_STEPS` places from its first to its last step."""
     places = np.linspace(0, len(losses) - 1, MOST_STEPS)
     return list(np.interp(places, np.arange(len(losses)), losses))
-
-
-def _spec(chart: Any) -> Mapping[str, Any]:
-    with alt.data_transformers.enable("default", max_rows=None, consolidate_datasets=True):
-        spec: dict[str, Any] = chart.to_dict()
-    spec.pop("config", None)  # the page's own, which follows light and dark
-    return spec

@@ -15,7 +15,8 @@ from typing import Any
 from conf.errors import RunError
 from lamp import metrics
 from sim.report import caveats, exercised, filter_tables, pictures, score_tables
-from sim.report.charts import Figure, curves_figure, scores_figure
+from sim.report.charts import curves_figure, scores_figure
+from sim.report.figure import Figure
 from sim.report.layout import Layout
 from sim.report.layouts import make_layout
 from sim.report.page.page import Setting, render_comparison

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from statistics import fmean
+import pandas as pd
 
 from conf.schema import DeviceProfile
 from lamp import metrics
-from sim.profiles import draw_profiles
-from sim.report.frames import user_scores
-from sim.report.pooling import failed_users
-from sim.report.run_records import DOWN, ArmName, Run
+from sim.report.frames import users_frame
+from sim.report.run_records import DOWN, Run
 from sim.report.tables import METRIC_TITLES, NOT_AVAILABLE, Table, duration, make_table, number
 
 MEGABIT = 1e6
@@ -19,14 +16,22 @@ BITS = 8
 
 def devices_table(run: Run) -> Table | None:
     """Per arm and profile: users, refusals, score, and simulated adaptation and download times."""
-    profiles = run.config.devices.profiles
-    if len(profiles) == 1:
+    frame = device_frame(run)
+    if frame is None:
         return None
-    dealt = draw_profiles(run.registry, run.config.devices, run.config.seed)
     rows = [
-        _row(run, arm, profile, [user for user in run.registry if dealt[user] == profile])
-        for arm in run.arms
-        for profile in profiles
+        [
+            line.arm,
+            line.device,
+            str(line.users),
+            str(line.failed),
+            NOT_AVAILABLE if pd.isna(line.score) else number(line.score),
+            *(
+                NOT_AVAILABLE if pd.isna(seconds) else duration(seconds)
+                for seconds in (line.adapting, line.downloading)
+            ),
+        ]
+        for line in frame.itertuples()
     ]
     metric, _ = metrics.headline(run.task)
     score = f"{METRIC_TITLES[metric]}, mean of users"
@@ -35,32 +40,42 @@ def devices_table(run: Run) -> Table | None:
     )
 
 
-def _row(run: Run, arm: ArmName, profile: DeviceProfile, users: Sequence[str]) -> list[str]:
-    metric, _ = metrics.headline(run.task)
-    scores = user_scores(run, arm.name)
-    scored = [float(scores[user][metric]) for user in users if metric in scores.get(user, {})]
-    trained = [line for user in users if (line := run.adaptations.get((arm.name, user)))]
-    return [
-        arm.name,
-        profile.name,
-        str(len(users)),
-        str(len(failed_users(run, arm).intersection(users))),
-        number(fmean(scored)) if scored else NOT_AVAILABLE,
-        duration(fmean(line.seconds for line in trained) / profile.speed)
-        if trained
-        else NOT_AVAILABLE,
-        _download(run, arm, profile, users),
-    ]
+def device_frame(run: Run) -> pd.DataFrame | None:
+    """The table in numbers, one row per arm and profile; None where all devices are alike.
+
+    Columns: arm, device, users, failed, score (mean of users), adapting and downloading (seconds,
+    simulated). What nobody of a kind has is missing.
+    """
+    profiles = run.config.devices.profiles
+    if len(profiles) == 1:
+        return None
+    users, metric = users_frame(run), metrics.headline(run.task)[0]
+    known = metric in users
+    rows = []
+    for arm in run.arms:
+        for profile in profiles:
+            own = users[(users.arm == arm.name) & (users.device == profile.name)]
+            rows.append(
+                {
+                    "arm": arm.name,
+                    "device": profile.name,
+                    "users": len(own),
+                    "failed": int(own.failed.sum()),
+                    "score": own[metric].mean() if known else None,
+                    "adapting": own.train_seconds.mean() / profile.speed,
+                    "downloading": _download(run, arm.name, profile, set(own.user)),
+                }
+            )
+    return pd.DataFrame(rows)
 
 
-def _download(run: Run, arm: ArmName, profile: DeviceProfile, users: Sequence[str]) -> str:
+def _download(run: Run, arm: str, profile: DeviceProfile, users: set[str]) -> float | None:
     """Mean time to fetch what this arm alone would need: its messages and the base model once."""
     if profile.link_mbit_s is None or not users:
-        return NOT_AVAILABLE
-    own = set(users)
+        return None
     taken = sum(
         line.bytes
         for line in run.crossings
-        if line.direction == DOWN and line.user in own and line.arm in ("", arm.name)
+        if line.direction == DOWN and line.user in users and line.arm in ("", arm)
     )
-    return duration(taken / len(users) * BITS / (profile.link_mbit_s * MEGABIT))
+    return taken / len(users) * BITS / (profile.link_mbit_s * MEGABIT)

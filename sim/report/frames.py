@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,11 @@ import pandas as pd
 from conf.compose import to_json
 from lamp import metrics
 from lamp.tasks import Task
+from sim.leakage.audit import FILE as LEAKAGE
+from sim.profiles import draw_profiles
 from sim.report.pooling import failed_users, scored_users
 from sim.report.run_records import UP, Answer, ArmName, Run
+from storage import jsonlines
 
 ARM = {"arm": "method with its settings, e.g. cdcda@0.5", "method": "method"}
 COLUMNS: Mapping[str, Mapping[str, str]] = {
@@ -55,6 +59,8 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "shortened": "examples that were too long and lost text",
         "gate": "1 where the adapter is used, 0 where M_base answers; missing without a gate",
         "reductions": "how often memory ran out and training went on in a smaller way",
+        "curve_seen": "records of a stream seen at each point of the learning curve; () without",
+        "curve": "headline score there",
     },
     "augmentation": {
         **ARM,
@@ -85,6 +91,7 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         **ARM,
         "user": "user id",
         "group": "privacy group that the simulator drew",
+        "device": "device profile; missing where the run has one profile",
         "ratio": "share that took effect: asked for, as far as the user allows it",
         "queries": "scored queries",
         "unparsed": "answers that could not be read",
@@ -103,6 +110,15 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "failed": "whether a message of this user got no good reply (1 or 0)",
         "<metric>": "the task's metrics over the user's own queries",
     },
+    "leakage": {
+        **ARM,
+        "user": "user id",
+        "kind": "whose records were attacked: shared, unshared or others (other users')",
+        "canaries": "canaries of this kind",
+        "exposure": "their mean exposure, bits; missing without canaries",
+        "written": "of how many the cloud wrote words; missing for adapters",
+        "auc": "membership inference, 0.5 is a coin's; missing for the cloud's texts",
+    },
     "phases": {
         "arm": "arm; empty for what all share",
         "phase": "what was done",
@@ -118,14 +134,16 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
     "config": {"key": "dotted configuration key", "value": "its value"},
 }
 
-_WORDS = "arm method user query text gold_text direction kind group phase reason key unreadable"
+_WORDS = (
+    "arm method user query text gold_text direction kind group device phase reason key unreadable"
+)
 _COUNTS = (
     "queries gold prediction unparsed records synthetic steps tokens peak_memory_bytes "
     "adapter_bytes shortened gate history shared generated kept bytes shortened_examples "
-    "shortened_queries reductions failed"
+    "shortened_queries reductions failed canaries written"
 )
 WORDS, WHOLE = frozenset(_WORDS.split()), frozenset(_COUNTS.split())
-OBJECTS = frozenset(("losses", "value"))  # tuples of floats; values of any type
+OBJECTS = frozenset(("losses", "curve_seen", "curve", "value"))  # tuples; values of any type
 
 
 def answers_frame(run: Run) -> pd.DataFrame:
@@ -212,6 +230,27 @@ def users_frame(run: Run) -> pd.DataFrame:
     return _frame("users", [row for arm in run.arms for row in _user_rows(run, arm)])
 
 
+def leakage_frame(run: Run) -> pd.DataFrame:
+    """One row per attacked arm, user and kind of records; no rows where no audit was made."""
+    methods = _methods(run)
+    rows = [
+        {
+            "arm": line["arm"],
+            "method": methods.get(line["arm"], line["arm"]),
+            "user": line["user"],
+            "kind": kind,
+            "canaries": len(bits := line["exposure"].get(kind, ())),
+            "exposure": fmean(bits) if bits else None,
+            "written": line["found"].get(kind) if "found" in line else None,
+            "auc": line["auc"].get(kind),
+        }
+        for line in jsonlines.read(run.folder / LEAKAGE)
+        for kind in ("shared", "unshared", "others")
+        if kind in line["auc"] or line["exposure"].get(kind)
+    ]
+    return _frame("leakage", rows)
+
+
 def phases_frame(run: Run) -> pd.DataFrame:
     """One row per timed phase, in the order in which they ran."""
     rows = [{"arm": each.arm, "phase": each.phase, "seconds": each.seconds} for each in run.phases]
@@ -265,6 +304,7 @@ def effective_ratio(run: Run, arm: ArmName, user: str) -> float | None:
 
 def _user_rows(run: Run, arm: ArmName) -> list[dict[str, Any]]:
     scores, failed = user_scores(run, arm.name), failed_users(run, arm)
+    devices = _devices(run)
     shortened = {answer.user: answer.shortened for answer in run.answers.get(arm.name, ())}
     return [
         {
@@ -272,6 +312,7 @@ def _user_rows(run: Run, arm: ArmName) -> list[dict[str, Any]]:
             "method": arm.method,
             "user": user,
             **_preference_cells(run, arm, user),
+            "device": devices.get(user),
             **_training_cells(run, arm.name, user),
             **scores.get(user, {"queries": 0}),
             "shortened_queries": shortened.get(user, 0),
@@ -279,6 +320,14 @@ def _user_rows(run: Run, arm: ArmName) -> list[dict[str, Any]]:
         }
         for user in dict.fromkeys((*run.registry, *scores))
     ]
+
+
+def _devices(run: Run) -> dict[str, str]:
+    """Name of each user's device profile; empty where all have the same one."""
+    if len(run.config.devices.profiles) == 1:
+        return {}
+    dealt = draw_profiles(run.registry, run.config.devices, run.config.seed)
+    return {user: profile.name for user, profile in dealt.items()}
 
 
 def _preference_cells(run: Run, arm: ArmName, user: str) -> dict[str, Any]:

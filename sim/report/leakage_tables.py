@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sim.leakage.audit import CLOUD, FILE
 from sim.leakage.canaries import ALTERNATIVES
@@ -153,11 +154,14 @@ def _mean(
     value_of: Callable[[Mapping[str, Any]], float | None],
     resampling: Resampling,
 ) -> Mean | None:
-    """Mean over the users of one arm; users are resampled."""
+    """Mean over the users of one arm who have a value."""
     own = [value_of(row) for row in rows if row["arm"] == arm]
     values = np.array([value for value in own if value is not None])
-    if not values.size:
-        return None
+    return mean_over_users(values, resampling) if values.size else None
+
+
+def mean_over_users(values: NDArray[np.float64], resampling: Resampling) -> Mean:
+    """Mean of one value per user, with its interval; users are resampled."""
     replicates = draw_weights(values.size, resampling) @ values / values.size
     low, high = percentile_interval(
         float(values.mean()), replicates, values.size, resampling.confidence

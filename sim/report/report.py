@@ -28,7 +28,8 @@ from sim.report import (
 )
 from sim.report import leakage_tables as leakage
 from sim.report.cases import case_page
-from sim.report.charts import Figure, figures
+from sim.report.charts import figures
+from sim.report.figure import Figure
 from sim.report.filter_tables import NOT_ASKED
 from sim.report.frames import users_frame
 from sim.report.layout import Layout

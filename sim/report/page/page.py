@@ -20,8 +20,9 @@ import vl_convert
 from markupsafe import Markup
 
 from lamp import metrics
-from sim.report.charts import BRUSH, Figure, gain_axis
+from sim.report.charts import BRUSH, gain_axis
 from sim.report.contrasts import primary_pairs
+from sim.report.figure import Figure
 from sim.report.frames import (
     answers_frame,
     augmentation_frame,

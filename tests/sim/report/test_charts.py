@@ -9,14 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conf.compose import compose
 from sim.report import pictures
-from sim.report.charts import colour_of, curves_figure, figures
+from sim.report.charts import curves_figure, figures
+from sim.report.figure import colour_of
 from sim.report.layout import Panel, Point, Series
 from sim.report.pooling import summarise
 from sim.report.report import write_report
 from sim.report.run_records import read_run
 from sim.report.trend import ratio_trend
+from sim.results import load_run
 from sim.statistics import Estimate, Resampling
+from storage import jsonlines
 
 PNG = b"\x89PNG"
 DRAW = Resampling(resamples=500, confidence=0.95, seed=0)
@@ -142,3 +146,63 @@ def test_every_picture_shows_every_text(tmp_path):
         assert pictures.save(spec, tmp_path / "a.png").read_bytes().startswith(PNG)
 
     check()
+
+
+def drawn(folder, name: str):
+    found = {figure.name: figure for figure in figures(summarise([read_run(folder)]))}
+    return found.get(name)
+
+
+def test_an_audit_is_drawn_with_its_coin(make_run):
+    folder = make_run(users=3, methods=("device", "direct_ft", "cdcda"))
+    assert drawn(folder, "leakage") is None
+    bits = {"shared": [1.0, 2.0], "unshared": [0.5]}
+    rows = [
+        {"arm": arm, "user": f"user-{n:03d}", "exposure": bits, "auc": auc}
+        for n in range(3)
+        for arm, auc in (
+            ("cloud texts", {}),
+            ("cdcda", {"shared": 0.9, "unshared": 0.6 + n / 10, "others": 0.5}),
+        )
+    ]
+    jsonlines.append(folder / "leakage.jsonl", rows)
+    figure = drawn(folder, "leakage")
+    assert (
+        "AUC, mean over users: 0.500 to 0.900, the largest for shared records of cdcda"
+        in figure.alt
+    )
+    exposure, auc = figure.spec["concat"]
+    data = figure.spec["datasets"]
+    means = {
+        (row["arm"], row["kind"]): row["value"] for row in data[auc["layer"][0]["data"]["name"]]
+    }
+    assert means == pytest.approx(
+        {("cdcda", "shared"): 0.9, ("cdcda", "unshared"): 0.7, ("cdcda", "others"): 0.5}
+    )
+    assert data[auc["layer"][2]["data"]["name"]] == [{"coin": 0.5}]
+    assert {row["arm"] for row in data[exposure["data"]["name"]]} == {
+        "cloud texts", "cdcda",
+    }  # fmt: skip
+    assert load_run(folder).leakage.canaries.sum() == 3 * 2 * 3
+
+
+def test_kinds_of_devices_are_drawn_where_there_are_several(make_run):
+    assert drawn(make_run("alike", users=3), "devices") is None
+    mixed = compose(["devices=mixed"]).devices
+    figure = drawn(make_run("mixed", users=10, devices=mixed), "devices")
+    titles = [part["encoding"]["x"]["title"] for part in figure.spec["concat"]]
+    assert titles[1:] == ["adapting, simulated seconds", "downloading, simulated seconds"]
+    assert all(profile.name in figure.alt for profile in mixed.profiles)
+
+
+def test_streams_are_drawn_where_no_layout_does_so(make_run):
+    folder = make_run(users=3, methods=("device", "dac24"))
+    assert drawn(folder, "stream") is None
+    rows = list(jsonlines.read(folder / "adaptations.jsonl"))
+    (folder / "adaptations.jsonl").unlink()
+    curves = [
+        row | {"curve_seen": [0, 75], "curve": [0.1, 0.2 + n / 10]} for n, row in enumerate(rows)
+    ]
+    jsonlines.append(folder / "adaptations.jsonl", curves)
+    figure = drawn(folder, "stream")
+    assert "dac24 from 0.100 to 0.300" in figure.alt
