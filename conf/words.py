@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from conf.errors import ConfigError
 from conf.names import suggestion
@@ -34,7 +34,7 @@ def read_words(
     return values, rest
 
 
-def required(command: str, values: dict[str, str], key: str, example: str) -> str:
+def required(command: str, values: Mapping[str, str], key: str, example: str) -> str:
     """The value of ``key``.
 
     Raises:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import fcntl
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import IO
 
-from conf.compose import from_json
+from conf.compose import compose, from_json
 from conf.errors import CdcdaError, RunError
 from conf.schema import Config
+from conf.words import required
 from storage.writing import writing
 
 ROOT = Path(__file__).resolve().parents[1]  # of the checkout
@@ -137,6 +138,21 @@ def find_run(run: str, runs: Path) -> RunFolder:
         f"run={run}: no such run; expected a folder with config.json, or a name in {runs} "
         "(python -m sim runs lists them)"
     )
+
+
+def runs_root(values: Mapping[str, str]) -> Path:
+    """The folder of runs that a command was told by ``runs=<folder>``; else ``paths.runs``."""
+    return Path(values.get("runs") or compose(()).paths.runs).expanduser()
+
+
+def asked_run(command: str, values: Mapping[str, str]) -> RunFolder:
+    """The run that a command was told by ``run=<folder or name>``.
+
+    Raises:
+        ConfigError: If it was told none.
+        RunError: If there is no such run.
+    """
+    return find_run(required(command, values, "run", "demo"), runs_root(values))
 
 
 def newest_run(runs: Path) -> Path:

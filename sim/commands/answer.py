@@ -15,7 +15,7 @@ from conf.names import one_of
 from conf.schema import AnswerRuntime, GgufWeights
 from conf.words import read_words, required
 from protocol.settings import settings_of
-from sim.folders import RunFolder, find_run
+from sim.folders import RunFolder, asked_run
 from sim.terminal import PlainConsole
 from storage import jsonlines
 from strategy.base_model import bases_root
@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     if not words:
         raise ConfigError(f"answer: the query is missing\n{USAGE}")
     through = _through(values)
-    run = find_run(required("answer", values, "run", "runs/demo"), Path(values.get("runs", "runs")))
+    run = asked_run("answer", values)
     device = find_device(run, required("answer", values, "user", "17"))
     console.print(answer(run, device, values.get("arm"), " ".join(words), through))
     return 0

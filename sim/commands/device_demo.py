@@ -29,7 +29,7 @@ from models.llamacpp.runtime import Continuation, Runtime, binding
 from protocol.settings import DeviceSettings, settings_of
 from sim.commands.answer import adapter_of
 from sim.commands.export import export_users
-from sim.folders import RunFolder, find_run
+from sim.folders import RunFolder, asked_run, runs_root
 from sim.report.tables import plural
 from sim.terminal import PlainConsole
 
@@ -85,8 +85,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     values, _ = read_words("device-demo", argv, ("run", "runs", "out", "weights"))
     binding()  # refuses before anything is written
-    runs = Path(values.get("runs", "runs"))
-    run = find_run(values["run"], runs) if "run" in values else newest_run(runs)
+    run = asked_run("device-demo", values) if "run" in values else newest_adapted(runs_root(values))
     with TemporaryDirectory() as temporary:
         target = target_of({"out": temporary, **values})
         show(run, target, console)
@@ -95,7 +94,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def newest_run(runs: Path) -> RunFolder:
+def newest_adapted(runs: Path) -> RunFolder:
     """The run below ``runs`` that ended last and has adapters.
 
     Raises:

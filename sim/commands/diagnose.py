@@ -13,12 +13,11 @@ from typing import Any
 
 from clients import folder as device_folder
 from clients.folder import Device
-from conf.compose import compose
 from conf.errors import RunError
-from conf.words import read_words, required
+from conf.words import read_words
 from lamp import tasks
 from protocol.settings import DeviceSettings, settings_of
-from sim.folders import RunFolder, find_run
+from sim.folders import RunFolder, asked_run
 from sim.report import run_tables
 from sim.report.run_records import LOSS_GAPS, read_run
 from sim.report.tables import to_rich
@@ -26,7 +25,7 @@ from sim.terminal import PlainConsole
 from storage import atomic
 from strategy.base_model import bases_root
 
-USAGE = "usage: python -m sim diagnose run=<folder or name>"
+USAGE = "usage: python -m sim diagnose run=<folder or name> [runs=<folder of runs>]"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -39,8 +38,8 @@ def main(argv: Sequence[str]) -> int:
     if set(argv) & {"-h", "--help"}:
         console.print(USAGE)
         return 0
-    values, _ = read_words("diagnose", argv, ("run",))
-    run = find_run(required("diagnose", values, "run", "demo"), Path(compose(()).paths.runs))
+    values, _ = read_words("diagnose", argv, ("run", "runs"))
+    run = asked_run("diagnose", values)
     lines = list(loss_gaps(run))
     if not lines:
         raise RunError(f"{run.path.name}: expected adapters in the devices' folders, found none")

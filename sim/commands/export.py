@@ -15,7 +15,7 @@ from clients.folder import Device
 from conf.words import read_words, required
 from protocol.settings import settings_of
 from sim.commands.answer import adapter_of, find_device
-from sim.folders import RunFolder, find_run
+from sim.folders import RunFolder, asked_run
 from sim.report.tables import plural
 from sim.terminal import PlainConsole
 
@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     known = ("run", "user", "arm", "format", "weights", "out", "runs")
     values, _ = read_words("export", argv, known)
-    run = find_run(required("export", values, "run", "runs/demo"), Path(values.get("runs", "runs")))
+    run = asked_run("export", values)
     user = required("export", values, "user", "17 or user=all")
     required("export", values, "out", "exported")
     target = target_of(values)

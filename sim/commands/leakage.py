@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from conf.compose import compose
-from conf.words import read_words, required
-from sim.folders import find_run, locked
+from conf.words import read_words
+from sim.folders import asked_run, locked
 from sim.terminal import PlainConsole
 
-USAGE = "usage: python -m sim leakage run=<folder or name>"
+USAGE = "usage: python -m sim leakage run=<folder or name> [runs=<folder of runs>]"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -27,8 +25,8 @@ def main(argv: Sequence[str]) -> int:
     from sim.report.report import write_report
     from sim.run.progress import TerminalProgress
 
-    values, _ = read_words("leakage", argv, ("run",))
-    folder = find_run(required("leakage", values, "run", "demo"), Path(compose(()).paths.runs))
+    values, _ = read_words("leakage", argv, ("run", "runs"))
+    folder = asked_run("leakage", values)
     with locked(folder):
         audit(folder, TerminalProgress(console))
         (results,) = write_report([folder.path])

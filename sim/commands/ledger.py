@@ -15,9 +15,9 @@ from typing import Any
 from rich.table import Table
 
 from conf.errors import RunError
-from conf.words import read_words, required
+from conf.words import read_words
 from sim import exit_status
-from sim.folders import RunFolder, find_run
+from sim.folders import RunFolder, asked_run
 from sim.run.ledger_check import verify
 from sim.terminal import PlainConsole, words_table
 from storage import jsonlines
@@ -40,9 +40,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     words = [word for word in argv if word != VERIFY]
     values, _ = read_words("ledger", words, ("run", "user", "runs", "devices"))
-    folder = find_run(
-        required("ledger", values, "run", "runs/demo"), Path(values.get("runs", "runs"))
-    )
+    folder = asked_run("ledger", values)
     if VERIFY in argv:
         devices = Path(values["devices"]).expanduser() if "devices" in values else folder.devices
         return _tell_faults(console, folder, verify(folder, devices))

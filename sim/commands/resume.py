@@ -8,11 +8,9 @@ failed are tried again.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from conf.compose import compose
-from conf.words import read_words, required
-from sim.folders import find_run
+from conf.words import read_words
+from sim.folders import asked_run
 from sim.run import lifecycle
 from sim.terminal import PlainConsole
 
@@ -30,7 +28,6 @@ def main(argv: Sequence[str]) -> int:
         console.print(USAGE)
         return 0
     values, _ = read_words("resume", argv, ("run", "runs"))
-    runs = Path(values.get("runs") or compose(()).paths.runs)
-    folder = find_run(required("resume", values, "run", "demo"), runs)
+    folder = asked_run("resume", values)
     config = folder.read_requested()
     return lifecycle.go_on(config, folder, console)

@@ -7,12 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from conf.compose import compose
 from conf.errors import CdcdaError
 from conf.schema import Config
 from conf.words import read_words
 from lamp import metrics, tasks
-from sim.folders import RunFolder, find_sweep
+from sim.folders import RunFolder, find_sweep, runs_root
 from sim.report.tables import make_table, metric_title, short, signed, size, to_rich
 from sim.terminal import PlainConsole
 from storage import jsonlines
@@ -49,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
         console.print(USAGE)
         return 0
     values, _ = read_words("runs", argv, ("runs",))
-    root = Path(values.get("runs") or compose(()).paths.runs).expanduser()
+    root = runs_root(values)
     listed = sorted(list_runs(root, time.time()), key=lambda each: each.seconds)
     if not listed:
         console.print(f"No runs in {root}; make one: python -m sim", soft_wrap=True)

@@ -12,10 +12,9 @@ from pathlib import Path
 
 from clients import folder as device_folder
 from clients.withdrawal import Withdrawal, withdraw
-from conf.compose import compose
 from conf.errors import ConfigError, RunError
 from conf.words import read_words, required
-from sim.folders import RunFolder, find_run, locked
+from sim.folders import RunFolder, asked_run, locked
 from sim.report.tables import plural
 from sim.run import provision
 from sim.terminal import PlainConsole
@@ -24,7 +23,10 @@ from strategy.candidates import FILE, forget
 from strategy.ledger import Ledger
 from strategy.taught import forget_logits
 
-USAGE = "usage: python -m sim withdraw run=<folder or name> user=<id> ratio=<0 to 1>"
+USAGE = (
+    "usage: python -m sim withdraw run=<folder or name> user=<id> ratio=<0 to 1> "
+    "[runs=<folder of runs>]"
+)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -34,8 +36,7 @@ def main(argv: Sequence[str]) -> int:
         console.print(USAGE)
         return 0
     values, _ = read_words("withdraw", argv, ("run", "user", "ratio", "runs"))
-    runs = Path(values.get("runs") or compose(()).paths.runs)
-    folder = find_run(required("withdraw", values, "run", "runs/demo"), runs)
+    folder = asked_run("withdraw", values)
     user = required("withdraw", values, "user", "17")
     ratio = _ratio(required("withdraw", values, "ratio", "0.2"))
     with locked(folder):

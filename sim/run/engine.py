@@ -42,8 +42,9 @@ ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # transformers' own bars would cut through ours
-    # threads that wait for others sleep: a second simulation beside this one needs the cores
+    # threads that wait for others spin for microseconds, then sleep: something else may need the cores
     "OMP_WAIT_POLICY": "PASSIVE",
+    "GOMP_SPINCOUNT": "1000",
 }
 
 

@@ -38,6 +38,7 @@ _PREFIXES = (
     "FLWR_",
     "RAY_",
     "OMP_",
+    "GOMP_",
     "HF_",
     "TOKENIZERS_",
     "TORCHDYNAMO_",

@@ -12,7 +12,7 @@ from conf.errors import ModelError, RunError
 from models.llamacpp.runtime import Continuation
 from protocol.settings import settings_of
 from sim.commands import device_demo
-from sim.commands.device_demo import Row, newest_run
+from sim.commands.device_demo import Row, newest_adapted
 
 HAS_LLAMACPP = find_spec("llama_cpp") is not None
 
@@ -20,7 +20,7 @@ HAS_LLAMACPP = find_spec("llama_cpp") is not None
 def test_without_a_finished_run_it_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "begun").mkdir()
     with pytest.raises(RunError, match="expected a finished run with adapters, got none; run make"):
-        newest_run(tmp_path)
+        newest_adapted(tmp_path)
 
 
 @pytest.mark.skipif(HAS_LLAMACPP, reason="llama.cpp is installed")
