@@ -42,7 +42,7 @@ ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # transformers' own bars would cut through ours
-    # threads that wait for others spin for microseconds, then sleep: something else may need the cores
+    # a thread that waits spins for microseconds, then sleeps: others may need the core
     "OMP_WAIT_POLICY": "PASSIVE",
     "GOMP_SPINCOUNT": "1000",
 }
