@@ -41,8 +41,9 @@ def save(spec: Mapping[str, Any], path: Path) -> Path:
     shown = {**_printable(spec), "config": CONFIG}
     if any(ord(char) > LAST_COMMON for text in _texts(shown) for char in text):
         _tell_of_fonts()
-    atomic.write_bytes(path, vl_convert.vegalite_to_png(shown, scale=SCALE))
-    atomic.write_text(path.with_suffix(".svg"), vl_convert.vegalite_to_svg(shown))
+    drawn = vl_convert.vegalite_to_svg(shown)  # the costly half, and vegalite_to_png's first step
+    atomic.write_bytes(path, vl_convert.svg_to_png(drawn, scale=SCALE))
+    atomic.write_text(path.with_suffix(".svg"), drawn)
     return path
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ import pytest
 from conf.compose import compose, to_json
 from conf.schema import Config
 from lamp import metrics, tasks
+from sim.report import pictures
+from sim.report.page import page
 from storage import jsonlines
 from strategy.arms import Arm, configured_arms
 
@@ -197,6 +200,19 @@ def make_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., P
         return write_run(tmp_path / "runs" / name, **settings)
 
     return make
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are empty files and the page has no charting code: that is half of a report's time.
+
+    test_charts.py draws, and the browser of test_page.py shows the page as it is.
+    """
+    drawing = SimpleNamespace(
+        vegalite_to_svg=lambda _: "<svg/>", svg_to_png=lambda *_, **__: b"\x89PNG"
+    )
+    monkeypatch.setattr(pictures, "vl_convert", drawing)
+    monkeypatch.setattr(page, "_bundle", lambda: "/* bundle */")
 
 
 @pytest.fixture(scope="module")

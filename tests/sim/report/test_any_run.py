@@ -41,7 +41,7 @@ def plain(make_run, monkeypatch):
     jsonlines.append(folder / "failures.jsonl", [failure("cdcda", user) for user in USERS])
     monkeypatch.setattr("os.fsync", lambda _: None)
     monkeypatch.setattr(page, "_bundle", lambda: "/* bundle */")
-    monkeypatch.setattr(vl_convert, "vegalite_to_png", lambda *_, **__: b"")
+    monkeypatch.setattr(vl_convert, "svg_to_png", lambda *_, **__: b"")
     return folder
 
 

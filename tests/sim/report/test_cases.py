@@ -11,6 +11,8 @@ from sim.report.cases import case_page
 from sim.report.run_records import read_run
 from storage import jsonlines
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 METHODS = ("direct_ft", "cdcda")
 
 

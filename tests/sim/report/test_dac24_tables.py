@@ -16,6 +16,8 @@ from sim.report.pooling import summarise
 from sim.report.run_records import read_run
 from storage import jsonlines
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 METHODS = ("device", "dac24", "dac24_random", "dac24_eoe")
 
 

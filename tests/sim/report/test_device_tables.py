@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
+import pytest
+
 from conf.compose import compose
 from sim.profiles import draw_profiles
 from sim.report.device_tables import devices_table
 from sim.report.report import write_report
 from sim.report.run_records import read_run
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 MIXED = compose(["devices=mixed"]).devices
 USERS = [f"user-{number:03d}" for number in range(20)]

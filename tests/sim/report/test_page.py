@@ -24,10 +24,9 @@ HOSTILE = "</script><img src=x onerror=alert(1)>"
 
 
 @pytest.fixture(autouse=True)
-def small_bundle(request, monkeypatch):
-    """The charting code takes seconds to pack; only the browser needs it."""
+def undrawn_but_for_the_browser(request):
     if "browser" not in request.keywords:
-        monkeypatch.setattr(page, "_bundle", lambda: "/* bundle */")
+        request.getfixturevalue("undrawn")
 
 
 def data_of(text: str) -> dict:

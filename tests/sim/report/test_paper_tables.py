@@ -18,6 +18,8 @@ from sim.report.pooling import ratio_curves, summarise
 from sim.report.run_records import read_run
 from sim.report.tables import fitting
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 METHODS = ("cloud", "device", "direct_ft", "eda_ft", "cdcda")
 
 

@@ -22,6 +22,8 @@ from sim.report.score_tables import inferiority_table, not_worse
 from sim.statistics import Difference
 from storage import jsonlines
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def printed(folder, width: int) -> str:
     out = io.StringIO()

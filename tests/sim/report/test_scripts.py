@@ -25,6 +25,8 @@ from sim.report.tables import to_markdown
 from storage import jsonlines
 from strategy.run_log import answer_rows
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 GOLDS = ("港湾大桥今日开放", "новый мост открыт", "Old bridge opens")
 ANSWERS = ("港湾大桥今日", "новый мост", "Old bridge")
 TOLD = [(disclose, numbers) for disclose in ("queries", "sums") for numbers in ("exact", "coarse")]

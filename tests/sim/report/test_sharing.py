@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 
+import pytest
+
 from conf.schema import BaselinesConfig, ThresholdsConfig
 from sim.report.charts import sharing_figure
 from sim.report.pictures import save
@@ -107,6 +109,7 @@ def test_an_epsilon_beside_thresholds_of_an_arm_is_read_right(make_run):
     assert set(epsilons(summarise([read_run(folder)]), "cdcda_dp")) == {1.0, 8.0}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_report_has_its_section(make_run):
     folder = grouped(make_run)
     write_report([folder])
