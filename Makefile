@@ -74,7 +74,7 @@ llamacpp: $(STAMP) ## Build and install llama.cpp's binding (4 to 8 minutes, a C
 check: lint types imports
 
 unit: $(STAMP) ## The fast tests only
-	$(BIN)/pytest -q -n auto --dist loadgroup -m "not slow and not quality"
+	$(BIN)/pytest -q -n auto --dist loadgroup -m "not slow and not quality and not long"
 
 fmt: $(STAMP) ## Format the code and mend what lint can mend
 	$(BIN)/ruff format .

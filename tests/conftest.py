@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,26 @@ from hypothesis import settings
 # The same examples in every run, and no clock: a busy machine must not fail a test.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the tests, and the libraries they import, a home folder and a cache of their own.
+
+    What `make pretrained` fetched, and what was made of it, is linked into that cache.
+    """
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return  # its parent's environment
+    from conf.compose import compose
+
+    theirs = Path(compose([]).paths.cache).absolute()
+    home = tempfile.TemporaryDirectory(prefix="home-")
+    config.add_cleanup(home.cleanup)
+    ours = Path(home.name) / "cache"
+    for found in [*theirs.glob("pretrained/*"), *theirs.glob("checkpoints/*")]:
+        link = ours / found.relative_to(theirs)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(found)
+    os.environ.update(HOME=home.name, CDCDA_CACHE=str(ours))
 
 
 @pytest.fixture(scope="session")

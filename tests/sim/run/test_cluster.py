@@ -123,6 +123,7 @@ def alone(qwen2_folder, tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1500)
 def test_two_raylets_give_the_results_of_one_machine(qwen2_folder, tmp_path, two_raylets, alone):
     together = run(qwen2_folder, tmp_path, two_raylets.address, "resources=cluster")
