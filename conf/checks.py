@@ -53,6 +53,8 @@ def _privacy(config: Config) -> Iterator[str]:
         yield f"privacy.low must be <= privacy.high, got {privacy.low:g} > {privacy.high:g}"
     if privacy.kind == "per_user" and not privacy.csv:
         yield "privacy.csv is required: set privacy.csv=<file with the columns user_id, ratio>"
+    if privacy.canary_words != "random" and not privacy.canaries:
+        yield "privacy.canary_words has no effect while privacy.canaries is 0"
     yield from _repeated("privacy.redact", privacy.redact)
 
 

@@ -39,6 +39,8 @@ class PrivacyConfig:
         redact: Fields in which the device redacts sensitive spans before a record leaves.
         canaries: Random records that the simulation adds to each user's history, to measure what
             leaks of shared and of unshared records; 0 measures nothing.
+        canary_words: What they are made of: "random" letters that no model knows, or words of the
+            "public" users, which a cloud model can write and an adapter can memorise.
     """
 
     kind: Literal["fixed", "uniform", "beta", "mixed", "per_user"]
@@ -52,3 +54,4 @@ class PrivacyConfig:
     select: Select = "random"
     redact: tuple[RedactedField, ...] = ()
     canaries: NonNegativeInt = 0
+    canary_words: Literal["random", "public"] = "random"

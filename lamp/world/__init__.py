@@ -24,7 +24,7 @@ from conf.seeds import derive_seed
 from lamp.dialogue.lexicons import Lexicon
 from lamp.world import grammar, movies, news, papers, reviews, tweets
 from lamp.world.grammar import Label
-from lamp.world.person import Person, Record, altered
+from lamp.world.person import Person, Record, Vocabulary, altered
 from storage.atomic import write_json, write_text
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "lexicons",
     "nli_pairs",
     "paraphrase",
+    "register",
     "same_facts",
     "synonyms",
     "write_world",
@@ -161,6 +162,22 @@ def answer(task: str, user_id: str, config: WorldConfig, text: str) -> str | Non
         return None
     number = int(user_id.removeprefix(task.removeprefix("lamp_")))
     return ANSWERERS[task](_rng(config, task, number)).answer(text)
+
+
+def register(task: str, user_id: str, config: WorldConfig) -> str | None:
+    """The register that most favourite words of a user are of: "0", "1" or "2".
+
+    None for the tasks whose users have no favourite words, where users change, and for users of
+    another world.
+    """
+    number = user_id.removeprefix(task.removeprefix("lamp_"))
+    if config.drift or not number.isdecimal():
+        return None
+    person = MAKERS[task](_rng(config, task, int(number)))
+    vocabulary = getattr(person, "vocabulary", None)
+    if not isinstance(vocabulary, Vocabulary):
+        return None
+    return str(vocabulary.register)
 
 
 def same_facts(first: str, second: str) -> bool | None:

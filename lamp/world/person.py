@@ -14,6 +14,7 @@ HABIT = 0.9
 # How often a favourite word is that of the person's register; the others are the long tail that
 # only a long history shows.
 REGISTER_SHARE = 0.6
+REGISTERS = 3
 
 T = TypeVar("T")
 
@@ -67,6 +68,14 @@ class Vocabulary:
     domain: Domain
     favourites: Mapping[Concept, str]
 
+    @property
+    def register(self) -> int:
+        """The place among the synonyms of a concept at which most favourites stand."""
+        places = [
+            self.domain.words(concept).index(word) for concept, word in self.favourites.items()
+        ]
+        return max(range(REGISTERS), key=places.count)
+
     def choose(self, rng: random.Random) -> WordChoice:
         """Mostly the favourite word."""
         return lambda c: habit(self.domain.words(c), self.favourites[c], rng)
@@ -74,7 +83,7 @@ class Vocabulary:
 
 def make_vocabulary(domain: Domain, rng: random.Random) -> Vocabulary:
     """Favourites of one person: the words of one register, with exceptions."""
-    register = rng.randrange(3)
+    register = rng.randrange(REGISTERS)
     favourites = {}
     for category, entries in domain.lexicon.items():
         for index, words in enumerate(entries):

@@ -6,7 +6,10 @@ an exposure is at most log2 of the sample's size; a secret that was never seen h
 
 Membership inference follows Yeom et al. (CSF 2018), by loss, calibrated with the base model
 that an attacker has too (Watson et al., ICLR 2022): members are the records whose loss the adapter
-lowers most. The AUC is the probability that a member scores above an outsider, ties half.
+lowers most. In log space that is the likelihood ratio of the adapted model to a reference model,
+M_base (Carlini et al., S&P 2022, call for such a reference and for reporting the true-positive
+rate at a low false-positive rate). The AUC is the probability that a member scores above an
+outsider, ties half.
 """
 
 from __future__ import annotations
@@ -14,9 +17,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from statistics import fmean
+from types import MappingProxyType
 
 import numpy as np
 from scipy.stats import rankdata
+
+# False-positive rate -> outsiders without which it cannot be said who is above it.
+FEWEST_OUTSIDERS = MappingProxyType({0.01: 100, 0.001: 10_000})
 
 
 def exposure(secret: float, others: Sequence[float]) -> float:
@@ -44,3 +51,20 @@ def auc(members: Sequence[float], outsiders: Sequence[float]) -> float | None:
     ranks = rankdata(np.array([*members, *outsiders], dtype=float))
     least = len(members) * (len(members) + 1) / 2
     return float((ranks[: len(members)].sum() - least) / (len(members) * len(outsiders)))
+
+
+def threshold(outsiders: Sequence[float], rate: float) -> float | None:
+    """The score above which at most the share ``rate`` of the outsiders are.
+
+    None where there are too few of them to say (:data:`FEWEST_OUTSIDERS`).
+    """
+    if len(outsiders) < FEWEST_OUTSIDERS[rate]:
+        return None
+    return float(np.sort(np.asarray(outsiders))[::-1][int(rate * len(outsiders))])
+
+
+def share_above(scores: Sequence[float], limit: float | None) -> float | None:
+    """True-positive rate: the share of ``scores`` above ``limit``; None without either."""
+    if limit is None or not scores:
+        return None
+    return fmean(score > limit for score in scores)

@@ -1,4 +1,4 @@
-"""What the audit found, said plainly: a table of exposures, one of AUCs, and a sentence to each."""
+"""What the audit found, said plainly: tables of what was attacked, and a sentence to each."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.leakage.audit import CLOUD, FILE
+from sim.leakage.audit import CLOUD, FILE, SIDES
 from sim.leakage.canaries import ALTERNATIVES
-from sim.leakage.measure import chance_exposure, exposure
+from sim.leakage.measure import FEWEST_OUTSIDERS, chance_exposure, exposure
 from sim.report.pooling import Results
 from sim.report.run_records import Run
 from sim.report.tables import Cell, Table, make_table, number
 from sim.statistics import Resampling, draw_weights, percentile_interval
 from storage import jsonlines
 
-SIDES = ("shared", "unshared")
 CLASSES = ("shared", "unshared", "others")
 COIN = 0.5
 
@@ -42,11 +41,13 @@ class Mean:
 
 
 def tables(results: Results) -> dict[str, Table | None]:
-    """The tables "exposure" and "membership"; None where no audit was made."""
+    """The tables of what was attacked; None where no audit was made."""
     rows = _rows(results.runs[0])
     return {
         "exposure": _exposure_table(rows, results.resampling),
         "membership": _membership_table(rows, results.resampling),
+        "power": _power_table(rows, results.resampling),
+        "who_wrote": _who_wrote_table(rows, results.resampling),
     }
 
 
@@ -59,6 +60,7 @@ def sentences(results: Results) -> list[str]:
     for arm in _arms(rows):
         members = {side: _mean(rows, arm, _auc_of(side), results.resampling) for side in SIDES}
         said += [_about_adapter(arm, side, found) for side, found in members.items() if found]
+    said += _about_writers(rows, results.resampling)
     if run.config.privacy.canaries:
         said.append(
             f"{run.config.privacy.canaries} canaries per user stand in D_u; they are part of the "
@@ -81,7 +83,12 @@ def notes(results: Results) -> str:
         f"written; of an adapter at most {np.log2(others + 1):.1f}, and "
         f"{chance_exposure(others):.2f} by chance. AUC: probability that a record of the class "
         "looks more like a training record than one that no training saw; "
-        f"{COIN} is a coin's. Brackets: {results.resampling.level} intervals over users."
+        f"{COIN} is a coin's. True positives: the share of members above the score that the given "
+        "share of all users' outsiders exceed; outsiders of a canary are the values that it was "
+        "not given. n/a: too few outsiders to say "
+        f"({'; '.join(f'{rate:.1%} needs {few:,}' for rate, few in FEWEST_OUTSIDERS.items())}). "
+        "Scores are log-likelihood ratios to M_base, the reference model. "
+        f"Brackets: {results.resampling.level} intervals over users."
     )
 
 
@@ -121,6 +128,64 @@ def _membership_table(rows: Sequence[Mapping[str, Any]], resampling: Resampling)
     return make_table(head, lines) if lines else None
 
 
+def _power_table(rows: Sequence[Mapping[str, Any]], resampling: Resampling) -> Table | None:
+    lines: list[list[Cell | str]] = []
+    for arm in _arms(rows):
+        for what in ("records", "canaries"):
+            for side in SIDES:
+                auc = _auc_of(side) if what == "records" else _canary_auc_of(side)
+                asked = [auc, *(_tpr_of(what, rate, side) for rate in FEWEST_OUTSIDERS)]
+                found = [_mean(rows, arm, value_of, resampling) for value_of in asked]
+                if found[0] is None:
+                    continue
+                number_of = next(
+                    row["outsiders"][what] for row in rows if row["arm"] == arm and "tpr" in row
+                )
+                cells = [_cell(each) if each else Cell("n/a") for each in found]
+                lines.append([arm, f"{side} {what}", f"{number_of:,}", *cells])
+    rates = [f"True positives at {rate:.1%}" for rate in FEWEST_OUTSIDERS]
+    head = ("Adapters of", "Members", "Outsiders", "AUC", *rates)
+    return make_table(head, lines, left=2) if lines else None
+
+
+def _who_wrote_table(rows: Sequence[Mapping[str, Any]], resampling: Resampling) -> Table | None:
+    lines: list[list[Cell | str]] = []
+    for title, key, baseline in (
+        ("the user's group", "group", "majority"),
+        ("the other half of the share", "linked", "chance"),
+    ):
+        cells = [
+            _mean(rows, CLOUD, _text_of(key, name), resampling)
+            for name in (baseline, "shared", "cloud")
+        ]
+        if cells[0] is None:
+            continue
+        found = [_cell(each) if each else Cell("n/a") for each in cells]
+        lines.append([title, str(cells[0].users), *found])
+    head = ("Found", "Users", "Without texts", "From shared records", "From the cloud's texts")
+    return make_table(head, lines, left=1) if lines else None
+
+
+def _about_writers(rows: Sequence[Mapping[str, Any]], resampling: Resampling) -> list[str]:
+    said = []
+    for key, baseline, about, without in (
+        ("group", "majority", "A user's group is guessed right", "always the most frequent group"),
+        ("linked", "chance", "The two halves of a user's share are linked", "drawing one"),
+    ):
+        chance = _mean(rows, CLOUD, _text_of(key, baseline), resampling)
+        for name, source in (("shared", "shared records"), ("cloud", "the cloud's texts")):
+            found = _mean(rows, CLOUD, _text_of(key, name), resampling)
+            if found is None or chance is None:
+                continue
+            more = found.low is not None and found.low > chance.value
+            verdict = "more often than" if more else "not measurably more often than"
+            said.append(
+                f"{about} from {source} in {found.value:.0%} of {found.users} users, {verdict} by "
+                f"{without} ({chance.value:.0%})."
+            )
+    return said
+
+
 def _about_cloud(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     cloud = [row for row in rows if row["arm"] == CLOUD]
     said = []
@@ -129,8 +194,8 @@ def _about_cloud(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         total = sum(len(row["exposure"][side]) for row in cloud)
         if total:
             said.append(
-                f"Of {total} {side} canaries the cloud's texts hold words of "
-                f"{written if written else 'none'}."
+                f"Of {total} {side} canaries a text of the cloud holds more words than of any of "
+                f"{ALTERNATIVES} others drawn alike: {written if written else 'none'}."
             )
     return said
 
@@ -175,6 +240,18 @@ def _bits_of(side: str) -> Callable[[Mapping[str, Any]], float | None]:
 
 def _auc_of(side: str) -> Callable[[Mapping[str, Any]], float | None]:
     return lambda row: row["auc"].get(side)
+
+
+def _canary_auc_of(side: str) -> Callable[[Mapping[str, Any]], float | None]:
+    return lambda row: row.get("canary_auc", {}).get(side)
+
+
+def _tpr_of(what: str, rate: float, side: str) -> Callable[[Mapping[str, Any]], float | None]:
+    return lambda row: row["tpr"][what][str(rate)][side] if "tpr" in row else None
+
+
+def _text_of(key: str, name: str) -> Callable[[Mapping[str, Any]], float | None]:
+    return lambda row: row.get(key, {}).get(name)
 
 
 def _cell(found: Mean) -> Cell:

@@ -63,6 +63,8 @@ TITLES = {
     "sharing": "What sharing brings, by group",
     "exposure": "Leakage: exposure of canaries",
     "membership": "Leakage: membership inference",
+    "power": "Leakage: true positives at a low false-positive rate",
+    "who_wrote": "Leakage: groups and links",
     "writers": "Who wrote what was kept",
     "diagnosis": "Synthetic data under the lens",
     "loss_gaps": "Loss on own records and on queries",

@@ -26,7 +26,7 @@ from models.llamacpp import runtime
 from protocol.recipe import Stream
 from protocol.settings import settings_of
 from sim.folders import RunFolder, locked, new_run_folder, refuse_begun
-from sim.leakage.canaries import plant
+from sim.leakage.canaries import plant, vocabulary
 from sim.run import provision
 from sim.run.counts import judge_to_build, scorer_of
 from sim.run.manifest import make_manifest
@@ -146,11 +146,19 @@ def _provision(config: Config, data: LampData, folder: RunFolder, users: PublicU
     """
     preferences = provision.provision(
         folder.devices,
-        [plant(user, data.task, config.privacy.canaries, config.seed) for user in data.targets],
+        _planted(config, data),
         config,
     )
     provision.fix_orders(folder.devices, scorer(config, users))
     provision.write_policies(folder.path / "policies.csv", preferences)
+
+
+def _planted(config: Config, data: LampData) -> list[UserHistory]:
+    """The simulated users' histories, with canaries where leaks are to be measured."""
+    if not (number := config.privacy.canaries):
+        return list(data.targets)
+    words = vocabulary(config.privacy.canary_words, data.public)
+    return [plant(user, data.task, number, config.seed, words) for user in data.targets]
 
 
 def scorer(config: Config, users: PublicUsers) -> Callable[[Device], None] | None:

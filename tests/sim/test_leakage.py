@@ -5,18 +5,27 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from clients import folder, outbound
 from clients.app import app
 from conf.compose import compose, to_json
+from conf.errors import ConfigError
 from lamp import tasks
 from lamp.records import Pair, ProfileItem, Query, UserHistory
 from protocol.wire import serialise
 from sim.folders import RunFolder
-from sim.leakage import audit, measure
-from sim.leakage.canaries import ALTERNATIVES, alternatives, canaries_of, is_canary, plant
+from sim.leakage import audit, measure, texts
+from sim.leakage.canaries import (
+    ALTERNATIVES,
+    alternatives,
+    canaries_of,
+    is_canary,
+    plant,
+    vocabulary,
+)
 from sim.report import leakage_tables as report
 from sim.report.pooling import summarise
 from sim.report.run_records import read_run
@@ -52,6 +61,91 @@ def test_auc_by_hand():
     assert measure.auc([1, 2], [1, 2]) == 0.5
     assert measure.auc([3, 1], [2]) == 0.5
     assert measure.auc([], [1]) is None
+
+
+def test_true_positives_at_a_low_rate_find_what_was_planted_and_no_more():
+    outsiders = [number / 10_000 for number in range(10_000)]
+    limit = measure.threshold(outsiders, 0.01)
+    assert sum(score > limit for score in outsiders) == 100
+    assert measure.share_above([2.0, 3.0, 0.5], limit) == 2 / 3
+    assert measure.share_above(outsiders[::7], limit) == pytest.approx(0.01, abs=1e-3)
+    rare = measure.threshold(outsiders, 0.001)
+    assert sum(score > rare for score in outsiders) == 10
+    assert measure.threshold([0.0] * 200, 0.01) == 0.0
+    assert measure.share_above([0.0, 0.0], 0.0) == 0  # an adapter that changes nothing
+
+
+def test_what_too_few_outsiders_cannot_say_is_not_said():
+    assert measure.threshold([0.0] * 99, 0.01) is None
+    assert measure.threshold([0.0] * 9_999, 0.001) is None
+    assert measure.share_above([1.0], None) is None
+    assert measure.share_above([], 0.0) is None
+
+
+def documents(number: int, words) -> dict[str, str]:
+    draw = Random(1)
+    common = [f"w{n}" for n in range(200)]
+    return {
+        f"u{n}": " ".join([*draw.choices(common, k=30), *words(n)]) for n in range(number)
+    }  # fmt: skip
+
+
+def test_a_group_is_guessed_where_texts_tell_it_and_only_there():
+    groups = {f"u{n}": "abc"[n % 3] for n in range(60)}
+
+    def guessed(words):
+        texts_of = documents(60, words)
+        known = [(texts_of[user], groups[user]) for user in list(groups)[:30]]
+        asked = {user: texts_of[user] for user in list(groups)[30:]}
+        return texts.guessed_groups(known, asked)
+
+    told, majority = guessed(lambda n: [f"dialect-{'abc'[n % 3]}"] * 3)
+    assert majority == "a"
+    assert all(told[user] == groups[user] for user in told)
+    assert len(told) == 30
+    nothing, _ = guessed(lambda n: [])
+    assert sum(nothing[user] == groups[user] for user in nothing) < 18  # 10 by chance
+    assert texts.guessed_groups([("w", "a")], {"u": "w"}) == ({}, "a")
+    assert texts.guessed_groups([("w", "a"), ("v", "b")], {"u": " "})[0] == {}
+
+
+def test_halves_of_a_share_are_linked_where_texts_tell_who_wrote_them_and_only_there():
+    first = documents(30, lambda n: [f"habit{n}"])
+    again = {user: " ".join(reversed(text.split()[-5:])) for user, text in first.items()}
+    assert set(texts.linked(first, again).values()) == {1.0}
+    others = documents(60, lambda n: [])
+    other = {f"u{n}": others[f"u{n + 30}"] for n in range(30)}
+    assert sum(texts.linked(documents(30, lambda n: []), other).values()) < 6  # 1 by chance
+    same = dict.fromkeys(first, "one text")
+    assert set(texts.linked(same, same).values()) == {1 / 30}
+    assert texts.linked({"a": "x"}, {"a": "x"}) == {}
+
+
+def test_canaries_of_public_words_are_made_of_them_and_need_enough():
+    public_words = tuple(f"word{chr(97 + n % 26)}{chr(97 + n // 26)}" for n in range(60))
+    user = UserHistory("p", (), (Pair("1", " ".join(public_words).upper(), "Wordaa!"),), ())
+    assert vocabulary("public", [user]) == tuple(sorted(public_words))
+    assert vocabulary("random", []) == ()
+    task = task_of("lamp_4")
+    (canary,) = canaries_of("ana", task, 1, 0, public_words)
+    others = alternatives(canary, "ana", task, 0, public_words)
+    assert {word for each in (canary, *others) for word in each.words} <= set(public_words)
+    with pytest.raises(ConfigError, match="expected 50 words in the public users' records, got 1"):
+        vocabulary("public", [UserHistory("p", (), (Pair("1", "few", "few 12"),), ())])
+
+
+def test_a_group_is_the_most_frequent_label_or_the_worlds_register():
+    labels, words = compose(["task=lamp_2"]), compose(["task=lamp_4"])
+    pairs = tuple(Pair(str(n), "a film", tag) for n, tag in enumerate("baabc"))
+    task = replace(task_of("lamp_2"), pair_labels=("a", "b", "c"))
+    assert texts.group_of(UserHistory("200001", (), pairs, ()), task, labels) == "a"
+    found = [
+        texts.group_of(UserHistory(f"4{n:05d}", (), (), ()), task_of("lamp_4"), words)
+        for n in range(30)
+    ]
+    assert set(found) == {"0", "1", "2"}
+    real = replace(words, data="somewhere")
+    assert texts.group_of(UserHistory("400001", (), (), ()), task_of("lamp_4"), real) is None
 
 
 def task_of(name: str):
@@ -149,6 +243,7 @@ def audited(tmp_path_factory, qwen2_folder):
     grid = RecordingGrid(app, len(USERS), client_run_config(config, run))
     inputs = ServerInputs(config, run.path, others)
     run_experiment(grid, inputs, LoggedProgress(), cloud=Cloud(Generator(), NliScorer()))
+    atomic.write_json(run.server, {"public": str(others.path), "content_hash": others.content_hash})
     audit.audit(run, LoggedProgress())
     return run, config, grid.wire
 
@@ -223,14 +318,36 @@ def test_an_adapter_that_trained_hard_on_canaries_exposes_them(audited):
     assert sum(bits) / len(bits) > measure.chance_exposure(ALTERNATIVES) + 1
 
 
+def test_memorised_canaries_stand_above_the_values_that_were_not_given(audited):
+    run, *_ = audited
+    rows = [row for row in jsonlines.read(run.path / audit.FILE) if row["arm"] == "direct_ft"]
+    assert {row["outsiders"]["canaries"] for row in rows} == {3 * CANARIES * ALTERNATIVES}
+    for row in rows:
+        assert row["tpr"]["canaries"]["0.001"] == {"shared": None, "unshared": None}
+        assert row["tpr"]["records"]["0.01"] == {"shared": None, "unshared": None}
+    found = [
+        row["tpr"]["canaries"]["0.01"][side]
+        for row in rows
+        for side in audit.SIDES
+        if row["exposure"][side]
+    ]
+    assert sum(found) / len(found) > 0.05
+    aucs = [auc for row in rows for auc in row["canary_auc"].values() if auc is not None]
+    assert sum(aucs) / len(aucs) > 0.6
+
+
 def test_the_report_says_it_plainly(audited):
     run, *_ = audited
     atomic.write_text(run.manifest, json.dumps({}))
     results = summarise([read_run(run.path)])
     said = " ".join(report.sentences(results))
-    assert "unshared canaries the cloud's texts hold words of none." in said
+    assert "unshared canaries a text of the cloud holds more words than of any of 255" in said
+    assert "drawn alike: none." in said
+    assert "halves of a user's share are linked from shared records in" in said
     assert "They never leave the device." in said
     found = report.tables(results)
     assert found["exposure"] is not None
     assert found["membership"] is not None
+    assert found["power"] is not None
+    assert found["who_wrote"] is not None
     assert "at most 8.0" in report.notes(results)
