@@ -86,11 +86,14 @@ class TuneConfig:
     An empty list leaves a setting as it is configured.
 
     Attributes:
-        stages: What is tuned; always in the order M_base, M_cloud, adapters, augmentation.
+        stages: What is tuned; always in the order M_base, retrieval, M_cloud, adapters,
+            augmentation. Retrieval, for the *_rag methods, is left out unless it is named.
         users: Pseudo-target users: the longest histories among the public users.
         base_learning_rates: Tried as ``qlora.base_learning_rate``.
         base_epochs: Tried as ``qlora.base_epochs``.
         base_batch_sizes: Tried as ``qlora.base_batch_size``.
+        rag_items: Tried as ``evaluation.rag_items``; with ``qlora.base_rag`` each has an M_base
+            that was tuned on so many.
         cloud_learning_rates: Tried as ``qlora.cloud_learning_rate``.
         cloud_epochs: Tried as ``qlora.cloud_epochs``.
         cloud_batch_sizes: Tried as ``qlora.cloud_batch_size``.
@@ -117,6 +120,7 @@ class TuneConfig:
     base_learning_rates: tuple[PositiveFloat, ...] = (1e-4, 3e-4, 1e-3)
     base_epochs: tuple[PositiveInt, ...] = (1, 3)
     base_batch_sizes: tuple[PositiveInt, ...] = ()
+    rag_items: tuple[PositiveInt, ...] = (1, 2, 4, 8)
     cloud_learning_rates: tuple[PositiveFloat, ...] = (1e-4, 3e-4, 1e-3)
     cloud_epochs: tuple[PositiveInt, ...] = (1, 3)
     cloud_batch_sizes: tuple[PositiveInt, ...] = ()

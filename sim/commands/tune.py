@@ -37,6 +37,7 @@ from sim.tuning.trials import (
     base_trials,
     cloud_trials,
     make_bench,
+    retrieval_trials,
 )
 
 USAGE = """\
@@ -54,6 +55,7 @@ The other words are those of a run. The grid stands under tune.* (--help tune):
 
 RUN: dict[TuneStage, Callable[[Bench], Iterator[Trial]]] = {
     "base": base_trials,
+    "retrieval": retrieval_trials,
     "cloud": cloud_trials,
     "adapters": adapter_trials,
     "augmentation": augmentation_trials,

@@ -80,6 +80,8 @@ def _work(
     epochs, batch = qlora.base_epochs, qlora.base_batch_size
     if name == "cloud":
         epochs, batch = qlora.cloud_epochs or epochs, qlora.cloud_batch_size or batch
+    if name == "retrieval" and not qlora.base_rag:
+        return 0, 0  # the M_base of the stage before answers
     records = public_records(config, data)
     return -(-records // batch) * epochs, records * epochs
 

@@ -32,13 +32,14 @@ from sim.statistics import (
 Value = float | int | str
 Setting = Mapping[str, Value]  # dotted key of the configuration -> value
 
-ORDER: tuple[TuneStage, ...] = ("base", "cloud", "adapters", "augmentation")
+ORDER: tuple[TuneStage, ...] = ("base", "retrieval", "cloud", "adapters", "augmentation")
 KEYS: dict[TuneStage, dict[str, str]] = {  # key of the grid -> key that it tries values for
     "base": {
         "base_learning_rates": "qlora.base_learning_rate",
         "base_epochs": "qlora.base_epochs",
         "base_batch_sizes": "qlora.base_batch_size",
     },
+    "retrieval": {"rag_items": "evaluation.rag_items"},
     "cloud": {
         "cloud_learning_rates": "qlora.cloud_learning_rate",
         "cloud_epochs": "qlora.cloud_epochs",

@@ -35,6 +35,7 @@ from storage import atomic
 
 TITLES: dict[TuneStage, str] = {
     "base": "M_base",
+    "retrieval": "retrieval (device_rag)",
     "cloud": "M_cloud",
     "adapters": "adapters (direct_ft)",
     "augmentation": "augmentation (cdcda)",

@@ -104,6 +104,22 @@ def base_trials(bench: Bench) -> Iterator[Trial]:
         yield _measured(bench, "base", setting, key, partial(_score_base, bench, config))
 
 
+def retrieval_trials(bench: Bench) -> Iterator[Trial]:
+    """M_base with so many records of the pseudo-target's own profile in each prompt (device_rag).
+
+    M_base is tuned on prompts with as many records where ``qlora.base_rag`` says so.
+    """
+    for setting in grid(bench.config, "retrieval"):
+        config = applied(bench.config, setting)
+        evaluation = config.evaluation
+        key = [
+            name_base(config.model.device, public_tuning(config, bench.public)),
+            ["retrieved", evaluation.rag_items, evaluation.rag_max_tokens],
+        ]
+        measure = partial(_score_base, bench, config, retrieved=evaluation.rag_items)
+        yield _measured(bench, "retrieval", setting, key, measure)
+
+
 def cloud_trials(bench: Bench) -> Iterator[Trial]:
     """M_cloud under each setting."""
     for setting in grid(bench.config, "cloud"):
@@ -205,7 +221,7 @@ def trial_from_json(row: Mapping[str, Any], stage: TuneStage, setting: Setting) 
     )
 
 
-def _score_base(bench: Bench, config: Config) -> Trial:
+def _score_base(bench: Bench, config: Config, retrieved: int = 0) -> Trial:
     made = _base(bench, config)
     base = _loaded(bench, made)
     replies = answer_together(
@@ -217,6 +233,7 @@ def _score_base(bench: Bench, config: Config) -> Trial:
         settings_of(bench.config),
         bench.progress,
         system=config.model.device.system_prompt,
+        retrieved=retrieved,
     )
     return Trial("base", {}, _sums(replies), steps=len(made.losses))
 

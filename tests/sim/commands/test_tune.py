@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -19,10 +20,12 @@ from sim.commands import tune
 from sim.run.probe import Speed
 from sim.statistics import Resampling
 from sim.tuning import output
+from sim.tuning import trials as running
 from sim.tuning.estimate import estimate
 from sim.tuning.grid import Setting, Trial, applied, choose, edges, grid
 from sim.tuning.output import Stage, preset, remarks, table_of
 from storage import jsonlines
+from strategy.progress import LoggedProgress
 from tests.plugins.small_runs import words
 
 TASK = tasks.task(compose(["task=lamp_4"]).task)
@@ -71,6 +74,35 @@ def test_the_grid_is_the_product_of_what_is_given_and_leaves_out_what_is_not():
     changed = applied(config, grid(config, "adapters")[1])
     assert (changed.qlora.learning_rate, changed.qlora.epochs) == (1e-2, 2)
     assert changed.qlora.batch_size == config.qlora.batch_size
+
+
+def test_the_depth_of_retrieval_is_tried_on_m_base_and_keyed_apart(monkeypatch, tmp_path):
+    words = ["tune.stages=[retrieval]", "tune.rag_items=[1,4]", f"paths.cache={tmp_path}"]
+    config = compose(words, tuning=True)
+    asked = []
+
+    def answered(_arm, users, *_others, retrieved, **_more):
+        asked.append(retrieved)
+        score = retrieved / 10
+        return [SimpleNamespace(user_id=user.user_id, sums=(1.0, 1.0, score)) for user in users]
+
+    monkeypatch.setattr(running, "answer_together", answered)
+    made = SimpleNamespace(losses=(1.0,) * 5)
+    monkeypatch.setattr(running, "_base", lambda *_: made)
+    monkeypatch.setattr(running, "_loaded", lambda *_: SimpleNamespace(model=None, tokenizer=None))
+    bench = running.make_bench(config, lamp_data(), LoggedProgress())
+    found = list(running.retrieval_trials(bench))
+    assert asked == [1, 4]
+    assert [each.setting for each in found] == [
+        {"evaluation.rag_items": 1},
+        {"evaluation.rag_items": 4},
+    ]
+    assert [each.sums for each in running.retrieval_trials(bench)] == [each.sums for each in found]
+    assert asked == [1, 4]  # read from the log
+    assert compose([]).tune.stages == ("base", "cloud", "adapters", "augmentation")
+    tuned = replace(bench, config=replace(config, qlora=replace(config.qlora, base_rag=True)))
+    assert len(list(running.retrieval_trials(tuned))) == 2
+    assert asked == [1, 4, 1, 4]  # an M_base tuned on such prompts is another one
 
 
 def test_the_best_is_chosen_where_nothing_cheaper_is_as_good():
@@ -215,7 +247,8 @@ def small(qwen2_folder: Path, tmp_path: Path) -> list[str]:
     own = ["tune.users=2", "tune.base_learning_rates=[1e-3]", "tune.base_epochs=[1]"]
     own += ["tune.cloud_learning_rates=[1e-3]", "tune.cloud_epochs=[1]", "tune.batch_sizes=[8]"]
     own += ["tune.learning_rates=[1e-3,1e-2]", "tune.epochs=[1]", "tune.temperatures=[]"]
-    own += ["tune.prompts=[]", "tune.least_kept=0", "tune.most_kept=1"]
+    own += ["tune.prompts=[]", "tune.least_kept=0", "tune.most_kept=1", "tune.rag_items=[1,2]"]
+    own += ["tune.stages=[base,retrieval,cloud,adapters,augmentation]"]
     return [each for each in words(qwen2_folder, tmp_path, *own) if each != "name=run"]
 
 
